@@ -1,0 +1,185 @@
+"""Labels, scored regions and inclusion pairs: what the method knows about an anatomy, as data.
+
+Plain Python, hashable: an `Anatomy` may be a static argument of a compiled function, and its
+`to_dict` form is stored beside a checkpoint.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Label values read as their union: the whole infarct is (3, 4).
+LabelSet = tuple[int, ...]
+# A name and the labels scored under it.
+Region = tuple[str, LabelSet]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The label set of a data set, the regions scored on it and the prior between its labels.
+
+    Attributes:
+      labels: name of every label by value; index 0 is the background.
+      inclusions: pairs (inner, outer) of Eq. 5; inner lies inside outer. May be empty.
+      slice_regions: regions scored slice by slice (the paper's Table 1), in column order.
+      case_regions: regions scored per case in 3D (the EMIDEC challenge), in column order.
+
+    Raises:
+      ValueError: a field is malformed; the message names the field and the entry.
+    """
+
+    labels: tuple[str, ...]
+    inclusions: tuple[tuple[LabelSet, LabelSet], ...]
+    slice_regions: tuple[Region, ...]
+    case_regions: tuple[Region, ...]
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels)
+        _check_inclusions(self.inclusions, self.num_labels)
+        _check_regions("slice_regions", self.slice_regions, self.num_labels)
+        _check_regions("case_regions", self.case_regions, self.num_labels)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels, the background included."""
+        return len(self.labels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The anatomy in JSON's types, labels by name; `from_dict` gives it back exactly."""
+        return {
+            "labels": list(self.labels),
+            "inclusions": [[self._names(part) for part in pair] for pair in self.inclusions],
+            "slice_regions": [[name, self._names(values)] for name, values in self.slice_regions],
+            "case_regions": [[name, self._names(values)] for name, values in self.case_regions],
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Anatomy":
+        """Reads the form that `to_dict` writes.
+
+        Args:
+          fields: the four fields, for example
+            {"labels": ["background", "cavity", "scar"],
+             "inclusions": [[["scar"], ["scar", "cavity"]]],
+             "slice_regions": [["Scar", ["scar"]]], "case_regions": [["Scar", ["scar"]]]}.
+            Regions are lists, not mappings, since their order is that of a table's columns.
+
+        Raises:
+          ValueError: a field is missing, unknown or malformed, or names an unknown label.
+        """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"anatomy: expected a mapping of fields, got {fields!r}")
+        expected = tuple(cls.__dataclass_fields__)
+        if set(fields) != set(expected):
+            raise ValueError(f"anatomy: expected the fields {list(expected)}, got {list(fields)}")
+        labels = _as_tuple("labels", fields["labels"])
+        _check_labels(labels)
+        return cls(
+            labels=labels,
+            inclusions=_pairs(fields["inclusions"], labels),
+            slice_regions=_named_regions("slice_regions", fields["slice_regions"], labels),
+            case_regions=_named_regions("case_regions", fields["case_regions"], labels),
+        )
+
+    def _names(self, values: Iterable[int]) -> list[str]:
+        return [self.labels[value] for value in values]
+
+
+def _check_labels(labels: Any) -> None:
+    if not isinstance(labels, tuple):
+        raise ValueError(f"labels: expected a tuple of names, got {labels!r}")
+    if not all(isinstance(name, str) and name.strip() for name in labels):
+        raise ValueError(f"labels: expected non-empty names, got {labels}")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"labels: names must be unique, got {labels}")
+    if len(labels) < 2:
+        raise ValueError(f"labels: expected the background and at least one more, got {labels}")
+
+
+def _check_label_set(field: str, values: Any, num_labels: int) -> None:
+    if not isinstance(values, tuple) or not values:
+        raise ValueError(f"{field}: expected a non-empty tuple of label values, got {values!r}")
+    for value in values:
+        # bool is an int to Python; as a label it is a slip.
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{field}: label values must be int, got {value!r} in {values}")
+        if not 0 <= value < num_labels:
+            raise ValueError(f"{field}: label {value} is outside 0..{num_labels - 1}")
+    if len(set(values)) != len(values):
+        raise ValueError(f"{field}: a label appears twice in {values}")
+
+
+def _check_inclusions(inclusions: Any, num_labels: int) -> None:
+    if not isinstance(inclusions, tuple):
+        raise ValueError(f"inclusions: expected a tuple of pairs, got {inclusions!r}")
+    for pair in inclusions:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"inclusions: expected pairs (inner, outer), got {pair!r}")
+        for part in pair:
+            _check_label_set("inclusions", part, num_labels)
+            if 0 in part:
+                raise ValueError(f"inclusions: the background (0) takes no part, got {pair}")
+        inner, outer = pair
+        if not set(inner) < set(outer):
+            raise ValueError(
+                f"inclusions: inner must be a strict subset of outer, got {inner} and {outer}"
+            )
+
+
+def _check_regions(field: str, regions: Any, num_labels: int) -> None:
+    if not isinstance(regions, tuple) or not regions:
+        raise ValueError(f"{field}: expected a non-empty tuple of (name, labels), got {regions!r}")
+    for region in regions:
+        if not isinstance(region, tuple) or len(region) != 2:
+            raise ValueError(f"{field}: expected (name, labels), got {region!r}")
+        name, values = region
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{field}: expected a non-empty region name, got {name!r}")
+        _check_label_set(f"{field} {name!r}", values, num_labels)
+    names = [name for name, _ in regions]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{field}: region names must be unique, got {names}")
+
+
+def _as_tuple(field: str, value: Any) -> tuple[Any, ...]:
+    # A bare string is iterable too and would be read letter by letter.
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{field}: expected a list, got {value!r}")
+    return tuple(value)
+
+
+def _values(field: str, names: Any, labels: tuple[str, ...]) -> LabelSet:
+    names = _as_tuple(field, names)
+    for name in names:
+        if name not in labels:
+            raise ValueError(f"{field}: unknown label {name!r}; known labels are {list(labels)}")
+    return tuple(labels.index(name) for name in names)
+
+
+def _pairs(pairs: Any, labels: tuple[str, ...]) -> tuple[tuple[LabelSet, LabelSet], ...]:
+    read = []
+    for pair in _as_tuple("inclusions", pairs):
+        if len(_as_tuple("inclusions", pair)) != 2:
+            raise ValueError(f"inclusions: expected pairs [inner, outer], got {pair!r}")
+        inner, outer = (_values("inclusions", part, labels) for part in pair)
+        read.append((inner, outer))
+    return tuple(read)
+
+
+def _named_regions(field: str, regions: Any, labels: tuple[str, ...]) -> tuple[Region, ...]:
+    read = []
+    for region in _as_tuple(field, regions):
+        if len(_as_tuple(field, region)) != 2:
+            raise ValueError(f"{field}: expected pairs [name, labels], got {region!r}")
+        name, names = region
+        read.append((name, _values(f"{field} {name!r}", names, labels)))
+    return tuple(read)
+
+
+# Labels as released; inclusion pairs of Eq. 5; regions of the paper's Table 1 and of the challenge.
+EMIDEC = Anatomy(
+    labels=("background", "cavity", "myocardium", "infarct", "no-reflow"),
+    inclusions=(((4,), (4, 3)), ((4, 3), (4, 3, 2))),
+    slice_regions=(("LV", (1,)), ("Myo", (2,)), ("Inf", (3,)), ("NoR", (4,))),
+    case_regions=(("Myocardium", (2, 3, 4)), ("Infarction", (3, 4)), ("NoReflow", (4,))),
+)
