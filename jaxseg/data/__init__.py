@@ -1,0 +1,29 @@
+"""Cases on disk to arrays for training, and predictions back onto the native grid."""
+
+from jaxseg.data.case import Case, read_case
+from jaxseg.data.cohort import Cohort, build_cohort, split
+from jaxseg.data.emidec import find_cases, load_case
+from jaxseg.data.grid import Grid, labelled_outside, labels_to_network, to_native, to_network
+from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels
+from jaxseg.data.preprocess import normalize, preprocess_case
+
+__all__ = [
+    "Case",
+    "Cohort",
+    "DataError",
+    "Grid",
+    "build_cohort",
+    "find_cases",
+    "labelled_outside",
+    "labels_to_network",
+    "load_case",
+    "normalize",
+    "preprocess_case",
+    "read_case",
+    "read_volume",
+    "split",
+    "to_native",
+    "to_network",
+    "voxel_spacing",
+    "write_labels",
+]

@@ -1,0 +1,101 @@
+"""One patient's stack of short-axis slices: image, optional label map, voxel spacing, header."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from jaxseg.data.nifti import DataError, read_volume, voxel_spacing
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A stack in memory.
+
+    Attributes:
+        name: the case's name, unique in its data set.
+        image: (X, Y, slices) float32, finite, not constant.
+        label: (X, Y, slices) uint8 label map, or None where there is no reference.
+        spacing: voxel size in mm along (X, Y, slices).
+        header: the image's NIfTI header, the geometry on which predictions are written.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None
+    spacing: tuple[float, float, float]
+    header: nib.Nifti1Header
+
+
+def read_case(
+    name: str, image_path: Path, label_path: Path | None = None, *, num_labels: int = 5
+) -> Case:
+    """Reads and checks one case from its image and, if there is one, its label file.
+
+    Raises:
+        DataError: what `read_volume` refuses; a constant image; image and label on different grids;
+            a label that is not a whole number in [0, num_labels).
+    """
+    pixels, header = read_volume(image_path)
+    with np.errstate(over="ignore"):
+        image = pixels.astype(np.float32)
+    if not np.isfinite(image).all():
+        raise DataError(f"{image_path}: values up to {np.abs(pixels).max()} do not fit float32")
+    if image.min() == image.max():
+        raise DataError(f"{image_path}: every voxel is {image.min()}; expected an image")
+    label = None
+    if label_path is not None:
+        label, label_header = _read_label(label_path, num_labels)
+        _check_same_grid(image_path, header, label_path, label_header)
+    return Case(name, image, label, voxel_spacing(header), header)
+
+
+def _read_label(path: Path, num_labels: int) -> tuple[np.ndarray, nib.Nifti1Header]:
+    if not 2 <= num_labels <= 256:
+        raise ValueError(f"num_labels is {num_labels}; expected 2 to 256 with background")
+    values, header = read_volume(path)
+    wrong = np.setdiff1d(np.unique(values), np.arange(num_labels))
+    if wrong.size:
+        shown = ", ".join(f"{value:g}" for value in wrong[:5])
+        raise DataError(
+            f"{path}: label values {shown}{' ...' if wrong.size > 5 else ''};"
+            f" expected whole numbers 0 to {num_labels - 1}"
+        )
+    return values.astype(np.uint8), header
+
+
+def _check_same_grid(
+    image_path: Path, image: nib.Nifti1Header, label_path: Path, label: nib.Nifti1Header
+) -> None:
+    shape = image.get_data_shape()[:3]
+    if label.get_data_shape()[:3] != shape:
+        raise DataError(
+            f"{label_path}: label grid {label.get_data_shape()[:3]} differs from the grid {shape}"
+            f" of {image_path}"
+        )
+    spacings = voxel_spacing(image), voxel_spacing(label)
+    if not np.allclose(*spacings, rtol=1e-2, atol=0):
+        raise DataError(
+            f"{label_path}: label spacing {spacings[1]} mm differs from the spacing {spacings[0]}"
+            f" mm of {image_path}"
+        )
+    if _states_position(image) and _states_position(label) and _corner_gap(image, label) > 0.5:
+        raise DataError(
+            f"{label_path}: label affine differs from that of {image_path} by more than half a"
+            " voxel; expected both on one grid"
+        )
+
+
+def _states_position(header: nib.Nifti1Header) -> bool:
+    return any(float(header[code]) > 0 for code in ("sform_code", "qform_code"))
+
+
+def _corner_gap(first: nib.Nifti1Header, second: nib.Nifti1Header) -> float:
+    """Largest distance between the two stacks' corners, in units of the smallest voxel edge."""
+    ends = [(0, length - 1) for length in first.get_data_shape()[:3]]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], float)
+    affine, other = (np.asarray(header.get_best_affine(), float) for header in (first, second))
+    gap = np.abs(corners @ (affine - other).T).max()
+    return float(gap / np.linalg.norm(affine[:3, :3], axis=0).min())

@@ -1,0 +1,212 @@
+"""Cases to one set of arrays, and the splits of it into training and validation slices."""
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Hashable, Iterable, Sequence
+
+import numpy as np
+
+from jaxseg.data.case import Case
+from jaxseg.data.grid import Grid, labelled_outside
+from jaxseg.data.nifti import DataError
+from jaxseg.data.preprocess import preprocess_case
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cohort:
+    """All slices of a set of cases on the network grid, in the order of the cases.
+
+    Attributes:
+        images: (N, H, W) float32, normalized per case.
+        labels: (N, H, W) uint8.
+        heights: (N,) float32 relative height in the stack, 0 base to 1 apex.
+        case_index: (N,) int32 into `case_names`.
+        slice_index: (N,) int32, the slice's place in its native stack.
+        case_names: the cases' names.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    heights: np.ndarray
+    case_index: np.ndarray
+    slice_index: np.ndarray
+    case_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: np.ndarray) -> "Cohort":
+        """The slices at `indices`, in that order; `case_index` keeps its meaning."""
+        arrays = {name: array[np.asarray(indices)] for name, array in self._arrays().items()}
+        return dataclasses.replace(self, **arrays)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over names and arrays: two cohorts agree in it only if they are equal."""
+        digest = hashlib.sha256(repr(self.case_names).encode())
+        for name, array in self._arrays().items():
+            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
+            digest.update(little.data)
+        return digest.hexdigest()
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        fields = dataclasses.fields(self)
+        return {f.name: getattr(self, f.name) for f in fields if f.name != "case_names"}
+
+
+def build_cohort(
+    cases: Iterable[Case],
+    grid: Grid,
+    *,
+    num_labels: int = 5,
+    normalization: str = "zscore",
+    percentiles: tuple[float, float] = (1.0, 99.0),
+    apex_first: bool = True,
+    allow_outside: bool = False,
+) -> Cohort:
+    """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
+
+    Args:
+        cases: labelled cases of distinct names.
+        grid: the network grid.
+        num_labels: size of the label set, background included.
+        normalization: see `jaxseg.data.preprocess.normalize`.
+        percentiles: clip of the normalization.
+        apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
+        allow_outside: warn, rather than fail, where labelled voxels lie outside the grid.
+
+    Raises:
+        DataError: no case; a case without label; two cases of one name; labelled voxels outside the
+            grid; a case that `preprocess_case` refuses.
+    """
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    names: list[str] = []
+    for case in cases:
+        if case.label is None:
+            raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
+        if case.name in names:
+            raise DataError(f"{case.name}: two cases of this name; expected distinct names")
+        _check_inside(case, grid, allow_outside)
+        images, labels = preprocess_case(
+            case, grid, num_labels=num_labels, normalization=normalization, percentiles=percentiles
+        )
+        assert labels is not None
+        parts.append((images, labels))
+        names.append(case.name)
+    if not parts:
+        raise DataError("no case to build a cohort from; expected at least one")
+    counts = [len(images) for images, _ in parts]
+    return Cohort(
+        images=np.concatenate([images for images, _ in parts]),
+        labels=np.concatenate([labels for _, labels in parts]),
+        heights=np.concatenate([relative_heights(n, apex_first=apex_first) for n in counts]),
+        case_index=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+        slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
+        case_names=tuple(names),
+    )
+
+
+def relative_heights(count: int, *, apex_first: bool = True) -> np.ndarray:
+    """Heights (count,) float32 of a stack's slices, 0 base to 1 apex; 0.5 for a single slice."""
+    if count == 1:
+        return np.array([0.5], np.float32)
+    heights = np.arange(count, dtype=np.float32) / np.float32(count - 1)
+    return 1 - heights if apex_first else heights
+
+
+def split(
+    cohort: Cohort,
+    *,
+    kind: str,
+    validation_fraction: float = 0.1,
+    folds: int = 0,
+    fold: int = 0,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits a cohort's slices into training and validation.
+
+    "slice" draws slices at random, as the paper does: slices of one patient then lie on both sides,
+    and scores are optimistic. "case" draws whole cases, in proportion from the groups of equal
+    highest label (no pathology, infarction, no-reflow).
+
+    The order behind the draw is that of SHA-256 over seed, case name and slice number: the same on
+    every platform and NumPy, and whatever the order of the cases.
+
+    Args:
+        cohort: the cohort.
+        kind: "slice" or "case".
+        validation_fraction: share of slices or cases for validation, rounded down, at least one;
+            0.1 of the paper's 708 slices is 70, its own 69 has no simple rounding. Not used with
+            `folds`.
+        folds: 0, or the number of folds into which slices or cases are parted.
+        fold: which fold is the validation, in [0, folds).
+        seed: names the draw.
+
+    Returns:
+        Sorted int indices (train,), (validation,); together every slice once.
+
+    Raises:
+        ValueError: arguments that do not fit together, or too few slices or cases.
+    """
+    _check_split(kind, validation_fraction, folds, fold)
+    if kind == "slice":
+        keys = [
+            (cohort.case_names[case], int(index))
+            for case, index in zip(cohort.case_index, cohort.slice_index, strict=True)
+        ]
+        order, units = _shuffled(keys, seed), np.arange(len(cohort))
+    else:
+        present, units = np.unique(cohort.case_index, return_inverse=True)
+        strata = [int(cohort.labels[cohort.case_index == case].max()) for case in present]
+        shuffled = _shuffled([cohort.case_names[case] for case in present], seed)
+        order = np.array(sorted(shuffled, key=lambda unit: strata[unit]))
+    chosen = _choose(order, validation_fraction, folds, fold, kind, spread=kind == "case")
+    validation = np.isin(units, chosen)
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def _choose(
+    order: np.ndarray, fraction: float, folds: int, fold: int, kind: str, *, spread: bool
+) -> np.ndarray:
+    """Validation units: every folds-th of the order, or a share: its head, or evenly spread."""
+    count = len(order)
+    if count < max(2, folds):
+        raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
+    if folds:
+        return order[fold::folds]
+    # 1e-9: 0.29 * 100 is 28.999999999999996
+    chosen = min(max(1, int(count * fraction + 1e-9)), count - 1)
+    if spread:
+        return order[((np.arange(chosen) + 0.5) * count / chosen).astype(int)]
+    return order[:chosen]
+
+
+def _shuffled(keys: Sequence[Hashable], seed: int) -> np.ndarray:
+    digests = [hashlib.sha256(repr((int(seed), key)).encode()).digest() for key in keys]
+    return np.array(sorted(range(len(keys)), key=lambda unit: digests[unit]))
+
+
+def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
+    if kind not in ("slice", "case"):
+        raise ValueError(f"kind is {kind!r}; expected 'slice' or 'case'")
+    if folds < 0 or folds == 1:
+        raise ValueError(f"folds is {folds}; expected 0 (one draw) or at least 2")
+    if not 0 <= fold < max(folds, 1):
+        raise ValueError(f"fold is {fold}; expected 0 to {max(folds, 1) - 1} with folds={folds}")
+    if not folds and not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction is {fraction}; expected between 0 and 1")
+
+
+def _check_inside(case: Case, grid: Grid, allow_outside: bool) -> None:
+    assert case.label is not None
+    lost = labelled_outside(case.label, case.spacing, grid)
+    if not lost:
+        return
+    message = (
+        f"{case.name}: {lost} of {np.count_nonzero(case.label)} labelled voxels lie outside the"
+        f" network grid {grid}"
+    )
+    if not allow_outside:
+        raise DataError(f"{message}; expected a larger grid, or one centered on the heart")
+    warnings.warn(message, stacklevel=3)

@@ -1,0 +1,100 @@
+"""EMIDEC folders to cases (Lalande et al., Data 5(4):89, 2020).
+
+    root/.../Case_P001/Images/Case_P001.nii.gz      image
+    root/.../Case_P001/Contours/Case_P001.nii.gz    label map; a test case has no Contours folder
+
+Names are `Case_N...` (normal), `Case_P...` (pathological) or `Case_...` (test set). Other files,
+such as the release's clinical `Case P001.txt`, may lie beside the case folders.
+"""
+
+import os
+from pathlib import Path
+
+from jaxseg.data.case import Case, read_case
+from jaxseg.data.nifti import SUFFIXES, DataError
+
+IMAGES = "Images"
+CONTOURS = "Contours"
+PREFIX = "Case_"
+
+
+def find_cases(root: Path | str) -> list[Path]:
+    """Finds the case folders at any depth under `root`, sorted by case name.
+
+    A case is a folder named `Case_*` or holding an `Images` folder; `root` itself may be one.
+
+    Raises:
+        DataError: no such folder; no case in it; a case without exactly one image; two cases of one
+            name.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected a folder of EMIDEC cases")
+    found: dict[str, Path] = {}
+    for folder in _case_folders(root):
+        name = _case_name(folder)
+        _only_volume(folder / IMAGES, name)
+        if name in found:
+            raise DataError(f"{folder}: a second case named {name}; the first is {found[name]}")
+        found[name] = folder
+    if not found:
+        raise DataError(f"{root}: no case; expected folders such as Case_P001/Images")
+    return [found[name] for name in sorted(found)]
+
+
+def load_case(folder: Path | str, *, num_labels: int = 5) -> Case:
+    """Loads one case; its label is None where there is no `Contours` folder.
+
+    Args:
+        folder: the case's folder, e.g. `.../Case_P001`.
+        num_labels: size of the label set, background included.
+
+    Raises:
+        DataError: a missing folder; not exactly one image, or not exactly one label map in
+            `Contours`; and what `jaxseg.data.case.read_case` refuses.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such case folder")
+    name = _case_name(folder)
+    image = _only_volume(folder / IMAGES, name)
+    contours = folder / CONTOURS
+    label = _only_volume(contours, name) if contours.exists() else None
+    return read_case(name, image, label, num_labels=num_labels)
+
+
+def _case_name(folder: Path) -> str:
+    return folder.absolute().name
+
+
+def _case_folders(root: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    if (root / IMAGES).is_dir():
+        return [root]
+    cases, seen = [], {root.resolve()}
+    for parent, names, _ in os.walk(root, onerror=fail, followlinks=True):
+        deeper = []
+        for folder in (Path(parent, name) for name in sorted(names)):
+            if folder.name.startswith(PREFIX) or (folder / IMAGES).is_dir():
+                cases.append(folder)
+            elif folder.resolve() not in seen:  # a link may lead back up
+                seen.add(folder.resolve())
+                deeper.append(folder.name)
+        names[:] = deeper
+    return cases
+
+
+def _only_volume(folder: Path, name: str) -> Path:
+    """The one NIfTI file in `folder`, which must carry the case's name."""
+    expected = f"expected one file {name}.nii.gz or {name}.nii"
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {expected} in it")
+    volumes = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+    if len(volumes) != 1:
+        names = ", ".join(path.name for path in volumes) or "none"
+        raise DataError(f"{folder}: {len(volumes)} NIfTI files ({names}); {expected}")
+    if volumes[0].name not in (f"{name}{suffix}" for suffix in SUFFIXES):
+        raise DataError(f"{volumes[0]}: file of another case; {expected}")
+    return volumes[0]

@@ -1,0 +1,216 @@
+"""Native grid <-> network grid: the geometry of preprocessing.
+
+The network sees square pixels of one size on a fixed (H, W), slice by slice; the reference and
+every score live on the native grid. Both directions are linear maps that act on each axis alone, so
+that a slice X becomes R X C^T with two small matrices. Row is array axis 0, column array axis 1,
+and slices come first on the network's side; axes are neither flipped nor swapped.
+
+Positions are in mm from the corner of the field of view, voxel i covering [i d, (i + 1) d].
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import sparse
+
+Matrices = tuple[sparse.csr_array, sparse.csr_array]
+
+# Below half, a network pixel is more padding than tissue and counts as padding; 1e-9 for rounding.
+_MIN_COVERAGE = 0.5 - 1e-9
+# Interpolated labels are rounded here before argmax, so that a tie is a tie on every machine.
+_TIE_DIGITS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The network's in-plane grid.
+
+    Attributes:
+        size: (H, W) in pixels.
+        spacing: pixel size in mm, the same along both axes; None keeps the native pixels, and the
+            grid is then a pure crop or pad.
+        center: where the grid's center lies, as fractions (row, column) of the field of view.
+    """
+
+    size: tuple[int, int] = (96, 96)
+    spacing: float | None = 1.4
+    center: tuple[float, float] = (0.5, 0.5)
+
+    def __post_init__(self):
+        if len(self.size) != 2 or any(int(n) != n or n < 1 for n in self.size):
+            raise ValueError(f"size is {self.size}; expected two positive whole numbers (H, W)")
+        if self.spacing is not None and not 0 < self.spacing < math.inf:
+            raise ValueError(f"spacing is {self.spacing}; expected mm above 0, or None")
+        if len(self.center) != 2 or any(not 0 <= c <= 1 for c in self.center):
+            raise ValueError(f"center is {self.center}; expected two fractions in [0, 1]")
+
+
+def to_network(image: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> np.ndarray:
+    """Resamples an image stack onto the network grid.
+
+    Linear interpolation, the kernel widened where pixels get larger (anti-aliasing). Padding, i.e.
+    exact zeros and all that lies outside the field of view, takes no part: a pixel is the weighted
+    mean of the tissue under its kernel (normalized convolution), and is 0 where tissue holds less
+    than half of the kernel's weight. So padding never darkens a border.
+
+    Args:
+        image: (X, Y, slices).
+        spacing: voxel size in mm, its first two entries are used.
+        grid: the network grid.
+
+    Returns:
+        (slices, H, W) float32; exactly 0 is padding.
+    """
+    matrices = _forward_matrices(image.shape, spacing, grid, antialias=True)
+    total = _apply(matrices, image)
+    coverage = _apply(matrices, image != 0)
+    tissue = coverage >= _MIN_COVERAGE
+    return np.where(tissue, total / np.where(tissue, coverage, 1), 0).astype(np.float32)
+
+
+def labels_to_network(
+    label: np.ndarray, spacing: tuple[float, ...], grid: Grid, num_labels: int
+) -> np.ndarray:
+    """Resamples a label map onto the network grid.
+
+    Each label's indicator is interpolated linearly and the largest wins, ties to the lower label;
+    outside the field of view is background. There is no anti-aliasing: to 1.4 mm and back by
+    `to_native`, the 80 EMIDEC cases keep a mean DSC of (0.994, 0.986, 0.974, 0.968) for labels 1 to
+    4, with it (0.994, 0.985, 0.973, 0.967), by nearest neighbor onto the grid (0.993, 0.981, 0.966,
+    0.954).
+
+    Args:
+        label: (X, Y, slices) label map.
+        spacing: voxel size in mm, its first two entries are used.
+        grid: the network grid.
+        num_labels: size of the label set, background included.
+
+    Returns:
+        (slices, H, W) uint8.
+    """
+    matrices = _forward_matrices(label.shape, spacing, grid, antialias=False)
+    return np.stack([_map_labels(x, matrices, num_labels) for x in np.moveaxis(label, -1, 0)])
+
+
+def to_native(
+    prediction: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid
+) -> np.ndarray:
+    """Brings a prediction back onto the native grid: the inverse of `to_network`'s geometry.
+
+    Linear interpolation of the probabilities (of the labels' indicators, for a label map), then
+    argmax, ties to the lower label.
+
+    Args:
+        prediction: (slices, H, W, L) probabilities or (slices, H, W) integer labels.
+        shape: the native (X, Y, slices).
+        spacing: native voxel size in mm.
+        grid: the grid the prediction lives on.
+
+    Returns:
+        (X, Y, slices) uint8 label map, background outside the network grid.
+
+    Raises:
+        ValueError: the prediction does not fit the grid or the number of slices, holds a number
+            that is not finite, or has three axes and is no label map.
+    """
+    prediction = np.asarray(prediction)
+    _check_prediction(prediction, (shape[2], *grid.size))
+    matrices = _backward_matrices(shape, spacing, grid)
+    if prediction.ndim == 3:
+        num_labels = int(prediction.max()) + 1
+        native = [_map_labels(x, matrices, num_labels) for x in prediction]
+    else:
+        native = [_map_probabilities(x, matrices) for x in prediction]
+    return np.stack(native, axis=-1)
+
+
+def labelled_outside(label: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> int:
+    """Number of labelled native voxels whose center the network grid does not cover."""
+    row, column = (matrix.sum(1) > 0 for matrix in _backward_matrices(label.shape, spacing, grid))
+    return int(np.count_nonzero(label[~np.outer(row, column)]))
+
+
+def _check_prediction(prediction: np.ndarray, expected: tuple[int, ...]) -> None:
+    if prediction.shape[:3] != expected or prediction.ndim not in (3, 4):
+        raise ValueError(f"prediction is {prediction.shape}; expected {expected} or {expected} + L")
+    if not np.isfinite(prediction).all():
+        raise ValueError("prediction holds values that are not finite; expected probabilities")
+    if prediction.ndim == 3 and (prediction.dtype.kind not in "iub" or prediction.min() < 0):
+        raise ValueError(
+            f"prediction is {prediction.dtype} from {prediction.min()}; expected labels, integers"
+            " from 0, on three axes or probabilities on four"
+        )
+
+
+def _axis(
+    native: int, edge: float, size: int, spacing: float | None, center: float
+) -> tuple[float, float]:
+    """Offset and step, both in native pixels, of the network pixels' centers along one axis."""
+    if spacing is None:  # whole pixels, so that nothing is interpolated
+        return math.floor(center * native - size / 2 + 0.5), 1.0
+    step = spacing / edge
+    return center * native + (0.5 - size / 2) * step - 0.5, step
+
+
+def _forward_matrices(
+    shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid, *, antialias: bool
+) -> Matrices:
+    matrices = []
+    for native, edge, size, center in zip(shape, spacing, grid.size, grid.center, strict=False):
+        offset, step = _axis(native, edge, size, grid.spacing, center)
+        positions = offset + step * np.arange(size)
+        width = max(1.0, step) if antialias else 1.0
+        matrices.append(_interpolation_matrix(positions, native, width))
+    return matrices[0], matrices[1]
+
+
+def _backward_matrices(shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid) -> Matrices:
+    matrices = []
+    for native, edge, size, center in zip(shape, spacing, grid.size, grid.center, strict=False):
+        offset, step = _axis(native, edge, size, grid.spacing, center)
+        positions = (np.arange(native) - offset) / step
+        positions[(positions < -0.5) | (positions > size - 0.5)] = np.nan
+        matrices.append(_interpolation_matrix(positions, size))
+    return matrices[0], matrices[1]
+
+
+def _interpolation_matrix(positions: np.ndarray, size: int, width: float = 1) -> sparse.csr_array:
+    """Weights (targets, size) of linear interpolation at `positions`, in source pixels.
+
+    A triangle of half-width `width` >= 1 around each position, scaled to sum 1 over an endless
+    source: a row that sums to less reaches outside. The row of a nan is empty.
+    """
+    reach = math.ceil(width) + 1
+    target = np.flatnonzero(~np.isnan(positions))
+    position = positions[target, None]
+    source = np.floor(position).astype(int) + np.arange(-reach, reach + 1)
+    weights = np.maximum(0, 1 - np.abs(position - source) / width)
+    weights /= weights.sum(axis=1, keepdims=True)
+    kept = (source >= 0) & (source < size) & (weights > 0)
+    rows = np.broadcast_to(target[:, None], source.shape)[kept]
+    return sparse.csr_array((weights[kept], (rows, source[kept])), shape=(len(positions), size))
+
+
+def _apply(matrices: Matrices, planes: np.ndarray) -> np.ndarray:
+    """Maps planes (X, Y, K) to (K, H, W) float64.
+
+    Sparse, since a row holds a few weights only: no threads to contend for, and the same rounding
+    on every machine.
+    """
+    rows, columns = matrices
+    X, Y, K = planes.shape
+    mapped = rows @ planes.astype(np.float64).reshape(X, Y * K)
+    mapped = columns @ mapped.reshape(-1, Y, K).transpose(1, 0, 2).reshape(Y, -1)
+    return mapped.reshape(len(mapped), -1, K).transpose(2, 1, 0)
+
+
+def _map_labels(label: np.ndarray, matrices: Matrices, num_labels: int) -> np.ndarray:
+    return _map_probabilities(label[..., None] == np.arange(num_labels), matrices)
+
+
+def _map_probabilities(probabilities: np.ndarray, matrices: Matrices) -> np.ndarray:
+    """(X, Y, L) to the label map (H, W) uint8; weight that lies outside is background's."""
+    mapped = _apply(matrices, probabilities)
+    mapped[0] += 1 - np.outer(matrices[0].sum(1), matrices[1].sum(1))
+    return np.argmax(np.round(mapped, _TIE_DIGITS), axis=0).astype(np.uint8)

@@ -1,0 +1,153 @@
+"""NIfTI volumes to checked arrays and back.
+
+Every reader of the library goes through `read_volume`, so that a broken file is refused in the same
+words everywhere. Both NIfTI-1 and NIfTI-2 single files are read, `.nii` and `.nii.gz`.
+"""
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+SUFFIXES = (".nii", ".nii.gz")
+
+# 512 x 512 x 512: a hundred times the largest short-axis stack, 1 GiB as float64. A header that
+# asks for more is damaged or hostile, and is refused before any memory is taken.
+MAX_VOXELS = 2**27
+# Header extensions before the data, and bytes behind it.
+MAX_EXTRA_BYTES = 2**24
+_CHUNK_BYTES = 2**20
+
+_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+_IMAGES = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
+# uint8, int16, int32, float32, float64, int8, uint16, uint32, int64, uint64
+_REAL_TYPES = frozenset((2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280))
+# Code of the spatial unit (the low bits of xyzt_units): unknown, m, mm, um. Most writers leave
+# "unknown" behind and mean millimeters.
+_MILLIMETERS = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+
+
+class DataError(ValueError):
+    """A file, folder or case that cannot be used; the message names it and says what is wrong."""
+
+
+def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
+    """Reads one 3D volume.
+
+    Args:
+        path: a `.nii` or `.nii.gz` file; trailing axes of length 1 are dropped.
+
+    Returns:
+        The array (X, Y, slices) with the header's intensity scaling applied (none where scl_slope
+        is 0 or nan, as the format says), in the storage type or float64; and the header.
+
+    Raises:
+        DataError: unreadable, truncated or not NIfTI; not 3D; more than `MAX_VOXELS` voxels; a
+            zero, negative or non-finite spacing; complex or color pixels; non-finite pixels.
+    """
+    path = Path(path)
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: expected a file ending in .nii or .nii.gz")
+    try:
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            array, header = _read_stream(path, cast(BinaryIO, file))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DataError:
+        raise
+    except (
+        OSError, EOFError, zlib.error, HeaderDataError, ImageFileError, ValueError, OverflowError
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: truncated or damaged NIfTI file ({reason})") from None
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise DataError(f"{path}: voxel {bad} is not finite; expected finite values everywhere")
+    return array, header
+
+
+def voxel_spacing(header: nib.Nifti1Header) -> tuple[float, float, float]:
+    """Voxel size in mm along (X, Y, slices).
+
+    Read from `pixdim`: in EMIDEC the affine is diag(-1, -1, 1) for every case and holds no spacing.
+    """
+    scale = _MILLIMETERS[_space_unit(header)]
+    x, y, z = (float(zoom) * scale for zoom in header.get_zooms()[:3])
+    return x, y, z
+
+
+def write_labels(path: Path | str, labels: np.ndarray, header: nib.Nifti1Header) -> None:
+    """Writes a label map (X, Y, slices) as uint8 on the geometry of `header`.
+
+    Raises:
+        DataError: the map is not on the header's grid, or holds a label outside 0 to 255.
+    """
+    expected = header.get_data_shape()[:3]
+    if labels.shape != expected:
+        raise DataError(f"{path}: label map is {labels.shape}; the header's grid is {expected}")
+    if labels.min() < 0 or labels.max() > 255:
+        raise DataError(f"{path}: labels {labels.min()} to {labels.max()}; uint8 holds 0 to 255")
+    header = header.copy()
+    header.set_data_dtype(np.uint8)
+    header["cal_min"] = header["cal_max"] = 0
+    # The affine is the header's own, so that nibabel keeps pixdim even where the two disagree.
+    image_type = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = image_type(labels.astype(np.uint8), header.get_best_affine(), header)
+    image.to_filename(Path(path))
+
+
+def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Header]:
+    start = file.read(540)
+    if len(start) < 348:
+        raise DataError(f"{path}: {len(start)} bytes; a NIfTI header alone has 348")
+    size = min(int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
+    if size not in _HEADERS or len(start) < size:
+        raise DataError(f"{path}: not a NIfTI file (header size {size}, expected 348 or 540)")
+    # Unchecked: nibabel's own check would quietly turn a spacing of 0 into 1 and -2 into 2.
+    _check_header(path, _HEADERS[size](start[:size], None, False))
+    file.seek(0)
+    image = _IMAGES[size].from_stream(file)
+    array = np.asanyarray(image.dataobj)
+    extra = 0
+    while chunk := file.read(_CHUNK_BYTES):  # to the end, where gzip keeps its checksum
+        extra += len(chunk)
+        if extra > MAX_EXTRA_BYTES:
+            raise DataError(f"{path}: more than {MAX_EXTRA_BYTES} bytes behind the volume's data")
+    return array.reshape(array.shape[:3]), cast(nib.Nifti1Header, image.header)
+
+
+def _space_unit(header: nib.Nifti1Header) -> int:
+    return int(header["xyzt_units"]) & 7
+
+
+def _check_header(path: Path, header: nib.Nifti1Header) -> None:
+    if header["magic"].item() != header.single_magic:
+        raise DataError(f"{path}: not a single-file NIfTI (magic {header['magic'].item()!r})")
+    shape = header.get_data_shape()
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]):
+        raise DataError(
+            f"{path}: {len(shape)}D with shape {shape}; expected a 3D stack (X, Y, slices)"
+        )
+    if min(shape) < 1:
+        raise DataError(f"{path}: shape {shape} has an empty axis")
+    voxels = int(np.prod([int(length) for length in shape], dtype=object))
+    if voxels > MAX_VOXELS:
+        raise DataError(f"{path}: shape {shape} is {voxels} voxels; at most {MAX_VOXELS} are read")
+    if not float(header["vox_offset"]) <= MAX_EXTRA_BYTES:
+        raise DataError(f"{path}: data offset {header['vox_offset']} is past {MAX_EXTRA_BYTES}")
+    spacing = header["pixdim"][1:4].tolist()
+    if not (np.isfinite(spacing).all() and min(spacing) > 0):
+        raise DataError(f"{path}: voxel spacing (pixdim) {spacing}; expected three positive sizes")
+    unit = _space_unit(header)
+    if unit not in _MILLIMETERS:
+        raise DataError(f"{path}: unit code {unit}; expected 1 m, 2 mm, 3 um or 0 unknown (mm)")
+    if int(header["datatype"]) not in _REAL_TYPES:
+        raise DataError(
+            f"{path}: data type code {header['datatype']}; expected real numbers, one of"
+            f" {sorted(_REAL_TYPES)}"
+        )

@@ -1,0 +1,121 @@
+"""A case's image and label together: what makes a pair, and what is refused."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxseg.data.case import read_case
+from jaxseg.data.nifti import DataError
+
+SHAPE = (6, 5, 3)
+SPACING = (1.5, 0.75, 8.0)
+
+
+def write(path, array, spacing=SPACING, affine=None):
+    image = nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1]) if affine is None else affine)
+    image.header.set_zooms(spacing)
+    image.to_filename(path)
+    return path
+
+
+@pytest.fixture
+def image(tmp_path):
+    return write(tmp_path / "image.nii.gz", np.arange(90, dtype=np.int16).reshape(SHAPE))
+
+
+def labels(dtype=np.uint8, value=4):
+    label = np.zeros(SHAPE, dtype)
+    label[2, 3, 1] = value
+    return label
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
+def test_types_and_values(image, tmp_path, dtype):
+    path = write(tmp_path / "label.nii.gz", labels(dtype))
+    case = read_case("A", image, path)
+    assert case.name == "A"
+    assert case.image.dtype == np.float32
+    np.testing.assert_array_equal(case.image, np.arange(90).reshape(SHAPE))
+    assert case.label is not None
+    assert case.label.dtype == np.uint8
+    np.testing.assert_array_equal(case.label, labels())
+    assert case.spacing == SPACING
+    assert case.header.get_data_shape() == SHAPE
+
+
+def test_label_is_optional(image):
+    assert read_case("A", image).label is None
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        (labels(value=5), "5"),
+        (labels(np.int16, -1), "-1"),
+        (labels(np.float64, 2.5), "2.5"),
+    ],
+)
+def test_refuses_values_outside_the_label_set(image, tmp_path, label, shown):
+    path = write(tmp_path / "label.nii.gz", label)
+    with pytest.raises(DataError, match=rf"label\.nii\.gz: label values {shown};.*0 to 4"):
+        read_case("A", image, path)
+
+
+def test_size_of_the_label_set_is_the_callers(image, tmp_path):
+    path = write(tmp_path / "label.nii.gz", labels(value=9))
+    assert read_case("A", image, path, num_labels=10).label is not None
+    with pytest.raises(DataError, match="0 to 8"):
+        read_case("A", image, path, num_labels=9)
+    with pytest.raises(ValueError, match="num_labels is 1"):
+        read_case("A", image, path, num_labels=1)
+
+
+def test_refuses_another_shape(image, tmp_path):
+    path = write(tmp_path / "label.nii.gz", labels()[:, :4])
+    with pytest.raises(DataError, match=r"label\.nii\.gz.*\(6, 4, 3\).*\(6, 5, 3\).*image"):
+        read_case("A", image, path)
+
+
+def test_refuses_another_spacing(image, tmp_path):
+    path = write(tmp_path / "label.nii.gz", labels(), (1.5, 0.80, 8.0))
+    with pytest.raises(DataError, match=r"label\.nii\.gz.*0\.8.* mm differs.*0\.75"):
+        read_case("A", image, path)
+    rounded = write(tmp_path / "label.nii.gz", labels(), (1.5, 0.7501, 8.0))
+    assert read_case("A", image, rounded).spacing == SPACING
+
+
+def test_refuses_another_place_only_if_both_state_one(image, tmp_path):
+    """Mirrored about the center: same shape and spacing, other voxels."""
+    mirrored = np.diag([1.0, -1, 1, 1])
+    mirrored[0, 3] = -5
+    path = write(tmp_path / "label.nii.gz", labels(), affine=mirrored)
+    with pytest.raises(DataError, match="affine"):
+        read_case("A", image, path)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[252:256] = bytes(4)  # qform_code and sform_code: the label states no position
+    silent = tmp_path / "silent.nii"
+    silent.write_bytes(bytes(content))
+    assert read_case("A", image, silent).label is not None
+
+
+def test_affines_may_differ_by_rounding(image, tmp_path):
+    nudged = np.diag([-1.0, -1, 1, 1]) + 1e-4
+    nudged[3] = [0, 0, 0, 1]
+    path = write(tmp_path / "label.nii.gz", labels(), affine=nudged)
+    assert read_case("A", image, path).label is not None
+
+
+def test_refuses_a_constant_image(tmp_path):
+    path = write(tmp_path / "image.nii.gz", np.full(SHAPE, 7, np.int16))
+    with pytest.raises(DataError, match=r"image\.nii\.gz: every voxel is 7"):
+        read_case("A", path)
+
+
+def test_refuses_what_float32_cannot_hold(tmp_path):
+    array = np.zeros(SHAPE)
+    array[0, 0, 0] = 1e300
+    path = write(tmp_path / "image.nii.gz", array)
+    with pytest.raises(DataError, match=r"image\.nii\.gz: .*1e\+300.*float32"):
+        read_case("A", path)
