@@ -3,7 +3,7 @@
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.cohort import Cohort, build_cohort, split
 from jaxseg.data.emidec import find_cases, load_case
-from jaxseg.data.grid import Grid, labelled_outside, labels_to_network, to_native, to_network
+from jaxseg.data.grid import Grid, labeled_outside, labels_to_network, to_native, to_network
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels
 from jaxseg.data.preprocess import normalize, preprocess_case
 
@@ -14,7 +14,7 @@ __all__ = [
     "Grid",
     "build_cohort",
     "find_cases",
-    "labelled_outside",
+    "labeled_outside",
     "labels_to_network",
     "load_case",
     "normalize",

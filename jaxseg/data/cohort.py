@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from jaxseg.data.case import Case
-from jaxseg.data.grid import Grid, labelled_outside
+from jaxseg.data.grid import Grid, labeled_outside
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import preprocess_case
 
@@ -68,16 +68,16 @@ def build_cohort(
     """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
 
     Args:
-        cases: labelled cases of distinct names.
+        cases: labeled cases of distinct names.
         grid: the network grid.
         num_labels: size of the label set, background included.
         normalization: see `jaxseg.data.preprocess.normalize`.
         percentiles: clip of the normalization.
         apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
-        allow_outside: warn, rather than fail, where labelled voxels lie outside the grid.
+        allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
 
     Raises:
-        DataError: no case; a case without label; two cases of one name; labelled voxels outside the
+        DataError: no case; a case without label; two cases of one name; labeled voxels outside the
             grid; a case that `preprocess_case` refuses.
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -200,11 +200,11 @@ def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
 
 def _check_inside(case: Case, grid: Grid, allow_outside: bool) -> None:
     assert case.label is not None
-    lost = labelled_outside(case.label, case.spacing, grid)
+    lost = labeled_outside(case.label, case.spacing, grid)
     if not lost:
         return
     message = (
-        f"{case.name}: {lost} of {np.count_nonzero(case.label)} labelled voxels lie outside the"
+        f"{case.name}: {lost} of {np.count_nonzero(case.label)} labeled voxels lie outside the"
         f" network grid {grid}"
     )
     if not allow_outside:

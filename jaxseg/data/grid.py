@@ -125,8 +125,8 @@ def to_native(
     return np.stack(native, axis=-1)
 
 
-def labelled_outside(label: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> int:
-    """Number of labelled native voxels whose center the network grid does not cover."""
+def labeled_outside(label: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> int:
+    """Number of labeled native voxels whose center the network grid does not cover."""
     row, column = (matrix.sum(1) > 0 for matrix in _backward_matrices(label.shape, spacing, grid))
     return int(np.count_nonzero(label[~np.outer(row, column)]))
 

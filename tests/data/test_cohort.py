@@ -92,21 +92,21 @@ def test_fingerprint_notices_every_change():
 
 
 def test_refuses_cases_that_make_no_cohort():
-    unlabelled = dataclasses.replace(make_case("Case_123", 2), label=None)
+    unlabeled = dataclasses.replace(make_case("Case_123", 2), label=None)
     with pytest.raises(DataError, match="Case_123: no label map"):
-        build_cohort([make_case("A", 2), unlabelled], GRID)
+        build_cohort([make_case("A", 2), unlabeled], GRID)
     with pytest.raises(DataError, match="A: two cases of this name"):
         build_cohort([make_case("A", 2), make_case("A", 3)], GRID)
     with pytest.raises(DataError, match="no case"):
         build_cohort([], GRID)
 
 
-def test_labelled_voxels_outside_the_grid_are_never_silent():
+def test_labeled_voxels_outside_the_grid_are_never_silent():
     """On 2 x 12 pixels, 2 of the region's 4 rows remain: 2 x 4 x 3 voxels are lost of 4 x 4 x 3."""
     case, narrow = make_case("Case_P009", 3), Grid((2, 12), None)
-    with pytest.raises(DataError, match="Case_P009: 24 of 48 labelled voxels"):
+    with pytest.raises(DataError, match="Case_P009: 24 of 48 labeled voxels"):
         build_cohort([case], narrow)
-    with pytest.warns(UserWarning, match="Case_P009: 24 of 48 labelled voxels"):
+    with pytest.warns(UserWarning, match="Case_P009: 24 of 48 labeled voxels"):
         cohort = build_cohort([case], narrow, allow_outside=True)
     assert np.count_nonzero(cohort.labels) == 24
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from jaxseg.data.emidec import find_cases, load_case
-from jaxseg.data.grid import Grid, labelled_outside, labels_to_network, to_native, to_network
+from jaxseg.data.grid import Grid, labeled_outside, labels_to_network, to_native, to_network
 
 
 def noise(shape, seed=0):
@@ -151,15 +151,15 @@ def test_geometry_is_inverted_without_a_shift():
     np.testing.assert_allclose(np.mean(shifts, axis=0), 0, atol=0.03)
 
 
-def test_counts_labelled_voxels_outside_the_grid():
+def test_counts_labeled_voxels_outside_the_grid():
     label = np.zeros((20, 20, 2), np.uint8)
     label[10, 10] = 4
     grid = Grid((8, 10), 1.0)  # rows 6 to 13, columns 5 to 14
-    assert labelled_outside(label, (1.0, 1.0, 8.0), grid) == 0
+    assert labeled_outside(label, (1.0, 1.0, 8.0), grid) == 0
     label[[5, 14, 10, 10], [10, 10, 4, 15], 0] = 1
     label[[6, 13, 10, 10], [10, 10, 5, 14], 1] = 1
-    assert labelled_outside(label, (1.0, 1.0, 8.0), grid) == 4
-    assert labelled_outside(label, (1.0, 1.0, 8.0), Grid((8, 10), None)) == 4
+    assert labeled_outside(label, (1.0, 1.0, 8.0), grid) == 4
+    assert labeled_outside(label, (1.0, 1.0, 8.0), Grid((8, 10), None)) == 4
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_real_labels_survive_the_round_trip(emidec_root):
     for folder in find_cases(emidec_root)[::8]:
         case = load_case(folder)
         assert case.label is not None
-        assert labelled_outside(case.label, case.spacing, grid) == 0
+        assert labeled_outside(case.label, case.spacing, grid) == 0
         network = labels_to_network(case.label, case.spacing, grid, 5)
         back = to_native(network, case.label.shape, case.spacing, grid)
         for label in range(1, 5):
