@@ -1,0 +1,141 @@
+"""The paper's losses, Eq. 3-5, and plain cross-entropy.
+
+Logits and targets are (B, H, W, L); targets are label probabilities and may be soft, as mixup makes
+them. Whatever the dtype of the logits, losses are computed in float32.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Inclusion = tuple[tuple[int, ...], tuple[int, ...]]
+"""A pair (inner, outer) of regions, each the union of some labels: inner lies inside outer."""
+
+
+def _check_pair(logits: Array, targets: Array) -> None:
+    if logits.ndim != 4 or logits.shape != targets.shape:
+        raise ValueError(
+            "logits and targets must share one shape (B, H, W, L), "
+            f"got {logits.shape} and {targets.shape}"
+        )
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Mean cross-entropy over all pixels: -1/N sum_x sum_i Y_i(x) log Yhat_i(x).
+
+    Args:
+      logits: (B, H, W, L) floating point.
+      targets: (B, H, W, L) label probabilities.
+
+    Returns:
+      () float32.
+
+    Raises:
+      ValueError: if the shapes differ or are not of rank 4.
+    """
+    _check_pair(logits, targets)
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return -(targets * log_probabilities).sum(-1).mean()
+
+
+def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Array) -> Array:
+    """Eq. 3: L_AWCE = -1/N sum_x sum_i w_i Y_i(x) log Yhat_i(x), N the number of all pixels.
+
+    This is the equation itself, differentiable in logits and in weights. Minimized over both, it
+    rewards weights that fade on hard labels; `jaxseg.balance` is what keeps them honest.
+
+    Args:
+      logits: (B, H, W, L) floating point.
+      targets: (B, H, W, L) label probabilities.
+      weights: (B, L), one weight a label and image.
+
+    Returns:
+      () float32.
+
+    Raises:
+      ValueError: if the shapes do not belong together.
+    """
+    _check_pair(logits, targets)
+    if weights.shape != (logits.shape[0], logits.shape[-1]):
+        raise ValueError(f"weights must be (B, L) for logits {logits.shape}, got {weights.shape}")
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    weighted = weights.astype(jnp.float32)[:, None, None, :] * targets
+    return -(weighted * log_probabilities).sum(-1).mean()
+
+
+def neighborhood_penalty(
+    inner: Array, outer: Array, *, epsilon: float, support: float = 0.0
+) -> Array:
+    """Eq. 4: L_NP(a, b) = mean(1_{a>0} x 1_{b>0} x (1 - a - b)) where a b < 1 - epsilon.
+
+    The mean runs over all pixels; those outside the gate count as 0. On softmax outputs both
+    indicators of the literal form are 1 everywhere; a `support` above 0 asks for that much
+    probability before a pixel counts as belonging to a region.
+
+    Args:
+      inner: (B, H, W) probability of the inner region, a.
+      outer: (B, H, W) probability of the outer region, b.
+      epsilon: margin of the product, below which two regions count as apart.
+      support: threshold of both indicators; 0 is the literal form.
+
+    Returns:
+      () float32; it may be negative, as 1 - a - b is.
+
+    Raises:
+      ValueError: if the shapes differ or are not (B, H, W).
+    """
+    if inner.ndim != 3 or inner.shape != outer.shape:
+        raise ValueError(
+            f"inner and outer must share one shape (B, H, W), got {inner.shape} and {outer.shape}"
+        )
+    a = inner.astype(jnp.float32)
+    b = outer.astype(jnp.float32)
+    gate = (a > support) & (b > support) & (a * b < 1.0 - epsilon)
+    return jnp.where(gate, 1.0 - a - b, 0.0).mean()
+
+
+def neighboring_loss(
+    probabilities: Array,
+    inclusions: Sequence[Inclusion],
+    *,
+    epsilon: float,
+    support: float = 0.0,
+) -> Array:
+    """Eq. 5: the neighborhood penalty summed over the inclusion pairs of the anatomy.
+
+    Args:
+      probabilities: (B, H, W, L), softmax of the logits.
+      inclusions: pairs (inner, outer) of label tuples; a region's probability is the sum over its
+        labels. For EMIDEC ((4,), (4, 3)) and ((4, 3), (4, 3, 2)).
+      epsilon: as in `neighborhood_penalty`.
+      support: as in `neighborhood_penalty`.
+
+    Returns:
+      () float32.
+
+    Raises:
+      ValueError: if the probabilities are not of rank 4, there is no pair, or a pair names a label
+        that the probabilities do not hold.
+    """
+    if probabilities.ndim != 4:
+        raise ValueError(f"probabilities must be (B, H, W, L), got shape {probabilities.shape}")
+    if not inclusions:
+        raise ValueError("inclusions must hold at least one pair (inner, outer)")
+    count = probabilities.shape[-1]
+    # An index out of range would be clamped to the last label without a word.
+    for label in (label for pair in inclusions for region in pair for label in region):
+        if not 0 <= label < count:
+            raise ValueError(f"inclusions name label {label}, labels are 0 to {count - 1}")
+
+    def region(labels: tuple[int, ...]) -> Array:
+        return sum((probabilities[..., i] for i in labels), start=jnp.float32(0.0))
+
+    return sum(
+        (
+            neighborhood_penalty(region(inner), region(outer), epsilon=epsilon, support=support)
+            for inner, outer in inclusions
+        ),
+        start=jnp.float32(0.0),
+    )

@@ -1,0 +1,173 @@
+"""Pathology mixup: register one short-axis slice onto another and blend them inside the heart.
+
+Section 2 of the paper, Eq. 1-2. Everything here is a pure function of one slice (pair); batches
+come from `jax.vmap`. Coordinates are (row, column) in pixels, with integers at pixel centers.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def foreground_moments(foreground: Array) -> tuple[Array, Array]:
+    """Center of the foreground and the mean distance of its pixels to that center.
+
+    Args:
+      foreground: (H, W) bool, true on every non-background pixel.
+
+    Returns:
+      Center (2,) float32 as (row, column) and mean distance () float32, both in pixels. An empty
+      foreground has neither: the center is (0, 0) and the distance 0, which `registration_matrix`
+      reads as "nothing to register".
+
+    Raises:
+      ValueError: if the foreground is not a single (H, W) mask.
+    """
+    if foreground.ndim != 2:
+        raise ValueError(f"foreground must be (H, W), got shape {foreground.shape}")
+    mask = foreground.astype(jnp.float32)
+    area = jnp.maximum(mask.sum(), 1.0)
+    rows = jnp.arange(mask.shape[0], dtype=jnp.float32)
+    columns = jnp.arange(mask.shape[1], dtype=jnp.float32)
+    center_row = (mask.sum(1) * rows).sum() / area
+    center_column = (mask.sum(0) * columns).sum() / area
+    distance = jnp.hypot((rows - center_row)[:, None], (columns - center_column)[None, :])
+    return jnp.stack([center_row, center_column]), (mask * distance).sum() / area
+
+
+def registration_matrix(fixed_foreground: Array, moving_foreground: Array) -> Array:
+    """Eq. 1: the homogeneous matrix that takes moving coordinates to fixed coordinates.
+
+        T = [[s, 0, c_F,row - s c_M,row], [0, s, c_F,col - s c_M,col], [0, 0, 1]],  s = d_F / d_M
+
+    Args:
+      fixed_foreground: (H, W) bool.
+      moving_foreground: (H', W') bool.
+
+    Returns:
+      (3, 3) float32. Where either foreground has no extent (empty, or a single pixel) there is no
+      scale to estimate, and s is 1; where either is empty, T is the identity.
+    """
+    fixed_center, fixed_distance = foreground_moments(fixed_foreground)
+    moving_center, moving_distance = foreground_moments(moving_foreground)
+    measurable = (fixed_distance > 0) & (moving_distance > 0)
+    scale = jnp.where(measurable, fixed_distance, 1.0) / jnp.where(measurable, moving_distance, 1.0)
+    both = fixed_foreground.any() & moving_foreground.any()
+    translation = jnp.where(both, fixed_center - scale * moving_center, 0.0)
+    matrix = jnp.diag(jnp.stack([scale, scale, jnp.ones_like(scale)]))
+    return matrix.at[:2, 2].set(translation)
+
+
+def _interpolation_matrix(size: int, scale: Array, translation: Array) -> Array:
+    """(size, size) weights w[i, k] = max(0, 1 - |x_i - k|), x_i the moving position pulled at i."""
+    grid = jnp.arange(size, dtype=jnp.float32)
+    pulled = (grid - translation) / scale
+    return jnp.maximum(0.0, 1.0 - jnp.abs(pulled[:, None] - grid[None, :]))
+
+
+def warp(image: Array, matrix: Array) -> Array:
+    """Resample the moving image on the fixed grid, bilinear (pull convention).
+
+    A scaling with translation moves rows and columns independently, so the warp is two small matrix
+    products, which every device does fast, instead of a gather.
+
+    Args:
+      image: (H, W) or (H, W, C) floating point, the moving image.
+      matrix: (3, 3), moving to fixed coordinates; scale and translation are read, per axis. Shear
+        and rotation are outside Eq. 1 and ignored.
+
+    Returns:
+      Same shape and dtype as `image`. Samples outside the moving image are 0, and pixels of the
+      rim fade to it over one pixel (scipy's `mode="grid-constant"`).
+
+    Raises:
+      ValueError: if the image is not (H, W[, C]) floating point or the matrix not (3, 3).
+    """
+    if image.ndim not in (2, 3) or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(f"image must be (H, W[, C]) float, got {image.dtype}{list(image.shape)}")
+    if matrix.shape != (3, 3):
+        raise ValueError(f"matrix must be (3, 3), got shape {matrix.shape}")
+    rows = _interpolation_matrix(image.shape[0], matrix[0, 0], matrix[0, 2])
+    columns = _interpolation_matrix(image.shape[1], matrix[1, 1], matrix[1, 2])
+    # Full float32: TF32 or bfloat16 products would blur intensities and break sums to 1.
+    warped = jnp.einsum(
+        "ir,rc...,jc->ij...", rows, image.astype(jnp.float32), columns,
+        precision=jax.lax.Precision.HIGHEST,
+    )  # fmt: skip
+    return warped.astype(image.dtype)
+
+
+def pathology_mixup(
+    fixed_image: Array,
+    fixed_label: Array,
+    moving_image: Array,
+    moving_label: Array,
+    lam: Array | float,
+    *,
+    num_labels: int,
+) -> tuple[Array, Array]:
+    """Eq. 2: (1 - lambda) M∘T + lambda F inside the fixed foreground, F outside it.
+
+    Args:
+      fixed_image: (H, W) float.
+      fixed_label: (H, W) integer labels, 0 is background.
+      moving_image: (H, W) float.
+      moving_label: (H, W) integer labels.
+      lam: (), the share of the fixed slice, in [0, 1].
+      num_labels: L, background included.
+
+    Returns:
+      The mixed image (H, W) and label probabilities (H, W, L) float32, which sum to 1 at every
+      pixel. A pair of which either slice has no foreground gives back the fixed slice.
+
+    Raises:
+      ValueError: if the four arrays are not all (H, W).
+    """
+    shapes = {a.shape for a in (fixed_image, fixed_label, moving_image, moving_label)}
+    if len(shapes) != 1 or fixed_image.ndim != 2:
+        raise ValueError(f"images and labels must share one (H, W), got {sorted(shapes)}")
+    fixed_foreground = fixed_label > 0
+    moving_foreground = moving_label > 0
+    matrix = registration_matrix(fixed_foreground, moving_foreground)
+    # Background is what the other labels leave, so that samples from beyond the rim count as it.
+    moving_labels = jax.nn.one_hot(moving_label, num_labels, dtype=jnp.float32)[..., 1:]
+    moving = jnp.concatenate([moving_image.astype(jnp.float32)[..., None], moving_labels], axis=-1)
+    warped = warp(moving, matrix)
+    labels = warped[..., 1:]
+    background = jnp.maximum(0.0, 1.0 - labels.sum(-1, keepdims=True))
+    warped_probabilities = jnp.concatenate([background, labels], axis=-1)
+
+    fixed_probabilities = jax.nn.one_hot(fixed_label, num_labels, dtype=jnp.float32)
+    inside = fixed_foreground & moving_foreground.any()
+    share = jnp.where(inside, jnp.asarray(lam, jnp.float32), 1.0)
+    image = share * fixed_image + (1.0 - share) * warped[..., 0].astype(fixed_image.dtype)
+    probabilities = (
+        share[..., None] * fixed_probabilities + (1.0 - share)[..., None] * warped_probabilities
+    )
+    return image.astype(fixed_image.dtype), probabilities
+
+
+def choose_partner(
+    key: Array, index: Array, heights: Array, eligible: Array, *, tolerance: float
+) -> tuple[Array, Array]:
+    """Draw a moving slice of similar z-position, uniformly among the candidates.
+
+    Args:
+      key: typed PRNG key.
+      index: () integer, the fixed slice, which is never its own partner.
+      heights: (N,) relative height of every slice in its stack, 0 base .. 1 apex.
+      eligible: (N,) bool, slices that may be moving ones (those with foreground).
+      tolerance: largest difference of heights, inclusive.
+
+    Returns:
+      The partner's index () int32 and whether there was a candidate () bool; where there was none
+      the partner is `index` itself.
+    """
+    near = jnp.abs(heights - heights[index]) <= tolerance + 1e-6
+    candidates = near & eligible & (jnp.arange(heights.shape[0]) != index)
+    count = candidates.sum()
+    nth = jax.random.randint(key, (), 0, jnp.maximum(count, 1))
+    # The nth candidate: cheaper and easier to reproduce than a categorical draw over N logits.
+    partner = jnp.searchsorted(jnp.cumsum(candidates), nth + 1)
+    found = count > 0
+    return jnp.where(found, partner, index).astype(jnp.int32), found

@@ -1,0 +1,110 @@
+"""The segmentation generator: a 2D U-net whose blocks carry an attention branch (paper, Fig. 2)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from jaxseg.models.layers import ConvNormRelu, Upsample, max_pool
+
+
+class Block(nn.Module):
+    """U-net block: two convolution layers, gated by an attention branch on the block's input.
+
+        y = f(x) * sigmoid(conv(conv(x)))
+
+    Attributes:
+      features: output channels.
+      groups: of the group normalization.
+      attention: with the branch, or f(x) alone.
+      dense: densely connected: the second layer also sees the block's input.
+      dtype: compute dtype.
+    """
+
+    features: int
+    groups: int
+    attention: bool
+    dense: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(B, H, W, C) to (B, H, W, features)."""
+        y = ConvNormRelu(self.features, self.groups, dtype=self.dtype, name="conv1")(x)
+        if self.dense:
+            y = jnp.concatenate([x.astype(y.dtype), y], axis=-1)
+        y = ConvNormRelu(self.features, self.groups, dtype=self.dtype, name="conv2")(y)
+        if not self.attention:
+            return y
+        gate = ConvNormRelu(self.features, self.groups, dtype=self.dtype, name="attention1")(x)
+        gate = nn.Conv(
+            self.features, (3, 3), dtype=self.dtype, name="attention2",
+            kernel_init=nn.initializers.he_normal(),
+        )(gate)  # fmt: skip
+        return y * nn.sigmoid(gate)
+
+
+class UNet(nn.Module):
+    """Classical 2D U-net with attention blocks.
+
+    Level k of `depth` + 1 has `width` * 2^k channels; each step down is a 2x2 maximum, each step up
+    a 2x2 transposed convolution.
+
+    Attributes:
+      num_labels: L, background included.
+      width: channels of the finest level.
+      depth: number of poolings.
+      attention: multiply every block's output with its attention map (the ablation's second stage).
+      dense: densely connected blocks (the ablation text's "dense U-net").
+      groups: channel groups of the normalization.
+      dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
+    """
+
+    num_labels: int
+    width: int = 32
+    depth: int = 4
+    attention: bool = True
+    dense: bool = False
+    groups: int = 8
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        """Segment images.
+
+        Args:
+          images: (B, H, W, C) floating point, H and W divisible by 2^depth; C is 1 for one slice.
+
+        Returns:
+          Logits (B, H, W, L) float32.
+
+        Raises:
+          ValueError: if the images are not of rank 4 or their size does not divide.
+        """
+        if images.ndim != 4:
+            raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
+        multiple = 2**self.depth
+        if images.shape[1] % multiple or images.shape[2] % multiple:
+            raise ValueError(
+                f"H and W must be divisible by 2^depth = {multiple}, got {images.shape[1:3]}"
+            )
+
+        def block(level: int, name: str) -> Block:
+            features = self.width * 2**level
+            return Block(features, self.groups, self.attention, self.dense, self.dtype, name=name)
+
+        x = images.astype(self.dtype)
+        skips = []
+        for level in range(self.depth):
+            x = block(level, f"encoder{level}")(x)
+            skips.append(x)
+            x = max_pool(x)
+        x = block(self.depth, "bottleneck")(x)
+        for level in reversed(range(self.depth)):
+            x = Upsample(self.width * 2**level, self.dtype, name=f"up{level}")(x)
+            x = jnp.concatenate([skips[level], x], axis=-1)
+            x = block(level, f"decoder{level}")(x)
+        return nn.Dense(
+            self.num_labels, dtype=jnp.float32, name="logits",
+            kernel_init=nn.initializers.he_normal(),
+        )(x)  # fmt: skip
