@@ -1,0 +1,99 @@
+"""Every knob of a run, with meaning, unit and source.
+
+`get_config("phantom")` trains on an embedded synthetic cohort and ends within minutes on two CPU
+cores; `get_config("emidec")` is the protocol of Zhou et al., EMIDEC 2020, on the real cases and
+asks for `--config.data.root=DIR`. A stage of the paper's Table 1 is this file plus the few lines in
+`baseline.py`, `attention.py`, `awce.py` or `awce_penalty.py`.
+
+Any knob can be set on the command line: `--config.optimizer.learning_rate=3e-3`.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from jaxseg.anatomy import EMIDEC
+
+VARIANTS = ("phantom", "emidec")
+
+
+def get_config(variant: str = "phantom") -> ConfigDict:
+    if variant not in VARIANTS:
+        raise ValueError(f"config variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+    config = ConfigDict()
+    config.name = "baseline"  # of the stage; names the default workdir and the rows of tables
+    config.variant = variant
+    config.seed = 0  # root of initialization, batch order and mixup
+
+    config.data = data = ConfigDict()
+    data.root = placeholder(str)  # folder of cases; None with a phantom: data/phantom-...
+    data.phantom_cases = 0  # cases of the embedded phantom to write and read; 0: cases in root
+    data.phantom_seed = 0
+    data.split = "slice"  # "slice" as in the paper (optimistic), or "case": patient-wise
+    data.validation_fraction = 0.1  # of slices or cases; the paper's 90 % / 10 %
+    data.folds = 0  # k > 1: k folds instead of the fraction
+    data.fold = 0  # which of them validates, 0 .. folds - 1
+    data.split_seed = 0  # apart from `seed`, so that several seeds share one split
+
+    config.grid = grid = ConfigDict()  # network grid, in plane
+    grid.size = (128, 128)  # pixels, divisible by 2^model.depth
+    grid.spacing = 1.4  # mm, about the native in-plane spacing of EMIDEC; 0.0: no resampling
+    grid.center = (0.5, 0.5)  # of the crop, as fractions of the native field of view
+
+    config.intensity = intensity = ConfigDict()
+    intensity.method = "zscore"  # per stack: "zscore", "percentile" (to 0..1) or "none"
+    intensity.low = 1.0  # percentiles of the tissue that intensities are clipped at
+    intensity.high = 99.0
+
+    config.anatomy = EMIDEC.to_dict()  # label names, inclusion pairs (Eq. 5), scored regions
+
+    config.mixup = mixup = ConfigDict()  # Eq. 1-2
+    mixup.probability = 1.0  # share of examples that are mixed
+    mixup.tolerance = 0.1  # of partners' heights in their stacks (0 base .. 1 apex)
+
+    config.model = model = ConfigDict()
+    model.width = 32  # channels of the finest level
+    model.depth = 4  # poolings
+    model.attention = False  # attention blocks
+    model.dense = False  # densely connected blocks (the ablation text's "dense U-net")
+    model.groups = 8  # of the group normalization
+    model.precision = "float32"  # compute dtype, or "bfloat16"; parameters and loss are float32
+
+    config.loss = loss = ConfigDict()
+    loss.weighted = False  # automated weighted cross-entropy (Eq. 3) instead of the plain one
+    loss.penalty = 0.0  # coefficient of the neighboring loss (Eq. 5); the paper's is 0.01
+    loss.epsilon = 1e-3  # Eq. 4's "small given number"
+    loss.support = 0.0  # threshold of Eq. 4's indicators; 0.0 is the literal form
+
+    config.balance = balance = ConfigDict()  # what keeps Eq. 3's weights honest (jaxseg/balance.py)
+    balance.method = "adversarial"  # "adversarial", "barrier" or "minimize" (trivial optimum)
+    balance.strength = 0.7  # coefficient of the entropy or of the barrier
+    balance.prevalence_power = 0.0  # 0: weights as generated .. 1: divided by label prevalence
+    balance.width = 16  # channels of the weight generator's first convolution
+
+    config.optimizer = optimizer = ConfigDict()  # Adam
+    optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
+    optimizer.final_learning_rate = 1e-6  # ... to 1e-6
+    optimizer.schedule = "cosine"  # "cosine", "exponential", "linear" or "constant"
+    optimizer.warmup_epochs = 1.0  # linear rise from 0
+    optimizer.clip_norm = 1.0  # global norm of the gradient; 0.0: no clipping
+
+    config.train = train = ConfigDict()
+    train.batch_size = 16  # of all devices together; the paper's
+    train.epochs = 400  # the paper's
+    train.validate_every = 5  # epochs; validation and a checkpoint
+
+    config.run = run = ConfigDict()  # changes nothing in the result, so a resumed run may differ
+    run.devices = 0  # local devices to use: 0 all, 1 jit, more pmap
+    run.log_every = 20  # steps between logged training metrics
+    run.pictures = 6  # slices in the sample picture of each validation; 0: none
+    run.compilation_cache = "~/.cache/jaxseg/xla"  # "": compile anew every time
+
+    if variant == "phantom":
+        data.phantom_cases = 40
+        data.split = "case"
+        data.validation_fraction = 0.2
+        grid.size = (96, 96)
+        model.width = 8
+        train.epochs = 20
+        train.validate_every = 2
+    return config.lock()

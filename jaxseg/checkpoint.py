@@ -1,0 +1,159 @@
+"""Checkpoints of a run: the only file that knows Orbax.
+
+A checkpoint holds two items, so that inference reads one of them alone: `network`, the parameters
+of the segmentation generator, and `training`, everything else that a resumed run needs. The latest
+and the best checkpoint are kept; writing is asynchronous and atomic (a directory appears under its
+final name only when it is complete).
+"""
+
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxseg.train_step import TrainState
+
+_UNSCORED = -1.0  # below every DSC; Orbax loses the best checkpoint to a NaN
+
+
+def _score(metrics: dict[str, float] | None) -> float:
+    return _UNSCORED if metrics is None else metrics["score"]
+
+
+def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
+    rest = {name: value for name, value in state.params.items() if name != "network"}
+    training = {"params": rest, "opt_state": state.opt_state}
+    return state.params["network"], training | {"step": state.step, "seed": state.seed}
+
+
+class Checkpoints:
+    """The checkpoints under `<workdir>/checkpoints`; a context manager that waits for writes.
+
+    Args:
+      workdir: of the run, created if missing.
+      read_only: for inference: nothing is created, saved or deleted.
+    """
+
+    def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_score,  # without it no metric is written; what is kept, the policy says
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(1),
+                    policies.BestN(
+                        get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
+                    ),
+                ]
+            ),
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=not read_only,
+        )
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").resolve(),
+            item_names=("network", "training"),
+            options=options,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the best-scored checkpoint (the earliest of equals), None if none is scored."""
+        scored = [(self.score(step), -step) for step in self._manager.all_steps()]
+        scored = [pair for pair in scored if pair[0] > _UNSCORED]
+        return -max(scored)[1] if scored else None
+
+    def score(self, step: int) -> float:
+        """Validation score that a step was saved with; -1 where it was not validated."""
+        return _score(self._manager.metrics(step))
+
+    def save(self, state: TrainState, score: float | None) -> None:
+        """Start writing a checkpoint; returns once the state is copied off the device.
+
+        Args:
+          state: of any step not saved before; a step that is there already is left alone.
+          score: mean foreground DSC, None or NaN if the step was not validated.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        network, training = _split(state)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(training)
+            ),
+            metrics={"score": _UNSCORED if score is None or math.isnan(score) else score},
+        )
+
+    def wait(self) -> None:
+        """Block until every write is complete."""
+        self._manager.wait_until_finished()
+
+    def restore(self, template: TrainState, step: int) -> TrainState:
+        """Read a whole state.
+
+        Args:
+          template: a state of the same run, which gives structure, shapes, dtypes and placement.
+          step: of a complete checkpoint.
+
+        Returns:
+          The state, placed as the template is.
+        """
+        network, training = _split(template)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                network=ocp.args.StandardRestore(_abstract(network)),
+                training=ocp.args.StandardRestore(_abstract(training)),
+            ),
+        )
+        training = restored["training"]
+        params = {"network": restored["network"], **training["params"]}
+        return TrainState(params, training["opt_state"], training["step"], training["seed"])
+
+    def restore_network(self, template: Any, step: int) -> Any:
+        """Read the parameters of the segmentation generator alone.
+
+        Args:
+          template: a tree of arrays or `jax.ShapeDtypeStruct`s of the network's parameters.
+          step: of a complete checkpoint.
+
+        Returns:
+          The parameters.
+        """
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(network=ocp.args.StandardRestore(_abstract(template)))
+        )
+        return restored["network"]
+
+
+def _abstract(tree: Any) -> Any:
+    """Shapes, dtypes and placement of a tree; what has no placement goes to the first device."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def leaf(x: Any) -> jax.ShapeDtypeStruct:
+        sharding = getattr(x, "sharding", None) or first
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(leaf, tree)

@@ -1,0 +1,57 @@
+"""Tables of scores as Markdown and CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+from jaxseg.metrics import Summary
+
+
+def score(value: float) -> str:
+    """Three decimals, or a dash where there is no score."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def mean_and_std(mean: float, std: float, count: int) -> str:
+    """`0.912 ± 0.034 (57)`; a dash where no slice holds the label."""
+    spread = "" if math.isnan(std) else f" ± {score(std)}"
+    return f"{score(mean)}{spread} ({count})"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, columns aligned so that it reads well as plain text too."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines) + "\n"
+
+
+def score_markdown(first: str, regions: Sequence[str], rows: Mapping[str, Summary]) -> str:
+    """Scores by row and region as a Markdown table.
+
+    Args:
+      first: header of the first column, which names the rows.
+      regions: R names, the other columns.
+      rows: summaries over (N, R) scores, by name.
+    """
+    body = [
+        [name, *(mean_and_std(*cell) for cell in zip(s.mean, s.std, s.n, strict=True))]
+        for name, s in rows.items()
+    ]
+    return markdown([first, *regions], body)
+
+
+def score_csv(first: str, regions: Sequence[str], rows: Mapping[str, Summary]) -> str:
+    """The same scores in long form, full precision: one line a row and region."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([first, "region", "mean", "std", "slices"])
+    for name, s in rows.items():
+        for region, mean, std, count in zip(regions, s.mean, s.std, s.n, strict=True):
+            writer.writerow([name, region, repr(float(mean)), repr(float(std)), int(count)])
+    return stream.getvalue()

@@ -1,0 +1,141 @@
+"""The folder of a run: what it remembers of its settings and data, and who may write to it."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxseg.settings import flatten
+
+SETTINGS = "config.json"
+DATA = "data.json"
+# Where the data lies and how a run is watched may change between two sittings of one run; what
+# the data is may not, and its fingerprint says so.
+_FREE = ("run.", "data.root")
+
+
+class WorkdirError(RuntimeError):
+    """A workdir that cannot serve this run; the message says why and what to do."""
+
+
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Create the workdir if needed and hold it for this process alone.
+
+    Raises:
+      WorkdirError: if it cannot be written to, or another process holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
+    with lock:
+        try:
+            # The kernel drops the lock with the process, however that ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise WorkdirError(f"{workdir}: another process is training in this workdir") from error
+        yield
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file in one move: a reader, or a run killed here, sees all of it or none."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+def read_settings(workdir: Path) -> dict[str, Any]:
+    """The settings of the run in a workdir.
+
+    Raises:
+      WorkdirError: if there is no run, or its settings cannot be read.
+    """
+    return _read_json(workdir / SETTINGS)
+
+
+def read_data(workdir: Path) -> dict[str, Any]:
+    """What the run in a workdir was trained and validated on: fingerprint, cases, slices.
+
+    Raises:
+      WorkdirError: as `read_settings`.
+    """
+    return _read_json(workdir / DATA)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkdirError(f"{path.parent}: no run here (it has no {path.name})") from None
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise WorkdirError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def check_settings(workdir: Path, settings: Mapping[str, Any]) -> None:
+    """Make sure that a workdir holds no run, or a run of these very settings.
+
+    Raises:
+      WorkdirError: if the workdir holds a run of other settings; every difference is shown.
+    """
+    if not (workdir / SETTINGS).exists():
+        return
+    differences = _differences(read_settings(workdir), json.loads(json.dumps(settings)))
+    if differences:
+        raise WorkdirError(
+            f"{workdir}: holds a run of another config; pass another --workdir, or undo\n"
+            + "\n".join(differences)
+        )
+
+
+def claim(workdir: Path, settings: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Bind a workdir to settings and cohort, or make sure that it is bound to them already.
+
+    Args:
+      workdir: of the run.
+      settings: of the run, JSON-like.
+      data: JSON-like; `fingerprint` identifies the cohort, `cases` lists its names.
+
+    Raises:
+      WorkdirError: as `check_settings`, or if the cases, or what is in them, changed since the run
+        began.
+    """
+    check_settings(workdir, settings)
+    if (workdir / DATA).exists():
+        known = read_data(workdir)
+        if known.get("fingerprint") != data["fingerprint"]:
+            raise WorkdirError(
+                f"{workdir}: the cases changed since this run began "
+                f"({_changes(known.get('cases', []), data['cases'])}); "
+                "restore them, or pass another --workdir"
+            )
+    # Settings first: killed between the two, the run is found again and its data written then.
+    write_atomic(workdir / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    if not (workdir / DATA).exists():
+        write_atomic(workdir / DATA, json.dumps(data, indent=2) + "\n")
+
+
+def _changes(before: Sequence[str], now: Sequence[str]) -> str:
+    vanished = [f"{name} vanished" for name in sorted(set(before) - set(now))]
+    new = [f"{name} is new" for name in sorted(set(now) - set(before))]
+    return ", ".join(vanished + new) or "same names, other content"
+
+
+def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    old, new = flatten(known), flatten(wanted)
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if name.startswith(_FREE) or old.get(name) == new.get(name):
+            continue
+        lines.append(f"  {name}: {old.get(name)!r} in the workdir, {new.get(name)!r} asked for")
+    return lines

@@ -1,0 +1,143 @@
+"""The stages differ in the documented fields alone; the paper's numbers are pinned."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from configs import attention, awce, awce_penalty, baseline, default
+from jaxseg.anatomy import EMIDEC, Anatomy
+from jaxseg.settings import SettingsError, check, flatten
+
+STAGES = {
+    "baseline": baseline,
+    "attention": attention,
+    "awce": awce,
+    "awce_penalty": awce_penalty,
+}
+VARIANTS = ("phantom", "emidec")
+# Table 1 of the paper.
+PAPER = {
+    "baseline": "LV 0.955, Myo 0.871, Inf 0.622, NoR 0.246",
+    "attention": "LV 0.962, Myo 0.900, Inf 0.718, NoR 0.354",
+    "awce": "LV 0.971, Myo 0.926, Inf 0.769, NoR 0.535",
+    "awce_penalty": "LV 0.970, Myo 0.916, Inf 0.747, NoR 0.538",
+}
+
+
+def flat(module, variant):
+    return flatten(module.get_config(variant).to_dict())
+
+
+def difference(first, second):
+    assert first.keys() == second.keys()
+    return {name: value for name, value in second.items() if value != first[name]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stage_adds_its_own_piece_and_nothing_else(variant):
+    steps = [flat(module, variant) for module in (default, *STAGES.values())]
+    assert [difference(a, b) for a, b in itertools.pairwise(steps)] == [
+        {},
+        {"name": "attention", "model.attention": True},
+        {"name": "awce", "loss.weighted": True},
+        {"name": "awce_penalty", "loss.penalty": 0.01},
+    ]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_can_be_run_as_they_are(stage):
+    module = STAGES[stage]
+    assert module.get_config()["variant"] == "phantom"  # what the command without a variant runs
+    check(module.get_config().to_dict())
+    settings = module.get_config("emidec").to_dict()
+    with pytest.raises(SettingsError, match=r"^data\.root: expected the folder of the cases"):
+        check(settings)
+    settings["data"]["root"] = "cases"
+    check(settings)
+    assert json.loads(json.dumps(settings))["name"] == stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_docstrings_state_the_paper_s_row_and_the_command(stage):
+    text = STAGES[stage].__doc__ or ""
+    assert PAPER[stage] in text
+    assert f"python main.py --config=configs/{stage}.py " in text
+    assert f"python main.py --config=configs/{stage}.py:emidec --config.data.root=DIR" in text
+
+
+def test_the_protocol_of_the_paper():
+    settings = flat(baseline, "emidec")
+    paper = {
+        "data.phantom_cases": 0,
+        "data.split": "slice",
+        "data.validation_fraction": 0.1,
+        "data.folds": 0,
+        "optimizer.learning_rate": 1e-2,
+        "optimizer.final_learning_rate": 1e-6,
+        "train.batch_size": 16,
+        "train.epochs": 400,
+        "mixup.probability": 1.0,
+        "model.attention": False,
+        "model.dense": False,
+        "loss.weighted": False,
+        "loss.penalty": 0.0,
+        "loss.support": 0.0,  # the literal Eq. 4
+    }
+    assert {name: settings[name] for name in paper} == paper
+    assert flat(awce_penalty, "emidec")["loss.penalty"] == 0.01
+
+
+def test_the_phantom_is_a_smaller_version_of_the_same():
+    changed = difference(flat(default, "emidec"), flat(default, "phantom"))
+    assert set(changed) == {
+        "variant", "data.phantom_cases", "data.split", "data.validation_fraction", "grid.size",
+        "model.width", "train.epochs", "train.validate_every",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_anatomy_is_emidec_s(variant):
+    assert Anatomy.from_dict(default.get_config(variant).to_dict()["anatomy"]) == EMIDEC
+
+
+@pytest.mark.parametrize("module", [default, *STAGES.values()])
+def test_an_unknown_variant_is_refused(module):
+    with pytest.raises(
+        ValueError, match="config variant: expected one of phantom, emidec, got 'acdc'"
+    ):
+        module.get_config("acdc")
+
+
+def test_configs_are_locked_so_that_a_typo_is_an_error():
+    config: Any = awce.get_config()
+    with pytest.raises(AttributeError):
+        config.optimizer.learning_rte = 1.0
+    with pytest.raises(KeyError):
+        config["seeds"] = 1
+
+
+def test_a_config_is_made_anew_each_time():
+    config: Any = awce.get_config()
+    config.optimizer.learning_rate = 0.5
+    assert flat(awce, "phantom")["optimizer.learning_rate"] == 1e-2
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_command_line_takes_a_fraction_wherever_one_makes_sense(variant):
+    """A knob whose default is a whole number refuses fractions there: none must be a slip."""
+    config: Any = baseline.get_config(variant)
+    config.data.root = "cases"
+    settings = config.to_dict()
+    whole = {name for name, value in flatten(settings).items() if type(value) is int}
+    assert {"seed", "train.epochs", "run.devices"} < whole
+    for name in whole:
+        config = baseline.get_config(variant)
+        config.data.root = "cases"
+        changed = config.to_dict()
+        *sections, field = name.split(".")
+        section = changed[sections[0]] if sections else changed
+        section[field] += 0.5
+        with pytest.raises(SettingsError, match=f"{name}: expected .*whole number"):
+            check(changed)

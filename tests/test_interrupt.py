@@ -1,0 +1,98 @@
+"""Signals become requests, and handlers go back where they were."""
+
+import contextlib
+import signal
+import threading
+
+import pytest
+
+from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
+
+BOTH = (signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def _handlers_are_given_back():
+    before = [signal.getsignal(signum) for signum in BOTH]
+    yield
+    assert [signal.getsignal(signum) for signum in BOTH] == before
+
+
+@pytest.mark.parametrize("signum", BOTH)
+def test_a_signal_sets_the_request(signum):
+    with catch_signals() as stop:
+        assert not stop
+        assert stop.signal is None
+        signal.raise_signal(signum)
+        assert stop
+        assert stop.signal == signum
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with catch_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_after_sigterm_ends_at_once():
+    with catch_signals():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_twice_is_still_one_request():
+    with catch_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+
+
+def test_the_handlers_before_are_called_again_afterwards():
+    calls = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: calls.append(signum))
+    try:
+        stack = contextlib.ExitStack()
+        stop = stack.enter_context(catch_signals())
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+        with pytest.raises(RuntimeError), stack:  # also where the run fails
+            raise RuntimeError
+        assert calls == []
+        signal.raise_signal(signal.SIGTERM)
+        assert calls == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_requests_do_not_share_their_state():
+    with catch_signals():
+        signal.raise_signal(signal.SIGTERM)
+    with catch_signals() as stop:
+        assert not stop
+
+
+def test_outside_the_main_thread_nothing_is_caught_and_nothing_breaks():
+    seen = []
+
+    def work():
+        with catch_signals() as stop:
+            seen.append((bool(stop), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, signal.getsignal(signal.SIGINT))]
+
+
+def test_interrupted_says_what_happened_and_what_to_do():
+    stop = Interrupted(signal.SIGTERM, 120)
+    assert str(stop) == "stopped by SIGTERM at step 120; the same command resumes there"
+    assert stop.signal == 15
+    assert not isinstance(stop, ValueError | RuntimeError)
+
+
+def test_a_fresh_request_is_false():
+    assert not StopRequest()

@@ -1,0 +1,193 @@
+"""Every knob refuses bad values, knobs that contradict each other are found, all at once."""
+
+import json
+import math
+
+import pytest
+
+from configs import default
+from jaxseg.settings import SettingsError, check, flatten
+
+WHOLE_FROM_0 = (-1, 2.5, True, math.nan, math.inf, "3", None)
+WHOLE_FROM_1 = (0, *WHOLE_FROM_0)
+FROM_0 = (-0.1, math.nan, math.inf, "1", True, None, [1.0], 10**400)
+ABOVE_0 = (0.0, *FROM_0)
+SHARE = (1.1, *FROM_0)
+PERCENTILE = (100.5, *FROM_0)
+SEED = (2**32, *WHOLE_FROM_0)
+SWITCH = ("yes", 1, None, math.nan)
+NAME = ("mean", "", None, 3, math.nan, ["cosine"])
+PAIR_OF_SIZES = ((96,), (96, 96, 96), (96, 0), (96, 96.5), 96, "96", (True, True), None)
+PAIR_OF_SHARES = ((0.5,), (0.5, 1.5), (0.5, math.nan), 0.5, None, ("a", "b"))
+
+BAD = {
+    "name": ("", " ", None, 3),
+    "seed": SEED,
+    "data.root": (3, True, ["a"]),
+    "data.phantom_cases": WHOLE_FROM_0,
+    "data.phantom_seed": SEED,
+    "data.split": NAME,
+    "data.validation_fraction": (0.0, 1.0, *SHARE),
+    "data.folds": (1, *WHOLE_FROM_0),
+    "data.fold": WHOLE_FROM_0,
+    "data.split_seed": SEED,
+    "grid.size": PAIR_OF_SIZES,
+    "grid.spacing": FROM_0,
+    "grid.center": PAIR_OF_SHARES,
+    "intensity.method": NAME,
+    "intensity.low": PERCENTILE,
+    "intensity.high": PERCENTILE,
+    "mixup.probability": SHARE,
+    "mixup.tolerance": SHARE,
+    "model.width": WHOLE_FROM_1,
+    "model.depth": WHOLE_FROM_0,
+    "model.attention": SWITCH,
+    "model.dense": SWITCH,
+    "model.groups": WHOLE_FROM_1,
+    "model.precision": ("float16", *NAME),
+    "loss.weighted": SWITCH,
+    "loss.penalty": FROM_0,
+    "loss.epsilon": SHARE,
+    "loss.support": SHARE,
+    "balance.method": NAME,
+    "balance.strength": FROM_0,
+    "balance.prevalence_power": SHARE,
+    "balance.width": WHOLE_FROM_1,
+    "optimizer.learning_rate": ABOVE_0,
+    "optimizer.final_learning_rate": ABOVE_0,
+    "optimizer.schedule": NAME,
+    "optimizer.warmup_epochs": FROM_0,
+    "optimizer.clip_norm": FROM_0,
+    "train.batch_size": WHOLE_FROM_1,
+    "train.epochs": WHOLE_FROM_1,
+    "train.validate_every": WHOLE_FROM_1,
+    "run.devices": WHOLE_FROM_0,
+    "run.log_every": WHOLE_FROM_1,
+    "run.pictures": WHOLE_FROM_0,
+    "run.compilation_cache": (None, 3, True),
+}
+
+
+def with_changes(changes, variant="phantom"):
+    settings = default.get_config(variant).to_dict()
+    for name, value in changes.items():
+        *sections, field = name.split(".")
+        section = settings
+        for part in sections:
+            section = section[part]
+        section[field] = value
+    return settings
+
+
+def problems(settings):
+    with pytest.raises(SettingsError) as error:
+        check(settings)
+    return str(error.value).splitlines()
+
+
+def test_every_knob_has_a_bad_value_here():
+    knobs = {name for name in flatten(with_changes({})) if not name.startswith("anatomy.")}
+    assert knobs - {"variant"} == set(BAD)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_refused(name):
+    for value in BAD[name]:
+        (line,) = problems(with_changes({name: value}))
+        assert line.startswith(f"{name}: expected "), value
+        assert line.endswith(f", got {value!r}")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_missing_fields_are_named(name):
+    settings = with_changes({})
+    *sections, field = name.split(".")
+    del (settings[sections[0]] if sections else settings)[field]
+    (line,) = problems(settings)
+    assert line.startswith(f"{name}: missing, expected ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"grid.size": (96, 100)}, "grid.size: expected sides divisible by 2^model.depth = 16"),
+        ({"model.depth": 6}, "grid.size: expected sides divisible by 2^model.depth = 64"),
+        ({"model.width": 12}, "model.width: expected layers of fewer channels"),
+        ({"model.width": 6}, "model.width: expected layers of fewer channels"),  # 6, 12: not by 8
+        ({"balance.width": 12}, "balance.width: expected layers of fewer channels"),
+        ({"balance.width": 3}, "balance.width: expected layers of fewer channels"),  # 3, 6, 12
+        ({"intensity.low": 99.0}, "intensity.low: expected less than intensity.high = 99.0"),
+        (
+            {"optimizer.final_learning_rate": 0.1},
+            "optimizer.final_learning_rate: expected at most optimizer.learning_rate = 0.01",
+        ),
+        (
+            {"optimizer.warmup_epochs": 20.0},
+            "optimizer.warmup_epochs: expected fewer than train.epochs = 20",
+        ),
+        ({"data.fold": 1}, "data.fold: expected less than data.folds = 0, got 1"),
+        ({"data.folds": 5, "data.fold": 5}, "data.fold: expected less than data.folds = 5, got 5"),
+        ({"run.devices": 3}, "train.batch_size: expected a multiple of run.devices = 3, got 16"),
+        ({"data.phantom_cases": 0}, "data.root: expected the folder of the cases"),
+        ({"data.phantom_cases": 0, "data.root": ""}, "data.root: expected the folder of the cases"),
+        (
+            {"loss.penalty": 0.01, "anatomy.inclusions": []},
+            "loss.penalty: expected 0 where anatomy.inclusions names no pair",
+        ),
+    ],
+)
+def test_contradictions(changes, start):
+    (line,) = problems(with_changes(changes))
+    assert line.startswith(start)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"grid.spacing": 0.0, "grid.size": [32, 48], "model.depth": 4},
+        {"model.depth": 0, "grid.size": (7, 5)},
+        {"model.width": 4, "model.depth": 1},  # 4 channels, instance norm; 8 channels, 8 groups
+        {"model.width": 24, "balance.width": 1},
+        {"data.folds": 5, "data.fold": 4},
+        {"data.phantom_cases": 0, "data.root": "cases"},
+        {"run.devices": 8, "run.compilation_cache": "", "run.pictures": 0},
+        {"seed": 2**32 - 1, "optimizer.clip_norm": 0, "optimizer.warmup_epochs": 0},
+        {"optimizer.final_learning_rate": 1e-2, "optimizer.schedule": "constant"},
+        {"loss.penalty": 0.0, "anatomy.inclusions": []},
+    ],
+)
+def test_good_settings_pass(changes):
+    settings = with_changes(changes)
+    check(settings)
+    check(json.loads(json.dumps(settings)))  # as a workdir gives them back
+
+
+def test_all_problems_are_reported_at_once():
+    lines = problems(
+        with_changes({"seed": -1, "data.split": "patient", "anatomy.inclusions": [["scar"]]})
+    )
+    assert [line.split(":")[0] for line in lines] == ["seed", "data.split", "anatomy"]
+    # Several contradictions come together too.
+    lines = problems(with_changes({"data.fold": 2, "run.devices": 5, "intensity.low": 100}))
+    assert {line.split(":")[0] for line in lines} == {
+        "data.fold", "train.batch_size", "intensity.low",
+    }  # fmt: skip
+
+
+def test_an_anatomy_that_cannot_be_read_is_named_once():
+    settings = with_changes({"loss.penalty": 0.01})
+    settings["anatomy"] = None
+    assert problems(settings) == ["anatomy: expected a mapping of fields, got None"]
+    del settings["anatomy"]
+    (line,) = problems(settings)
+    assert line.startswith("anatomy: missing")
+
+
+def test_settings_errors_are_value_errors():
+    assert issubclass(SettingsError, ValueError)
+
+
+def test_flatten():
+    nested = {"a": 1, "b": {"c": 2, "d": {"e": [3]}}, "f": {}}
+    assert flatten(nested) == {"a": 1, "b.c": 2, "b.d.e": [3]}

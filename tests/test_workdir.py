@@ -1,0 +1,219 @@
+"""A run's folder: one process at a time, one config, one cohort; nothing half-written."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxseg.workdir import (
+    WorkdirError,
+    check_settings,
+    claim,
+    locked,
+    read_data,
+    read_settings,
+    write_atomic,
+)
+
+REPOSITORY = Path(__file__).parents[1]
+SETTINGS = {
+    "name": "baseline",
+    "data": {"root": "/a", "split": "slice"},
+    "grid": {"size": (96, 96)},
+    "run": {"devices": 0, "pictures": 6},
+}
+FACTS = {"fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"]}
+HOLDER = """
+import sys
+from pathlib import Path
+from jaxseg.workdir import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def changed(**sections):
+    return SETTINGS | {name: SETTINGS[name] | fields for name, fields in sections.items()}
+
+
+def test_lock_creates_the_folder_and_frees_it_after(tmp_path):
+    folder = tmp_path / "runs" / "first"
+    for _ in range(2):
+        with locked(folder):
+            assert folder.is_dir()
+    with pytest.raises(KeyError), locked(folder):
+        raise KeyError
+    with locked(folder):
+        pass
+
+
+def test_lock_is_refused_while_another_process_holds_it_and_dies_with_it(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        message = f"{tmp_path}: another process is training in this workdir"
+        with pytest.raises(WorkdirError, match=re.escape(message)), locked(tmp_path):
+            pytest.fail("two processes hold one workdir")
+        holder.kill()  # no chance to clean up
+        holder.wait()
+    with locked(tmp_path):
+        pass
+
+
+def test_two_workdirs_do_not_hinder_each_other(tmp_path):
+    with locked(tmp_path / "a"), locked(tmp_path / "b"):
+        assert names(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, place):
+    (tmp_path / "file").write_text("in the way")
+    message = re.escape(f"{tmp_path / place}: cannot write here (")
+    with pytest.raises(WorkdirError, match=message), locked(tmp_path / place):
+        pass
+
+
+def test_write_atomic_replaces_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "table.md"
+    for text in ("first, longer\n", "µ ± 1\n"):
+        write_atomic(path, text)
+        assert path.read_bytes() == text.encode()
+    assert names(tmp_path) == ["table.md"]
+
+
+def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "table.md"
+    write_atomic(path, "old")
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_claim_writes_settings_and_data_once(tmp_path):
+    claim(tmp_path, SETTINGS, FACTS)
+    assert names(tmp_path) == ["config.json", "data.json"]
+    assert read_settings(tmp_path) == SETTINGS | {"grid": {"size": [96, 96]}}
+    assert read_data(tmp_path) == FACTS
+    claim(tmp_path, SETTINGS, FACTS)  # resumed, tuples and all
+    assert names(tmp_path) == ["config.json", "data.json"]
+
+
+def test_every_difference_is_listed(tmp_path):
+    claim(tmp_path, SETTINGS, FACTS)
+    other = changed(data={"split": "case"}, grid={"size": (96, 128)}) | {"seed": 3}
+    with pytest.raises(WorkdirError) as error:
+        check_settings(tmp_path, other)
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}: holds a run of another config; pass another --workdir, or undo",
+        "  data.split: 'slice' in the workdir, 'case' asked for",
+        "  grid.size: [96, 96] in the workdir, [96, 128] asked for",
+        "  seed: None in the workdir, 3 asked for",
+    ]
+    with pytest.raises(WorkdirError, match=r"data\.split"):
+        claim(tmp_path, other, FACTS)
+    assert read_settings(tmp_path)["data"]["split"] == "slice"
+
+
+def test_place_of_the_data_and_ways_of_watching_are_free(tmp_path):
+    claim(tmp_path, SETTINGS, FACTS)
+    moved = changed(data={"root": "/b"}, run={"devices": 2, "pictures": 0})
+    check_settings(tmp_path, moved)
+    claim(tmp_path, moved, FACTS)
+    assert read_settings(tmp_path)["data"]["root"] == "/b"  # a later reader finds the data
+
+
+def test_an_empty_workdir_suits_any_settings(tmp_path):
+    check_settings(tmp_path, SETTINGS)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("cases", "change"),
+    [
+        (["Case_P002"], "Case_N001 vanished"),
+        (["Case_N001", "Case_P002", "Case_P003"], "Case_P003 is new"),
+        (["Case_P002", "Case_N009"], "Case_N001 vanished, Case_N009 is new"),
+        (["Case_N001", "Case_P002"], "same names, other content"),
+    ],
+)
+def test_a_changed_cohort_is_refused(tmp_path, cases, change):
+    claim(tmp_path, SETTINGS, FACTS)
+    message = f"{tmp_path}: the cases changed since this run began ({change}); restore them"
+    with pytest.raises(WorkdirError, match=re.escape(message)):
+        claim(tmp_path, SETTINGS, {"fingerprint": "beef", "cases": cases})
+    assert read_data(tmp_path) == FACTS
+
+
+def test_a_claim_cut_short_is_completed(tmp_path, monkeypatch):
+    """Killed between its two files, a run must not keep the data of settings it never had."""
+    replace, done = os.replace, []
+
+    def once(source, target):
+        if done:
+            raise KeyboardInterrupt
+        done.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", once)
+        with pytest.raises(KeyboardInterrupt):
+            claim(tmp_path, SETTINGS, FACTS)
+    with pytest.raises(WorkdirError, match=r"data\.split"):
+        claim(tmp_path, changed(data={"split": "case"}), FACTS)
+    claim(tmp_path, SETTINGS, FACTS)
+    assert read_data(tmp_path) == FACTS
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(WorkdirError, match=r"no run here \(it has no config\.json\)"):
+        read_settings(tmp_path)
+    with pytest.raises(WorkdirError, match=r"no run here \(it has no data\.json\)"):
+        read_data(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b'{"name": "base', "cannot be read as JSON"),
+        (b"", "cannot be read as JSON"),
+        (b"\xff\xfe", "cannot be read as JSON"),
+        (b"[1, 2]", "expected a JSON object, got list"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, content, complaint):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(WorkdirError, match=re.escape(f"{path}: {complaint}")):
+        read_settings(tmp_path)
+    with pytest.raises(WorkdirError, match=re.escape(f"{path}: {complaint}")):
+        claim(tmp_path, SETTINGS, FACTS)
+    assert path.read_bytes() == content
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(WorkdirError, match=re.escape(f"{path}: cannot be read as JSON")):
+        read_settings(tmp_path)
+
+
+def test_written_files_are_plain_json(tmp_path):
+    claim(tmp_path, SETTINGS, FACTS)
+    text = (tmp_path / "config.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text)["run"] == {"devices": 0, "pictures": 6}
