@@ -67,13 +67,14 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     config.balance = balance = ConfigDict()  # what keeps Eq. 3's weights honest (jaxseg/balance.py)
     balance.method = "adversarial"  # "adversarial", "barrier" or "minimize" (trivial optimum)
     balance.strength = 0.7  # coefficient of the entropy or of the barrier
+    balance.difficulty = "image"  # of a label: in the "image" itself, or over the "batch"
     balance.prevalence_power = 0.0  # 0: weights as generated .. 1: divided by label prevalence
     balance.width = 16  # channels of the weight generator's first convolution
 
     config.optimizer = optimizer = ConfigDict()  # Adam
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
-    optimizer.schedule = "cosine"  # "cosine", "exponential", "linear" or "constant"
+    optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
     optimizer.warmup_epochs = 1.0  # linear rise from 0
     optimizer.clip_norm = 1.0  # global norm of the gradient; 0.0: no clipping
 

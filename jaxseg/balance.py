@@ -7,14 +7,15 @@ Eq. 3 with the weights as constants, and the weight generator gets an objective 
 - "adversarial": q = w / L, the normalized weights, *ascends*
       sum_i q_i c_i + strength * H(q),   c_i the mean cross-entropy over label i's pixels.
   The optimum is q = softmax(c / strength): weight follows difficulty, and the entropy bounds it.
+  The difficulty c is an image's own (a label that it does not hold is not difficult, c = 0), or the
+  mean over the images of the batch that hold the label: then a rare label keeps its weight on
+  every image.
 - "barrier": Eq. 3 minus strength * sum_i log w_i over the labels present; weights are free (exp),
   and inverse to a label's share of the loss: without bound once a label is learned.
 - "minimize": Eq. 3 itself, the literal reading of the paper, kept to show its trivial optimum.
 
 Measured comparison: docs/experiments.md.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,17 @@ def label_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     return total / jnp.where(present, mass, 1.0), present
 
 
+def _batch_difficulty(difficulty: Array, present: Array, axis_name: str | None) -> Array:
+    """(B, L) difficulty by image to its mean over the images that hold the label, for each image.
+
+    The batch is that of all devices where `axis_name` names their axis.
+    """
+    total, count = difficulty.sum(0), present.sum(0)
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    return jnp.broadcast_to(total / jnp.maximum(count, 1), difficulty.shape)
+
+
 def prevalence_factors(prevalence: Array, *, power: float) -> Array:
     """Constant factors that lift rare labels, w_i -> w_i f_i with f_i ~ prevalence_i^-power.
 
@@ -59,40 +71,10 @@ def prevalence_factors(prevalence: Array, *, power: float) -> Array:
     return lifted / (lifted * prevalence).sum()
 
 
-def _minimize(
-    logits: Array, targets: Array, weights: Array, strength: float, factors: Array
-) -> Array:
-    del strength
-    return automated_weighted_cross_entropy(logits, targets, weights * factors[None, :])
-
-
-def _barrier(
-    logits: Array, targets: Array, weights: Array, strength: float, factors: Array
-) -> Array:
-    _, present = label_cross_entropy(logits, targets)
-    # The inner where keeps log, and its gradient, away from an absent label's weight of 0.
-    pull = jnp.log(jnp.where(present, weights, 1.0)).sum(-1).mean()
-    return _minimize(logits, targets, weights, strength, factors) - strength * pull
-
-
-def _adversarial(
-    logits: Array, targets: Array, weights: Array, strength: float, factors: Array
-) -> Array:
-    del factors  # c_i is already a mean over the label's own pixels, free of its prevalence
-    difficulty, _ = label_cross_entropy(logits, targets)
-    q = weights / weights.shape[-1]
-    entropy = -(q * jnp.log(jnp.maximum(q, 1e-12))).sum(-1)
-    return -((q * difficulty).sum(-1) + strength * entropy).mean()
-
-
-_OBJECTIVES: dict[str, Callable[[Array, Array, Array, float, Array], Array]] = {
-    "adversarial": _adversarial,
-    "barrier": _barrier,
-    "minimize": _minimize,
-}
-METHODS = tuple(_OBJECTIVES)
+METHODS = ("adversarial", "barrier", "minimize")
 ACTIVATIONS = {"adversarial": "softmax", "barrier": "exp", "minimize": "softmax"}
 """The activation that each method asks of the weight generator."""
+DIFFICULTIES = ("image", "batch")
 
 
 def generator_objective(
@@ -103,6 +85,8 @@ def generator_objective(
     method: str,
     strength: float,
     factors: Array,
+    difficulty: str = "image",
+    axis_name: str | None = None,
 ) -> Array:
     """The loss that the weight generator minimizes; no gradient reaches the network.
 
@@ -113,14 +97,34 @@ def generator_objective(
       method: one of `METHODS`.
       strength: coefficient of the entropy or of the barrier.
       factors: (L,) from `prevalence_factors`, with which the network sees the weights.
+      difficulty: one of `DIFFICULTIES`, for the adversarial method.
+      axis_name: of the devices that share the batch, if several do.
 
     Returns:
       () float32.
 
     Raises:
-      ValueError: for an unknown method.
+      ValueError: for an unknown method or difficulty.
     """
-    if method not in _OBJECTIVES:
+    if method not in METHODS:
         raise ValueError(f"balance method must be one of {', '.join(METHODS)}, got {method!r}")
+    if difficulty not in DIFFICULTIES:
+        raise ValueError(f"difficulty must be one of {', '.join(DIFFICULTIES)}, got {difficulty!r}")
     logits = jax.lax.stop_gradient(logits)
-    return _OBJECTIVES[method](logits, targets, weights, strength, factors)
+    hardness, present = label_cross_entropy(logits, targets)
+    if method == "adversarial":
+        # The factors play no part: c_i is a mean over the label's own pixels, however few.
+        if difficulty == "batch":
+            hardness = _batch_difficulty(hardness, present, axis_name)
+        return -_adversarial_gain(hardness, weights, strength)
+    loss = automated_weighted_cross_entropy(logits, targets, weights * factors[None, :])
+    if method == "minimize":
+        return loss
+    # The inner where keeps log, and its gradient, away from an absent label's weight of 0.
+    return loss - strength * jnp.log(jnp.where(present, weights, 1.0)).sum(-1).mean()
+
+
+def _adversarial_gain(difficulty: Array, weights: Array, strength: float) -> Array:
+    q = weights / weights.shape[-1]
+    entropy = -(q * jnp.log(jnp.maximum(q, 1e-12))).sum(-1)
+    return ((q * difficulty).sum(-1) + strength * entropy).mean()

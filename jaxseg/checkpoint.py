@@ -7,9 +7,9 @@ final name only when it is complete).
 """
 
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -24,13 +24,19 @@ def _score(metrics: dict[str, float] | None) -> float:
     return _UNSCORED if metrics is None else metrics["score"]
 
 
+def _rank(metrics: dict[str, float]) -> Any:
+    """Best last; of equals the earliest, where Orbax would keep the latest."""
+    score, step = metrics["score"], metrics.get("step", 0)
+    return score, -step if score > _UNSCORED else step
+
+
 def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
     rest = {name: value for name, value in state.params.items() if name != "network"}
     training = {"params": rest, "opt_state": state.opt_state}
     return state.params["network"], training | {"step": state.step, "seed": state.seed}
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager):
     """The checkpoints under `<workdir>/checkpoints`; a context manager that waits for writes.
 
     Args:
@@ -45,7 +51,7 @@ class Checkpoints:
                 [
                     policies.LatestN(1),
                     policies.BestN(
-                        get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False
+                        get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
                     ),
                 ]
             ),
@@ -60,15 +66,7 @@ class Checkpoints:
             options=options,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._manager.close()
 
     @property
@@ -103,7 +101,10 @@ class Checkpoints:
             args=ocp.args.Composite(
                 network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(training)
             ),
-            metrics={"score": _UNSCORED if score is None or math.isnan(score) else score},
+            metrics={
+                "score": _UNSCORED if score is None or math.isnan(score) else score,
+                "step": step,
+            },
         )
 
     def wait(self) -> None:

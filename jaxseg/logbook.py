@@ -4,9 +4,8 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from tensorboardX import SummaryWriter
 Value = float | Mapping[str, float]
 
 
-class Logbook:
+class Logbook(AbstractContextManager):
     """Metrics of a run, one JSON object a line in `metrics.jsonl` and curves in `tensorboard/`.
 
     A resumed run continues both: lines past the restored step are dropped first, since the run
@@ -32,15 +31,7 @@ class Logbook:
         self._lines = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.close()
         self._board.close()
 

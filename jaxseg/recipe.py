@@ -18,7 +18,8 @@ from jaxseg.anatomy import Anatomy
 from jaxseg.data import Cohort, DataError, Grid, build_cohort, find_cases, load_case
 from jaxseg.data.phantom import write_phantom
 from jaxseg.models import UNet, WeightGenerator
-from jaxseg.train_step import Mixup, Networks, Objective
+from jaxseg.objective import Networks, Objective
+from jaxseg.train_step import Mixup
 
 Settings = Mapping[str, Any]
 
@@ -125,6 +126,7 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         epsilon=loss["epsilon"],
         support=loss["support"],
         inclusions=prior.inclusions,
+        difficulty=weights["difficulty"],
     )
 
 
@@ -155,6 +157,8 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
             decay = optax.cosine_decay_schedule(first, rest, alpha=last / first)
         case "exponential":
             decay = optax.exponential_decay(first, rest, last / first, end_value=last)
+        case "cubic":
+            decay = optax.polynomial_schedule(first, last, 3, rest)
         case "linear":
             decay = optax.linear_schedule(first, last, rest)
         case _:

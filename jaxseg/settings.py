@@ -6,11 +6,11 @@ from typing import Any
 
 from jaxseg import balance
 from jaxseg.anatomy import Anatomy
+from jaxseg.data.cohort import SPLITS
+from jaxseg.data.preprocess import NORMALIZATIONS
 
-SCHEDULES = ("cosine", "exponential", "linear", "constant")
+SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
-NORMALIZATIONS = ("zscore", "percentile", "none")
-SPLITS = ("slice", "case")
 
 
 class SettingsError(ValueError):
@@ -92,6 +92,7 @@ _RULES: dict[str, Rule] = {
     "loss.epsilon": _between(0, 1),
     "loss.support": _between(0, 1),
     "balance.method": _one_of(balance.METHODS),
+    "balance.difficulty": _one_of(balance.DIFFICULTIES),
     "balance.strength": _at_least(0),
     "balance.prevalence_power": _between(0, 1),
     "balance.width": _whole(1),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self, cast
+from typing import Protocol, Self
 
 import flax.struct
 import jax
@@ -14,16 +14,10 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from jax.typing import ArrayLike
 
-from jaxseg import balance
-from jaxseg.losses import (
-    Inclusion,
-    automated_weighted_cross_entropy,
-    cross_entropy,
-    neighboring_loss,
-)
 from jaxseg.mixup import choose_partner, pathology_mixup
-from jaxseg.models import UNet, WeightGenerator, initialize
+from jaxseg.models import initialize
 from jaxseg.models.weight_generator import ZERO_LAYER
+from jaxseg.objective import Networks, Objective, loss_and_logs
 
 # Purposes that the root key is folded with: one stream each, so that a new use of randomness never
 # shifts an old one.
@@ -81,39 +75,6 @@ class Mixup:
 
     probability: float
     tolerance: float
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a stage minimizes.
-
-    Attributes:
-      weighted: automated weighted cross-entropy (Eq. 3) instead of plain cross-entropy.
-      method: of `jaxseg.balance`.
-      strength: of `jaxseg.balance`.
-      factors: (L,) as a tuple, prevalence factors on the weights.
-      penalty: coefficient of the neighboring loss (Eq. 5); 0 leaves it out.
-      epsilon: of Eq. 4.
-      support: of Eq. 4.
-      inclusions: the anatomy's pairs.
-    """
-
-    weighted: bool
-    method: str
-    strength: float
-    factors: tuple[float, ...]
-    penalty: float
-    epsilon: float
-    support: float
-    inclusions: tuple[Inclusion, ...]
-
-
-@dataclass(frozen=True)
-class Networks:
-    """The two sub-networks; the generator is None where the stage has no use for it."""
-
-    segmentation: UNet
-    generator: WeightGenerator | None
 
 
 class TrainStep(Protocol):
@@ -214,50 +175,6 @@ def mixed_batch(
     return images[..., None], targets
 
 
-def loss_and_logs(
-    params: dict, networks: Networks, objective: Objective, images: Array, targets: Array
-) -> tuple[Array, dict[str, Array]]:
-    """The stage's loss on one batch.
-
-    Args:
-      params: as in `TrainState`.
-      networks: the sub-networks.
-      objective: the stage.
-      images: (B, H, W, 1).
-      targets: (B, H, W, L).
-
-    Returns:
-      The loss () whose gradient trains both sub-networks, and logs: every term () and the label
-      weights (L,) as the network sees them, averaged over the batch.
-    """
-    logits = cast(Array, networks.segmentation.apply({"params": params["network"]}, images))
-    logs = {"cross_entropy": cross_entropy(logits, targets)}
-    if objective.weighted and networks.generator is not None:
-        generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
-        factors = jnp.array(objective.factors, jnp.float32)
-        weights = jax.lax.stop_gradient(generated) * factors[None, :]
-        loss = automated_weighted_cross_entropy(logits, targets, weights)
-        generator_loss = balance.generator_objective(
-            logits, targets, generated,
-            method=objective.method, strength=objective.strength, factors=factors,
-        )  # fmt: skip
-        logs |= {
-            "weighted_cross_entropy": loss,
-            "generator_objective": generator_loss,
-            "label_weights": weights.mean(0),
-        }
-    else:
-        loss, generator_loss = logs["cross_entropy"], jnp.float32(0.0)
-    if objective.penalty:
-        logs["neighboring_loss"] = neighboring_loss(
-            jax.nn.softmax(logits), objective.inclusions,
-            epsilon=objective.epsilon, support=objective.support,
-        )  # fmt: skip
-        loss = loss + objective.penalty * logs["neighboring_loss"]
-    logs["loss"] = loss
-    return loss + generator_loss, logs
-
-
 def make_train_step(
     networks: Networks,
     optimizer: optax.GradientTransformation,
@@ -282,7 +199,7 @@ def make_train_step(
             key, cohort, indices, first, mixup, networks.segmentation.num_labels
         )
         (_, logs), gradients = jax.value_and_grad(loss_and_logs, has_aux=True)(
-            state.params, networks, objective, images, targets
+            state.params, networks, objective, images, targets, axis_name=axis_name
         )
         if axis_name is not None:
             gradients, logs = jax.lax.pmean((gradients, logs), axis_name)

@@ -132,6 +132,29 @@ def test_objective_by_hand(method, expected):
     assert float(twice) == pytest.approx(expected, rel=1e-6)
 
 
+def test_batch_difficulty_is_the_mean_over_the_images_that_hold_the_label():
+    logits, targets = (jnp.float32(a) for a in soft_case(5, absent=1))
+    each = np.asarray(label_cross_entropy(logits, targets)[0], np.float64)
+    shared = each.mean(0)
+    shared[1] = each[1, 1]  # the first image does not hold label 1
+    weights = jnp.array([[1.0, 2.0, 0.5, 0.5], [0.4, 0.8, 1.2, 1.6]])
+    q = np.asarray(weights, np.float64) / 4
+    expected = -((q @ shared) - 0.7 * (q * np.log(q)).sum(-1)).mean()
+    settings = {"method": "adversarial", "strength": 0.7, "factors": jnp.ones(4)}
+    value = generator_objective(logits, targets, weights, difficulty="batch", **settings)
+    assert float(value) == pytest.approx(expected, rel=1e-5)
+    # Shared by two devices of one image each, the batch is still the batch.
+    split = jax.vmap(
+        lambda *arrays: generator_objective(
+            *(a[None] for a in arrays), difficulty="batch", axis_name="devices", **settings
+        ),
+        axis_name="devices",
+    )(logits, targets, weights)
+    assert float(split.mean()) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="must be one of image, batch, got 'pixel'"):
+        generator_objective(logits, targets, weights, difficulty="pixel", **settings)
+
+
 @each_method
 def test_no_gradient_reaches_the_network(method):
     logits, targets = (jnp.float32(a) for a in soft_case(1))

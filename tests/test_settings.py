@@ -50,6 +50,7 @@ BAD = {
     "loss.epsilon": SHARE,
     "loss.support": SHARE,
     "balance.method": NAME,
+    "balance.difficulty": NAME,
     "balance.strength": FROM_0,
     "balance.prevalence_power": SHARE,
     "balance.width": WHOLE_FROM_1,

@@ -12,6 +12,8 @@ from jaxseg.data.grid import Grid, labeled_outside
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import preprocess_case
 
+SPLITS = ("slice", "case")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cohort:
@@ -188,7 +190,7 @@ def _shuffled(keys: Sequence[Hashable], seed: int) -> np.ndarray:
 
 
 def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
-    if kind not in ("slice", "case"):
+    if kind not in SPLITS:
         raise ValueError(f"kind is {kind!r}; expected 'slice' or 'case'")
     if folds < 0 or folds == 1:
         raise ValueError(f"folds is {folds}; expected 0 (one draw) or at least 2")

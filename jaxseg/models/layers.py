@@ -76,7 +76,11 @@ class ConvNormRelu(nn.Module):
 def max_pool(x: Array) -> Array:
     """2x2 maximum with stride 2, (B, H, W, C) to (B, H/2, W/2, C); H and W even."""
     batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+    x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    # Not `.max((2, 4))`: its gradient compares x with the maximum for equality and divides by the
+    # count of matches, which is 0 / 0 where the compiler recomputes x with another rounding.
+    x = jnp.where(x[:, :, 0] >= x[:, :, 1], x[:, :, 0], x[:, :, 1])
+    return jnp.where(x[:, :, :, 0] >= x[:, :, :, 1], x[:, :, :, 0], x[:, :, :, 1])
 
 
 class Upsample(nn.Module):

@@ -1,0 +1,104 @@
+"""What a stage of the ablation minimizes: its loss terms put together."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseg import balance
+from jaxseg.losses import (
+    Inclusion,
+    automated_weighted_cross_entropy,
+    cross_entropy,
+    neighboring_loss,
+)
+from jaxseg.models import UNet, WeightGenerator
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a stage minimizes.
+
+    Attributes:
+      weighted: automated weighted cross-entropy (Eq. 3) instead of plain cross-entropy.
+      method: of `jaxseg.balance`.
+      strength: of `jaxseg.balance`.
+      factors: (L,) as a tuple, prevalence factors on the weights.
+      penalty: coefficient of the neighboring loss (Eq. 5); 0 leaves it out.
+      epsilon: of Eq. 4.
+      support: of Eq. 4.
+      inclusions: the anatomy's pairs.
+      difficulty: of `jaxseg.balance`.
+    """
+
+    weighted: bool
+    method: str
+    strength: float
+    factors: tuple[float, ...]
+    penalty: float
+    epsilon: float
+    support: float
+    inclusions: tuple[Inclusion, ...]
+    difficulty: str = "image"
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The two sub-networks; the generator is None where the stage has no use for it."""
+
+    segmentation: UNet
+    generator: WeightGenerator | None
+
+
+def loss_and_logs(
+    params: dict,
+    networks: Networks,
+    objective: Objective,
+    images: Array,
+    targets: Array,
+    *,
+    axis_name: str | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """The stage's loss on one batch.
+
+    Args:
+      params: as in `TrainState`.
+      networks: the sub-networks.
+      objective: the stage.
+      images: (B, H, W, 1).
+      targets: (B, H, W, L).
+      axis_name: of the devices that share the batch, if several do.
+
+    Returns:
+      The loss () whose gradient trains both sub-networks, and logs: every term () and the label
+      weights (L,) as the network sees them, averaged over the batch.
+    """
+    logits = cast(Array, networks.segmentation.apply({"params": params["network"]}, images))
+    logs = {"cross_entropy": cross_entropy(logits, targets)}
+    if objective.weighted and networks.generator is not None:
+        generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
+        factors = jnp.array(objective.factors, jnp.float32)
+        weights = jax.lax.stop_gradient(generated) * factors[None, :]
+        loss = automated_weighted_cross_entropy(logits, targets, weights)
+        generator_loss = balance.generator_objective(
+            logits, targets, generated,
+            method=objective.method, strength=objective.strength, factors=factors,
+            difficulty=objective.difficulty, axis_name=axis_name,
+        )  # fmt: skip
+        logs |= {
+            "weighted_cross_entropy": loss,
+            "generator_objective": generator_loss,
+            "label_weights": weights.mean(0),
+        }
+    else:
+        loss, generator_loss = logs["cross_entropy"], jnp.float32(0.0)
+    if objective.penalty:
+        logs["neighboring_loss"] = neighboring_loss(
+            jax.nn.softmax(logits), objective.inclusions,
+            epsilon=objective.epsilon, support=objective.support,
+        )  # fmt: skip
+        loss = loss + objective.penalty * logs["neighboring_loss"]
+    logs["loss"] = loss
+    return loss + generator_loss, logs

@@ -1,0 +1,167 @@
+"""The command line: a run end to end, and one clear line for whatever the user can mend."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from absl import flags, logging
+
+ROOT = Path(__file__).parents[1]
+STAGE = ROOT / "configs" / "awce_penalty.py"
+# ml_collections still loads config files the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+EMIDEC = f"--config={STAGE}:emidec"
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def main_module():
+    spec = importlib.util.spec_from_file_location("jaxseg_main", ROOT / "main.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    for name in ("config", "workdir"):
+        delattr(flags.FLAGS, name)
+
+
+@pytest.fixture
+def call(main_module, monkeypatch, capsys, tmp_path) -> Call:
+    """`main.py` in this process: flags in, exit status and what it wrote to stderr out."""
+    monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.chdir(tmp_path)
+    verbosity, known = logging.get_verbosity(), set(flags.FLAGS)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        # Overrides of config fields are read from sys.argv and define flags as they go.
+        argv = ["main.py", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                main_module.main(main_module._parse(argv))
+        finally:
+            for name in set(flags.FLAGS) - known:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+            logging.set_verbosity(verbosity)
+        captured = capsys.readouterr()
+        assert not captured.out
+        return int(str(stop.value.code)), captured.err
+
+    return run
+
+
+USAGE = {
+    "unknown field": (["--config.nope=1"], "--config: no such field (nope)"),
+    "unknown field of a group": (["--config.train.nope=1"], "--config: no such field (nope)"),
+    "field of a number": (["--config.train.epochs.x=1"], "--config: no such field (Attribute"),
+    "wrong type": (
+        ["--config.train.epochs=many"],
+        "flag --config.train.epochs=many: invalid literal for int() with base 10: 'many'\n",
+    ),
+    "fraction of an epoch": (["--config.train.epochs=1.5"], "flag --config.train.epochs=1.5: inv"),
+    "value for a group": (["--config.train=3"], "flag --config.train=3: Failed to parse '3' as a"),
+    "extra argument": (
+        ["resume"],
+        "unexpected argument 'resume'; every setting is a --flag=VALUE\n",
+    ),
+    "unknown flag": (["--work_dir=x"], "Unknown command line flag 'work_dir'. Did you mean: wor"),
+    "unknown variant": (  # of several equal flags the last one counts
+        [f"--config={STAGE}:nope"],
+        "config variant: expected one of phantom, emidec, got 'nope'\n",
+    ),
+    "missing config": (
+        ["--config=nope.py"],
+        "--config: [Errno 2] No such file or directory: 'nope.py'\n",
+    ),
+    "override of a missing config": (
+        ["--config=nope.py", "--config.seed=1"],
+        "--config: [Errno 2] No such file or directory: 'nope.py'\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_flags_that_cannot_be_read_are_one_line_and_status_2(call, case):
+    arguments, message = USAGE[case]
+    status, errors = call(f"--config={STAGE}", *arguments)
+    assert (status, errors[: len(message) + 7]) == (2, f"error: {message}")
+    assert errors.count("\n") == 1
+
+
+def test_no_config_at_all_is_one_line_and_status_2(command_line):
+    process = command_line.start(config=None)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, output) == (2, "")
+    assert errors.startswith("error: flag --config=None: Flag --config must have a value")
+    assert errors.count("\n") == 1
+
+
+def test_a_missing_root_is_one_line_and_status_1(call, tmp_path):
+    message = "data.root: expected the folder of the cases, got nothing; pass --config.data.root"
+    status, errors = call(EMIDEC)
+    assert (status, errors) == (1, f"error: {message}=DIR\n")
+    status, errors = call(EMIDEC, "--config.data.root=nope")
+    assert (status, errors) == (
+        1, "error: nope: no such folder; expected a folder of EMIDEC cases\n"
+    )  # fmt: skip
+
+
+def test_an_empty_root_is_one_line_and_status_1(command_line, tmp_path):
+    (tmp_path / "empty").mkdir()
+    process = command_line.start(
+        f"--config.data.root={tmp_path / 'empty'}",
+        f"--workdir={tmp_path / 'run'}",
+        config="awce_penalty.py:emidec",
+    )
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (
+        1, f"error: {tmp_path / 'empty'}: no case; expected folders such as Case_P001/Images\n"
+    )  # fmt: skip
+
+
+def test_all_bad_settings_are_told_at_once_and_nothing_is_made(call, tmp_path):
+    status, errors = call(
+        f"--config={STAGE}", "--config.train.epochs=0", "--config.mixup.probability=2.0"
+    )
+    assert status == 1
+    first, second = errors.removeprefix("error: ").splitlines()
+    assert {first.split(":")[0], second.split(":")[0]} == {"train.epochs", "mixup.probability"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_that_the_cases_do_not_allow_is_status_1(call, command_line, finished_run):
+    status, errors = call(
+        f"--config={STAGE}",
+        "--config.data.phantom_cases=6",
+        f"--config.data.root={command_line.phantom}",
+        "--config.data.folds=7",
+    )
+    assert status == 1
+    assert errors.endswith("6 cases; a split in 7 parts needs as many\n")
+    assert errors.startswith("error: data")
+
+
+def test_a_workdir_that_cannot_be_made_is_status_1(call, tmp_path):
+    (tmp_path / "file").touch()
+    status, errors = call(f"--config={STAGE}", "--workdir=file/run")
+    assert (status, errors) == (1, "error: file/run: cannot write here (Not a directory)\n")
+
+
+def test_a_run_from_another_directory_writes_its_phantom_there(command_line, finished_run):
+    assert (command_line.phantom / "Case_P001" / "Images" / "Case_P001.nii.gz").is_file()
+    output = (finished_run / "output.txt").read_text()
+    assert output.startswith("6 cases, 41 slices: 35 to train on, 6 to validate on (case split)\n")
+    assert output.count("\nepoch ") == 4
+    assert output.strip().endswith((finished_run / "table.md").read_text().strip())
+
+
+def test_flags_reach_the_settings_of_the_stage(finished_run):
+    config = json.loads((finished_run / "config.json").read_text())
+    assert config["name"] == "awce_penalty"
+    assert (config["grid"]["size"], config["grid"]["spacing"]) == ([32, 32], 4.2)
+    assert (config["loss"]["weighted"], config["loss"]["penalty"]) == (True, 0.01)
