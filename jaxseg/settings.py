@@ -6,12 +6,12 @@ from typing import Any
 
 from jaxseg import balance
 from jaxseg.anatomy import Anatomy
+from jaxseg.data.phantom_layout import LAYOUTS
 
 SCHEDULES = ("cosine", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
 NORMALIZATIONS = ("zscore", "percentile", "none")
 SPLITS = ("slice", "case")
-LAYOUTS = ("emidec", "nnunet")
 
 
 class SettingsError(ValueError):

@@ -176,7 +176,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(MAX_DESCRIPTION_BYTES + 1)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected an nnU-Net data set's") from None
+        raise DataError(
+            f"{path}: no such file; expected it in an nnU-Net data set's folder"
+        ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     if len(content) > MAX_DESCRIPTION_BYTES:
