@@ -1,4 +1,4 @@
-"""nnU-Net data sets: which are read, how labels are remapped, and every refusal."""
+"""nnU-Net data sets: which are read, how labels are remapped, which folders are refused."""
 
 import json
 from typing import Any
@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 
 from jaxseg.data import DataError
-from jaxseg.data.nnunet import (
-    MAX_DESCRIPTION_BYTES,
-    TEST,
-    find_cases,
-    load_case,
-    read_dataset,
-)
+from jaxseg.data.dataset_json import read_dataset
+from jaxseg.data.nnunet import TEST, find_cases, load_case
 
 # The anatomy's order; the data set's values are 0 background, 1 scar, 2 muscle.
 LABELS = ("background", "muscle", "scar")
@@ -123,66 +118,6 @@ def test_test_images_have_a_label_where_there_is_one(tmp_path):
     assert (first.name, first.label) == ("t1", None)
     assert second.label is not None
     np.testing.assert_array_equal(second.label, LABEL)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"channel_names": {"0": "LGE", "1": "T2"}}, "channel_names: 2 channels .* exactly one"),
-        ({"channel_names": {}}, "channel_names: 0 channels"),
-        ({"channel_names": {"1": "LGE"}}, "channel_names: 1 channels .*'1': 'LGE'.*one, '0'"),
-        ({"channel_names": ["LGE"]}, r"channel_names: expected \{.*got \['LGE'\]"),
-        ({"channel_names": None}, "channel_names: expected .*got None"),
-        ({"file_ending": ".png"}, r"file_ending is '\.png'; expected \.nii\.gz or \.nii"),
-        ({"file_ending": [".nii"]}, r"file_ending is \['\.nii'\]"),
-        ({"numTraining": None}, "numTraining is None; expected the number of cases"),
-        ({"numTraining": "2"}, "numTraining is '2'"),
-        ({"numTraining": True}, "numTraining is True"),
-        ({"numTraining": -2}, "numTraining is -2"),
-        ({"labels": None}, "labels: expected .*got None"),
-        ({"labels": ["background", "scar"]}, "labels: expected .*got \\['background', 'scar'\\]"),
-        ({"labels": {"background": 0, "whole": [1, 2]}}, r"'whole' is a region, \[1, 2\]"),
-        ({"labels": {"background": 0, "scar": 1.0}}, "'scar': 1.0; expected a name and a whole"),
-        ({"labels": {"background": 0, "scar": True}}, "'scar': True; expected"),
-        ({"labels": {"background": 0, "scar": "1"}}, "'scar': '1'; expected"),
-        ({"labels": {"background": 0, "scar": -1}}, "'scar': -1; expected"),
-        ({"labels": {"background": 0, " ": 1}}, "' ': 1; expected"),
-        ({"labels": {"background": 0, "scar": 2}}, r"values \[0, 2\]; expected 0 \(background\)"),
-        ({"labels": {"background": 0, "a": 1, "b": 1}}, r"values \[0, 1, 1\]"),
-        ({"labels": {"muscle": 1, "scar": 2}}, r"values \[1, 2\]"),
-        ({"labels": {"background": 0}}, r"values \[0\]"),
-        ({"labels": {f"l{k}": k for k in range(257)}}, r"values .*\.\.\.; expected .* at most 255"),
-        ({"labels": {"0": "background", "1": "scar", "2": "scar"}}, "'scar' is there twice"),
-        (
-            {"labels": {"background": 0, "scar": 1, "ignore": 2}},
-            "nnU-Net's 'ignore' label is not supported",
-        ),
-        ({"dataset": {"a": {"images": ["a.nii.gz"]}}}, "dataset: lists of files are not read"),
-    ],
-)
-def test_a_description_of_something_else_is_refused(tmp_path, changes, message):
-    root = make(tmp_path, **changes)
-    with pytest.raises(DataError, match=rf"dataset\.json: (labels: )?{message}") as error:
-        find_cases(root)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 400
-
-
-def test_a_hostile_description_is_refused(tmp_path):
-    path = tmp_path / "dataset.json"
-    contents = {
-        b"{": "cannot be read as JSON",
-        b"\xff\xfe\xfd": "cannot be read as JSON",
-        b"[1]": r"expected a JSON object, got \[1\]",
-        b"[" * 200_000: "cannot be read as JSON",
-        b" " * MAX_DESCRIPTION_BYTES + b"{}": f"expected at most {MAX_DESCRIPTION_BYTES} bytes",
-        b'{"labels": {"scar": 1, "scar": 2}}': r"cannot be read as JSON \('scar' is there twice",
-        b'{"numTraining": ' + b"9" * 5000 + b"}": "cannot be read as JSON",
-    }
-    for content, message in contents.items():
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=rf"dataset\.json: {message}"):
-            read_dataset(tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
