@@ -26,6 +26,8 @@ def get_config(variant: str = "phantom") -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.root = placeholder(str)  # folder of cases; None with a phantom: data/phantom-...
+    data.layout = "emidec"  # of root: "emidec", or "nnunet": nnU-Net's raw layout
+    data.apex_first = True  # whether slice 0 is the apex, as in EMIDEC, or the base
     data.phantom_cases = 0  # cases of the embedded phantom to write and read; 0: cases in root
     data.phantom_seed = 0
     data.split = "slice"  # "slice" as in the paper (optimistic), or "case": patient-wise
@@ -38,6 +40,7 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     grid.size = (128, 128)  # pixels, divisible by 2^model.depth
     grid.spacing = 1.4  # mm, about the native in-plane spacing of EMIDEC; 0.0: no resampling
     grid.center = (0.5, 0.5)  # of the crop, as fractions of the native field of view
+    grid.allow_outside = False  # warn, rather than fail, where labels reach out of the grid
 
     config.intensity = intensity = ConfigDict()
     intensity.method = "zscore"  # per stack: "zscore", "percentile" (to 0..1) or "none"

@@ -4,7 +4,9 @@ The only file, beside the loop itself, that sees settings as a whole: everything
 values it uses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tqdm import tqdm
 
 from jaxseg import balance
 from jaxseg.anatomy import Anatomy
-from jaxseg.data import Cohort, DataError, Grid, build_cohort, find_cases, load_case
+from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet
 from jaxseg.data.phantom import write_phantom
 from jaxseg.models import UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
@@ -39,6 +41,27 @@ def grid(settings: Settings) -> Grid:
     )
 
 
+@dataclass(frozen=True)
+class Reader:
+    """How a folder layout is read.
+
+    Attributes:
+      find: a data set's folder to the paths of its cases (nnU-Net: training cases), by name.
+      load: such a path to its case, labels in the anatomy's order. Both raise DataError.
+    """
+
+    find: Callable[[Path], list[Path]]
+    load: Callable[[Path], Case]
+
+
+def reader(settings: Settings) -> Reader:
+    """The reader of the run's folder layout."""
+    labels = anatomy(settings).labels
+    if settings["data"]["layout"] == "nnunet":
+        return Reader(nnunet.find_cases, partial(nnunet.load_case, labels=labels))
+    return Reader(emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)))
+
+
 def load_cohort(settings: Settings) -> Cohort:
     """Read every case of the run's data on the network grid, writing the phantom first if asked.
 
@@ -47,32 +70,42 @@ def load_cohort(settings: Settings) -> Cohort:
         file or folder.
     """
     data, intensity = settings["data"], settings["intensity"]
-    num_labels = anatomy(settings).num_labels
+    read = reader(settings)
     root = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
     if data["phantom_cases"]:
-        _write_phantom(root, seed=data["phantom_seed"], num_cases=data["phantom_cases"])
-    folders = tqdm(find_cases(root), desc="reading cases", unit="case", disable=None)
+        _write_phantom(root, data)
+    paths = tqdm(read.find(root), desc="reading cases", unit="case", disable=None)
     return build_cohort(
-        (load_case(folder, num_labels=num_labels) for folder in folders),
+        (read.load(path) for path in paths),
         grid(settings),
-        num_labels=num_labels,
+        num_labels=anatomy(settings).num_labels,
         normalization=intensity["method"],
         percentiles=(intensity["low"], intensity["high"]),
+        apex_first=data["apex_first"],
+        allow_outside=settings["grid"]["allow_outside"],
     )
 
 
 def _phantom_root(data: Settings) -> Path:
-    return Path("data") / f"phantom-{data['phantom_cases']}-cases-seed-{data['phantom_seed']}"
+    kind = "phantom" if data["layout"] == "emidec" else f"phantom-{data['layout']}"
+    return Path("data") / f"{kind}-{data['phantom_cases']}-cases-seed-{data['phantom_seed']}"
 
 
-def _write_phantom(root: Path, *, seed: int, num_cases: int) -> None:
+def _write_phantom(root: Path, data: Settings) -> None:
+    num_cases = data["phantom_cases"]
     with tqdm(total=num_cases, desc="writing the phantom", unit="case", disable=None) as bar:
         try:
-            write_phantom(root, seed=seed, num_cases=num_cases, progress=lambda *_: bar.update())
+            write_phantom(
+                root,
+                seed=data["phantom_seed"],
+                num_cases=num_cases,
+                layout=data["layout"],
+                progress=lambda *_: bar.update(),
+            )
         except ValueError as error:
             raise DataError(
                 f"data.root: expected a folder for the phantom: {error}; for cases of your own "
-                "set data.phantom_cases=0, or take the config's emidec variant"
+                "set data.phantom_cases=0, or take the config's variant for them"
             ) from error
         except OSError as error:
             raise DataError(f"{root}: cannot write the phantom here ({error.strerror})") from error

@@ -7,6 +7,7 @@ from typing import Any
 from jaxseg import balance
 from jaxseg.anatomy import Anatomy
 from jaxseg.data.cohort import SPLITS
+from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
@@ -60,6 +61,8 @@ _RULES: dict[str, Rule] = {
     "name": (lambda v: isinstance(v, str) and bool(v.strip()), "a name"),
     "seed": _SEED,
     "data.root": (lambda v: v is None or isinstance(v, str), "a folder, or None"),
+    "data.layout": _one_of(LAYOUTS),
+    "data.apex_first": _SWITCH,
     "data.phantom_cases": _whole(0),
     "data.phantom_seed": _SEED,
     "data.split": _one_of(SPLITS),
@@ -76,6 +79,7 @@ _RULES: dict[str, Rule] = {
     "grid.size": _pair(_whole(1)),
     "grid.spacing": _at_least(0),
     "grid.center": _pair(_between(0, 1)),
+    "grid.allow_outside": _SWITCH,
     "intensity.method": _one_of(NORMALIZATIONS),
     "intensity.low": _between(0, 100),
     "intensity.high": _between(0, 100),

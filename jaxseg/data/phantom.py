@@ -1,4 +1,4 @@
-"""A synthetic cohort of late gadolinium enhancement stacks in the EMIDEC folder layout.
+"""A synthetic cohort of late gadolinium enhancement stacks, in the EMIDEC folder layout or another.
 
 It lets every part of the project run and be tested without the real cases, through the very same
 reader: the headers have the quirks of the real ones, the images are as hard in the ways that
@@ -7,18 +7,18 @@ Everything follows from a seed; nothing here is derived from a patient's image.
 """
 
 import dataclasses
-import gzip
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
 from jaxseg.data import phantom_fields as fields
 from jaxseg.data import phantom_heart as heart
+from jaxseg.data.phantom_layout import case_files, check_layout, write_case, write_description
 from jaxseg.data.phantom_thorax import paint_surroundings
 
 GENERATOR_VERSION = 1  # to be raised when the cases of a seed change
@@ -41,7 +41,7 @@ class PhantomCase:
     """One synthetic case.
 
     Attributes:
-        name: `N007` (normal) or `P007` (infarcted); the folder is `Case_N007`.
+        name: `N007` (normal) or `P007` (infarcted).
         image: (X, Y, slices) int16 in 0..255; slice 0 is the apex.
         label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
         spacing: voxel size in mm.
@@ -184,28 +184,37 @@ def write_phantom(
     *,
     seed: int,
     num_cases: int,
+    layout: str = "emidec",
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Writes the cohort as `root/Case_P001/{Images,Contours}/Case_P001.nii.gz`; returns `root`.
+    """Writes the cohort, `root/Case_P001/{Images,Contours}/Case_P001.nii.gz`; returns `root`.
 
-    Nothing is visible at `root` before it is complete. A complete cohort of the same seed, size
-    and generator version is left as it is; the same library versions give the same bytes.
+    Nothing is visible at `root` before it is complete. A complete cohort of the same seed, size,
+    layout and generator version is left as it is; the same library versions give the same bytes.
 
     Args:
         root: folder to create; its parents are created too.
         seed: 0 or more.
         num_cases: 1 or more.
+        layout: "emidec", or "nnunet": an nnU-Net data set of other label names and values, see
+            `jaxseg.data.phantom_layout`.
         progress: called with (cases done, cases in all) after each case.
 
     Raises:
-        ValueError: a bad seed or size; or `root` holds something else, or another phantom.
+        ValueError: a bad seed, size or layout; or `root` holds something else, or another phantom.
     """
     if num_cases < 1:
         raise ValueError(f"num_cases is {num_cases}, expected 1 or more")
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected 0 or more")
+    check_layout(layout)
     root = Path(root)
-    manifest = {"generator_version": GENERATOR_VERSION, "num_cases": num_cases, "seed": seed}
+    manifest = {
+        "generator_version": GENERATOR_VERSION,
+        "layout": layout,
+        "num_cases": num_cases,
+        "seed": seed,
+    }
     if _is_complete(root, manifest):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -213,9 +222,11 @@ def write_phantom(
         partial = Path(folder) / "cohort"  # a folder of its own gets the usual permissions
         partial.mkdir()
         for index in range(num_cases):
-            _write_case(partial, phantom_case(seed, index, num_cases=num_cases))
+            case = phantom_case(seed, index, num_cases=num_cases)
+            write_case(partial, case.name, case.image, case.label, case.spacing, layout=layout)
             if progress is not None:
                 progress(index + 1, num_cases)
+        write_description(partial, num_cases, layout=layout)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         try:
             partial.rename(root)
@@ -226,7 +237,7 @@ def write_phantom(
     return root
 
 
-def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
+def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
     """Whether `root` holds this very phantom; False if there is nothing yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
@@ -239,6 +250,7 @@ def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}, expected an object")
+    found = {"layout": "emidec", **found}  # older manifests knew no other
     keys = sorted(set(found) | set(manifest))
     differ = [
         f"{key} is {found.get(key)}, expected {manifest.get(key)}"
@@ -249,25 +261,8 @@ def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
         raise ValueError(f"{path} is of another phantom: {'; '.join(differ)}")
     for index in range(manifest["num_cases"]):
         infarcted, _ = _role(manifest["seed"], index, manifest["num_cases"])
-        for file in _case_files(root, f"{'P' if infarcted else 'N'}{index + 1:03d}"):
+        name = f"{'P' if infarcted else 'N'}{index + 1:03d}"
+        for file in case_files(root, name, manifest["layout"]):
             if not file.is_file():
                 raise ValueError(f"{file} is missing from the phantom; delete {root} to rebuild it")
     return True
-
-
-def _case_files(root: Path, name: str) -> tuple[Path, Path]:
-    """Image and label file of a case."""
-    folder = root / f"Case_{name}"
-    file = f"Case_{name}.nii.gz"
-    return folder / "Images" / file, folder / "Contours" / file
-
-
-def _write_case(root: Path, case: PhantomCase) -> None:
-    """Writes one case with the headers of the real release, bytes without a time stamp."""
-    for path, array in zip(_case_files(root, case.name), (case.image, case.label), strict=True):
-        # As in EMIDEC the affine knows nothing of the spacing; only pixdim does.
-        volume = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
-        volume.header.set_zooms(case.spacing)
-        volume.header.set_xyzt_units("mm")
-        path.parent.mkdir(parents=True)
-        path.write_bytes(gzip.compress(volume.to_bytes(), compresslevel=4, mtime=0))

@@ -372,7 +372,7 @@ def test_manifest_and_progress(tmp_path):
     )
     assert seen == [(1, 2), (2, 2)]
     manifest = json.loads((root / MANIFEST).read_text())
-    assert manifest == {"generator_version": 1, "num_cases": 2, "seed": 5}
+    assert manifest == {"generator_version": 1, "layout": "emidec", "num_cases": 2, "seed": 5}
 
 
 def test_complete_cohort_is_left_alone(root):

@@ -1,0 +1,185 @@
+"""nnU-Net's `dataset.json`: label names, channels, file ending and number of cases.
+
+Both forms are read: version 2 (`"labels": {"scar": 1}`, `channel_names`, `file_ending`) and
+version 1 (`"labels": {"1": "scar"}`, `modality`).
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from jaxseg.data.nifti import SUFFIXES, DataError
+
+DESCRIPTION = "dataset.json"
+
+# A version 1 file lists every case, in about 100 bytes.
+MAX_DESCRIPTION_BYTES = 2**22
+_MAX_LABELS = 256  # label maps are uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """What `dataset.json` says.
+
+    Attributes:
+        path: of the file, for messages.
+        labels: names by the values that label maps hold; 0 is the background.
+        file_ending: of images and label maps, ".nii.gz" or ".nii".
+        num_training: cases in imagesTr.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    file_ending: str
+    num_training: int
+
+    def label_values(self, labels: Sequence[str]) -> np.ndarray:
+        """Value of each of `labels` in this data set's label maps.
+
+        `values[prediction]` brings a label map in the order of `labels` into the data set's own
+        values; `argsort(values)[label_map]` is the way back.
+
+        Args:
+            labels: the anatomy's names, the background first.
+
+        Returns:
+            (L,) uint8.
+
+        Raises:
+            DataError: the two sets of names differ, or their backgrounds do.
+        """
+        unknown = [repr(name) for name in self.labels if name not in labels]
+        missing = [repr(name) for name in labels if name not in self.labels]
+        if unknown or missing:
+            parts = (("has also", unknown), ("lacks", missing))
+            differ = " and ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
+            raise DataError(
+                f"{self.path}: labels: {differ}; expected the names that the config's anatomy"
+                f" has: {', '.join(labels)}"
+            )
+        if self.labels[0] != labels[0]:
+            raise DataError(
+                f"{self.path}: labels: value 0 is {self.labels[0]!r}; expected {labels[0]!r}, the"
+                " background of the config's anatomy"
+            )
+        return np.array([self.labels.index(name) for name in labels], np.uint8)
+
+
+def read_dataset(root: Path | str) -> Dataset:
+    """Reads and checks `root/dataset.json`.
+
+    Raises:
+        DataError: no such folder or file; not JSON, or more than `MAX_DESCRIPTION_BYTES`; more than
+            one channel; a file ending other than NIfTI's; labels that are regions, or whose values
+            are not 0, 1, 2 ...; explicit lists of files.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected an nnU-Net data set")
+    path = root / DESCRIPTION
+    fields = _read_json(path)
+    if "dataset" in fields:
+        raise DataError(f"{path}: dataset: lists of files are not read; expected imagesTr")
+    _check_one_channel(path, fields)
+    ending = fields.get("file_ending", ".nii.gz")  # version 1 knows no other
+    if ending not in SUFFIXES:
+        raise DataError(f"{path}: file_ending is {_show(ending)}; expected .nii.gz or .nii")
+    count = fields.get("numTraining")
+    if not _is_whole(count):
+        raise DataError(f"{path}: numTraining is {_show(count)}; expected the number of cases")
+    return Dataset(path, _label_names(path, fields.get("labels")), ending, count)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_DESCRIPTION_BYTES + 1)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path}: no such file; expected it in an nnU-Net data set's folder"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(content) > MAX_DESCRIPTION_BYTES:
+        raise DataError(f"{path}: expected at most {MAX_DESCRIPTION_BYTES} bytes")
+    try:
+        fields = json.loads(content, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise DataError(f"{path}: expected a JSON object, got {_show(fields)}")
+    return fields
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON leaves it open which of two equal keys counts; here neither does."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{_show(twice)} is there twice")
+    return fields
+
+
+def _check_one_channel(path: Path, fields: dict[str, Any]) -> None:
+    field = "channel_names" if "channel_names" in fields else "modality"
+    channels = fields.get(field)
+    if not isinstance(channels, dict):
+        raise DataError(f'{path}: channel_names: expected {{"0": NAME}}, got {_show(channels)}')
+    if list(channels) != ["0"]:
+        raise DataError(
+            f"{path}: {field}: {len(channels)} channels ({_show(channels)}); exactly one, '0', is"
+            " supported"
+        )
+
+
+def _label_names(path: Path, labels: Any) -> tuple[str, ...]:
+    """Names by value, from {"scar": 1} or, in version 1, {"1": "scar"}."""
+    if not isinstance(labels, dict):
+        raise DataError(f'{path}: labels: expected {{"NAME": VALUE}}, got {_show(labels)}')
+    values: dict[str, int] = {}
+    for key, entry in labels.items():
+        name, value = _label(path, key, entry)
+        if name in values:
+            raise DataError(f"{path}: labels: {_show(name)} is there twice")
+        values[name] = value
+    names = sorted(values, key=values.__getitem__)
+    if not 2 <= len(names) <= _MAX_LABELS or sorted(values.values()) != list(range(len(names))):
+        raise DataError(
+            f"{path}: labels: values {_show(sorted(values.values()))}; expected 0 (background), 1"
+            f" and so on without a gap, at most {_MAX_LABELS - 1}"
+        )
+    return tuple(names)
+
+
+def _label(path: Path, key: str, entry: Any) -> tuple[str, int]:
+    """Name and value of one entry of either version."""
+    if isinstance(entry, list):
+        raise DataError(
+            f"{path}: labels: {_show(key)} is a region, {_show(entry)}; expected one value a label:"
+            " regions are the config's (anatomy.slice_regions, anatomy.inclusions)"
+        )
+    name, value = key, entry
+    if isinstance(entry, str) and re.fullmatch("[0-9]{1,3}", key):  # version 1
+        name, value = entry, int(key)
+    if not name.strip() or not _is_whole(value):
+        raise DataError(
+            f"{path}: labels: {_show(key)}: {_show(entry)}; expected a name and a whole number"
+        )
+    if name == "ignore":
+        raise DataError(f"{path}: labels: nnU-Net's 'ignore' label is not supported")
+    return name, value
+
+
+def _is_whole(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

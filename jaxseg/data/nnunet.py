@@ -1,0 +1,129 @@
+"""nnU-Net's raw layout to cases (Isensee et al., Nature Methods 18:203, 2021).
+
+    root/dataset.json                       label names, channels, file ending, number of cases
+    root/imagesTr/scan7_0000.nii.gz         training image, channel 0
+    root/labelsTr/scan7.nii.gz              its label map
+    root/imagesTs/scan9_0000.nii.gz         test image; labelsTs/scan9.nii.gz may lie beside
+
+Stacks are taken as they are stored: spacing is the header's, and no axis is turned by the affine.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxseg.data.case import Case, read_case
+from jaxseg.data.dataset_json import Dataset, read_dataset
+from jaxseg.data.nifti import SUFFIXES, DataError
+
+TRAINING = "imagesTr"
+TEST = "imagesTs"
+# Folder of the label maps by folder of the images.
+LABELS = {TRAINING: "labelsTr", TEST: "labelsTs"}
+
+
+def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
+    """Finds the images of the training or the test cases, sorted by case name.
+
+    Files of other kinds and hidden files are passed over.
+
+    Args:
+        root: the data set's folder, e.g. `.../Dataset501_Scar`.
+        folder: `TRAINING` or `TEST`.
+
+    Raises:
+        DataError: what `read_dataset` refuses; no such folder; no case; a NIfTI file whose name is
+            not the layout's, or of a second channel; a training image without label map or the
+            other way round; a number of training cases that is not `numTraining`.
+    """
+    root = Path(root)
+    dataset = read_dataset(root)
+    images = {_case_name(p, dataset): p for p in _volumes(root / folder, dataset)}
+    if not images:
+        raise DataError(f"{root / folder}: no case; expected NAME_0000{dataset.file_ending}")
+    if folder == TRAINING:
+        labels = root / LABELS[folder]
+        _check_pairs(images, {_stem(p, dataset): p for p in _volumes(labels, dataset)}, labels)
+        if len(images) != dataset.num_training:
+            raise DataError(
+                f"{dataset.path}: numTraining is {dataset.num_training}, but {root / folder} holds"
+                f" {len(images)} cases; expected the same number"
+            )
+    return [images[name] for name in sorted(images)]
+
+
+def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
+    """Loads one case; its label is None for a test image without label map.
+
+    Args:
+        image: the case's image, in `imagesTr` or `imagesTs` of its data set.
+        labels: the anatomy's names, the background first; the case's label map holds their order,
+            whatever values `dataset.json` gives them.
+
+    Raises:
+        DataError: what `read_dataset`, `Dataset.label_values` and `jaxseg.data.case.read_case`
+            refuse; an image elsewhere; a training image without label map; a stack whose largest
+            spacing is not along its last axis.
+    """
+    image = Path(image)
+    folder = image.absolute().parent
+    if folder.name not in LABELS:
+        raise DataError(f"{image}: expected an image in a folder {TRAINING} or {TEST}")
+    dataset = read_dataset(folder.parent)
+    values = dataset.label_values(labels)
+    name = _case_name(image, dataset)
+    path = folder.parent / LABELS[folder.name] / f"{name}{dataset.file_ending}"
+    has_label = folder.name == TRAINING or path.exists()
+    case = read_case(name, image, path if has_label else None, num_labels=len(labels))
+    # 1 %: spacings that are meant to be equal differ by rounding.
+    if case.spacing[2] < 0.99 * max(case.spacing):
+        spacing = " x ".join(f"{edge:g}" for edge in case.spacing)
+        raise DataError(
+            f"{image}: spacing {spacing} mm; expected the slices along the last axis, where a"
+            " short-axis stack has its largest spacing; turn the stack's axes first"
+        )
+    if case.label is None:
+        return case
+    return dataclasses.replace(case, label=np.argsort(values).astype(np.uint8)[case.label])
+
+
+def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
+    """The NIfTI files in a folder; all of them must have the data set's ending."""
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no such folder; expected it in an nnU-Net data set") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+    volumes = [path for path in files if path.name.endswith(SUFFIXES)]
+    for path in volumes:
+        if not path.name.endswith(dataset.file_ending):
+            raise DataError(
+                f"{path}: expected files ending in {dataset.file_ending}, the file_ending in"
+                f" {dataset.path}"
+            )
+    return volumes
+
+
+def _stem(path: Path, dataset: Dataset) -> str:
+    return path.name.removesuffix(dataset.file_ending)
+
+
+def _case_name(image: Path, dataset: Dataset) -> str:
+    """Name of the case of an image, whose own name ends in the channel's number."""
+    found = re.fullmatch("(.+)_([0-9]{4})", _stem(image, dataset))
+    if not found:
+        raise DataError(f"{image}: expected a name such as scan7_0000{dataset.file_ending}")
+    if found[2] != "0000":
+        raise DataError(f"{image}: channel {found[2]}; exactly one channel, 0000, is supported")
+    return found[1]
+
+
+def _check_pairs(images: dict[str, Path], labels: dict[str, Path], folder: Path) -> None:
+    for name in sorted(images.keys() - labels.keys()):
+        raise DataError(f"{images[name]}: no label map of this case in {folder}")
+    for name in sorted(labels.keys() - images.keys()):
+        raise DataError(f"{labels[name]}: no image {name}_0000 of this case in {TRAINING}")

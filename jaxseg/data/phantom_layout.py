@@ -1,0 +1,96 @@
+"""How the phantom lies on disk: as EMIDEC's folders, or as an nnU-Net data set of its own labels.
+
+The nnU-Net form is the same cohort told as another pathology, scar inside edema: infarct is called
+edema, no-reflow scar. It differs where data sets do: label values in another order, a true affine.
+"""
+
+import gzip
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+LAYOUTS = ("emidec", "nnunet")
+
+# Label names by value in the nnU-Net form, and its value of each of EMIDEC's 0-4.
+NNUNET_LABELS = ("background", "myocardium", "cavity", "scar", "edema")
+NNUNET_VALUES = (0, 2, 1, 4, 3)
+
+
+def case_files(root: Path, name: str, layout: str) -> tuple[Path, Path]:
+    """Image and label file of a case.
+
+    Raises:
+        ValueError: unknown layout.
+    """
+    check_layout(layout)
+    if layout == "nnunet":
+        return root / "imagesTr" / f"{name}_0000.nii.gz", root / "labelsTr" / f"{name}.nii.gz"
+    folder = root / f"Case_{name}"
+    file = f"Case_{name}.nii.gz"
+    return folder / "Images" / file, folder / "Contours" / file
+
+
+def write_case(
+    root: Path,
+    name: str,
+    image: np.ndarray,
+    label: np.ndarray,
+    spacing: tuple[float, float, float],
+    *,
+    layout: str,
+) -> None:
+    """Writes one case, bytes without a time stamp.
+
+    Args:
+        root: the cohort's folder.
+        name: of the case.
+        image: (X, Y, slices) int16.
+        label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
+        spacing: voxel size in mm.
+        layout: one of `LAYOUTS`.
+
+    Raises:
+        ValueError: unknown layout.
+    """
+    check_layout(layout)
+    # As in EMIDEC's release the affine knows nothing of the spacing; only pixdim does.
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    if layout == "nnunet":
+        label = np.array(NNUNET_VALUES, np.uint8)[label]
+        affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+    for path, array in zip(case_files(root, name, layout), (image, label), strict=True):
+        volume = nib.Nifti1Image(array, affine)
+        volume.header.set_zooms(spacing)
+        volume.header.set_xyzt_units("mm")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(volume.to_bytes(), compresslevel=4, mtime=0))
+
+
+def write_description(root: Path, num_cases: int, *, layout: str) -> None:
+    """Writes what the layout has beside its cases: nnU-Net's `dataset.json`.
+
+    Raises:
+        ValueError: unknown layout.
+    """
+    check_layout(layout)
+    if layout != "nnunet":
+        return
+    fields = {
+        "channel_names": {"0": "LGE"},
+        "labels": {name: value for value, name in enumerate(NNUNET_LABELS)},
+        "numTraining": num_cases,
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def check_layout(layout: str) -> None:
+    """Refuses an unknown layout.
+
+    Raises:
+        ValueError: unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")

@@ -1,0 +1,75 @@
+"""The example of an own pathology: stage 4 with another anatomy and reader, nothing else."""
+
+import json
+from typing import Any
+
+import pytest
+
+from configs import awce_penalty, edema_scar
+from jaxseg import recipe
+from jaxseg.anatomy import Anatomy
+from jaxseg.data import emidec, nnunet
+from jaxseg.settings import SettingsError, check, flatten
+
+ORIGIN = {"phantom": "phantom", "nnunet": "emidec"}
+
+
+@pytest.mark.parametrize("variant", ORIGIN)
+def test_it_is_stage_4_but_for_anatomy_and_data(variant):
+    stage = flatten(awce_penalty.get_config(ORIGIN[variant]).to_dict())
+    own = flatten(edema_scar.get_config(variant).to_dict())
+    assert own.keys() == stage.keys()
+    changed = {name: value for name, value in own.items() if value != stage[name]}
+    assert {name for name in changed if not name.startswith("anatomy.")} <= {
+        "name", "variant", "data.layout", "data.split",
+    }  # fmt: skip
+    assert (own["name"], own["variant"]) == ("edema_scar", variant)
+    assert (own["data.layout"], own["data.split"]) == ("nnunet", "case")
+    assert (own["loss.weighted"], own["loss.penalty"], own["model.attention"]) == (True, 0.01, True)
+
+
+@pytest.mark.parametrize("variant", ORIGIN)
+def test_the_anatomy_by_value(variant):
+    assert recipe.anatomy(edema_scar.get_config(variant).to_dict()) == Anatomy(
+        labels=("background", "cavity", "myocardium", "edema", "scar"),
+        inclusions=(((4,), (4, 3)), ((4, 3), (4, 3, 2))),
+        slice_regions=(("LV", (1,)), ("Myo", (2,)), ("Edema", (3,)), ("Scar", (4,))),
+        case_regions=(("Myocardium", (2, 3, 4)), ("Edema with scar", (3, 4)), ("Scar", (4,))),
+    )
+
+
+def test_both_variants_can_be_run_and_only_the_phantom_without_a_folder():
+    assert edema_scar.get_config()["variant"] == "phantom"
+    check(edema_scar.get_config().to_dict())
+    settings = edema_scar.get_config("nnunet").to_dict()
+    with pytest.raises(SettingsError, match=r"^data\.root: expected the folder of the cases"):
+        check(settings)
+    settings["data"]["root"] = "Dataset501_Scar"
+    check(json.loads(json.dumps(settings)))
+
+
+def test_the_docstring_states_the_commands():
+    text = edema_scar.__doc__ or ""
+    assert "python main.py --config=configs/edema_scar.py " in text
+    assert "python main.py --config=configs/edema_scar.py:nnunet --config.data.root=DIR" in text
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="expected one of phantom, nnunet, got 'emidec'"):
+        edema_scar.get_config("emidec")
+
+
+def test_it_is_locked_and_made_anew_each_time():
+    config: Any = edema_scar.get_config()
+    with pytest.raises(AttributeError):
+        config.data.layot = "emidec"
+    config.anatomy.labels.append("thrombus")
+    config.anatomy.inclusions[0][0][0] = "edema"
+    assert edema_scar.get_config().to_dict()["anatomy"] == edema_scar.anatomy()
+
+
+@pytest.mark.parametrize(("layout", "module"), [("emidec", emidec), ("nnunet", nnunet)])
+def test_the_layout_picks_the_reader(layout, module):
+    settings = edema_scar.get_config().to_dict()
+    settings["data"]["layout"] = layout
+    assert recipe.reader(settings).find is module.find_cases

@@ -1,0 +1,143 @@
+"""Another pathology from end to end: an nnU-Net data set, a config, a table; no code in between."""
+
+import csv
+import json
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import awce_penalty, edema_scar
+from jaxseg import recipe
+from jaxseg.data import DataError
+from jaxseg.data.phantom import write_phantom
+from jaxseg.train import train
+
+SMALL = {
+    "data": {"phantom_cases": 6, "validation_fraction": 0.34},
+    "grid": {"size": (32, 32), "spacing": 4.2},
+    "model": {"width": 4, "depth": 1, "groups": 4},
+    "balance": {"width": 4},
+    "train": {"epochs": 2, "validate_every": 1, "batch_size": 8},
+    "run": {"devices": 1, "pictures": 0, "compilation_cache": ""},
+}
+
+
+def settings(module=edema_scar, variant="phantom", **changes) -> dict[str, Any]:
+    """Small settings with changes as section__field=value."""
+    config = module.get_config(variant).to_dict()
+    for section, fields in SMALL.items():
+        config[section] |= fields
+    for name, value in changes.items():
+        section, field = name.split("__")
+        config[section][field] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "Dataset501_Scar"
+    return write_phantom(folder, seed=0, num_cases=6, layout="nnunet")
+
+
+def own(root, **changes):
+    """The command for own cases: variant nnunet and a root."""
+    return settings(variant="nnunet", data__phantom_cases=0, data__root=str(root), **changes)
+
+
+def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path):
+    lines: list[str] = []
+    table = train(own(root), tmp_path / "run", say=lines.append)
+    assert table.startswith("# edema_scar: DSC on the validation slices")
+    rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| ")]
+    assert [cell.strip() for cell in rows[0]] == ["checkpoint", "LV", "Myo", "Edema", "Scar"]
+    assert [row[0].strip()[:4] for row in rows[1:]] == ["best", "last"]
+    with (tmp_path / "run" / "table.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    held = {cell["region"]: int(cell["slices"]) for cell in cells}
+    # Of the two cases held out one has edema, by the strata of the split; slices hold fewer.
+    assert held["LV"] == held["Myo"] > held["Edema"] >= held["Scar"] >= 0
+    assert held["Edema"] > 0
+    assert all(0 <= float(cell["mean"]) <= 1 for cell in cells if cell["slices"] != "0")
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["anatomy"]["labels"][3:] == ["edema", "scar"]
+    logged = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert '/scar"' in logged  # its weight
+    assert "infarct" not in logged
+    assert any(line.startswith("6 cases") for line in lines)
+
+
+def test_the_phantom_of_the_config_is_emidec_s_by_other_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    renamed = recipe.load_cohort(settings(data__phantom_cases=2))
+    assert (tmp_path / "data" / "phantom-nnunet-2-cases-seed-0" / "dataset.json").is_file()
+    plain = recipe.load_cohort(settings(awce_penalty, data__phantom_cases=2))
+    assert renamed.case_names == tuple(name.removeprefix("Case_") for name in plain.case_names)
+    np.testing.assert_array_equal(renamed.images, plain.images)
+    np.testing.assert_array_equal(renamed.labels, plain.labels)
+    assert renamed.labels.max() >= 3
+
+
+def test_labels_of_another_anatomy_are_refused(root):
+    config = own(root)
+    config["anatomy"] = awce_penalty.get_config().to_dict()["anatomy"]
+    with pytest.raises(DataError, match="has also 'scar', 'edema' and lacks 'infarct', 'no-reflow"):
+        recipe.load_cohort(config)
+
+
+def test_a_layout_that_is_not_the_root_s_is_refused(root):
+    with pytest.raises(DataError, match="no case; expected folders such as Case_P001"):
+        recipe.load_cohort(own(root, data__layout="emidec"))
+
+
+def test_a_stack_may_begin_at_the_base(root):
+    from_apex = recipe.load_cohort(own(root))
+    from_base = recipe.load_cohort(own(root, data__apex_first=False))
+    assert from_apex.heights[0] == 1
+    np.testing.assert_allclose(from_base.heights, 1 - from_apex.heights, atol=1e-6)
+
+
+def test_labels_outside_the_grid_fail_unless_allowed(root):
+    crop = {"grid__size": (8, 8)}  # 34 mm: the cavity's middle
+    with pytest.raises(DataError, match="labeled voxels lie outside"):
+        recipe.load_cohort(own(root, **crop))
+    with pytest.warns(UserWarning, match="labeled voxels lie outside") as warned:
+        cohort = recipe.load_cohort(own(root, **crop, grid__allow_outside=True))
+    assert len(warned) == len(cohort.case_names) == 6
+    assert cohort.labels.shape[1:] == (8, 8)
+
+
+def test_two_labels_and_a_pair_are_enough(tmp_path):
+    """An anatomy of another size: lesion inside organ, values in another order."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        label = np.zeros((16, 16, 2), np.uint8)
+        label[3:13, 3:13] = 2  # organ
+        label[6:9, 6:9, 0] = 1  # lesion
+        for file, array in (
+            (f"imagesTr/{name}_0000.nii.gz", rng.normal(100, 10, label.shape)),
+            (f"labelsTr/{name}.nii.gz", label),
+        ):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            nib.Nifti1Image(array, np.diag([2.0, 2.0, 8.0, 1.0])).to_filename(tmp_path / file)
+    description = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "lesion", "2": "organ"},
+        "numTraining": 2,
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    config = own(tmp_path, grid__size=(16, 16), grid__spacing=2.0)
+    config["anatomy"] = {
+        "labels": ["background", "organ", "lesion"],
+        "inclusions": [[["lesion"], ["lesion", "organ"]]],
+        "slice_regions": [["Organ", ["organ", "lesion"]], ["Lesion", ["lesion"]]],
+        "case_regions": [["Lesion", ["lesion"]]],
+    }
+    cohort = recipe.load_cohort(config)
+    assert [np.bincount(part.ravel()).tolist() for part in cohort.labels[:2]] == [
+        [156, 91, 9],
+        [156, 100],
+    ]
+    assert recipe.networks(config).segmentation.num_labels == 3
+    assert recipe.objective(config, cohort.labels).inclusions == (((2,), (2, 1)),)
