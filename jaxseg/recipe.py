@@ -45,12 +45,9 @@ def load_cohort(settings: Settings) -> Cohort:
       DataError: if a case cannot be used, or the phantom cannot be written; the message names the
         file or folder.
     """
-    data, intensity = settings["data"], settings["intensity"]
+    intensity = settings["intensity"]
     num_labels = anatomy(settings).num_labels
-    root = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
-    if data["phantom_cases"]:
-        _write_phantom(root, seed=data["phantom_seed"], num_cases=data["phantom_cases"])
-    folders = tqdm(find_cases(root), desc="reading cases", unit="case", disable=None)
+    folders = tqdm(find_cases(data_root(settings)), desc="reading cases", unit="case", disable=None)
     return build_cohort(
         (load_case(folder, num_labels=num_labels) for folder in folders),
         grid(settings),
@@ -58,6 +55,19 @@ def load_cohort(settings: Settings) -> Cohort:
         normalization=intensity["method"],
         percentiles=(intensity["low"], intensity["high"]),
     )
+
+
+def data_root(settings: Settings) -> Path:
+    """Folder of the run's cases, writing the phantom first if asked.
+
+    Raises:
+      DataError: if the phantom cannot be written.
+    """
+    data = settings["data"]
+    root = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
+    if data["phantom_cases"]:
+        _write_phantom(root, seed=data["phantom_seed"], num_cases=data["phantom_cases"])
+    return root
 
 
 def _phantom_root(data: Settings) -> Path:

@@ -45,11 +45,25 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A file in one move: a reader, or a run killed here, sees all of it or none.
+
+    Yields:
+      The path to write to, of the same suffix; it becomes `path` at the end, and goes on an error.
+    """
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file in one move: a reader, or a run killed here, sees all of it or none."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105
+    """Write a text file in one move, as `atomic`."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
