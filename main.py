@@ -92,6 +92,7 @@ def main(argv: list[str]) -> None:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
         sys.exit(130)
     except (SettingsError, WorkdirError, DataError, DivergedError, PredictionError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,7 +14,7 @@ from jaxseg.data import DataError, find_cases, load_case, most_probable, split
 from jaxseg.evaluation import Evaluation
 from jaxseg.train import Say
 from jaxseg.trained import Trained, load_run, make_predictor
-from jaxseg.workdir import WorkdirError, atomic
+from jaxseg.workdir import DATA, WorkdirError, atomic, check_writable
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ def evaluate(
       them too.
 
     Raises:
-      WorkdirError: no run that can be read, or cases of its names with other content.
+      WorkdirError: no run that can be read, cases of its names with other content, or files that
+        cannot be written.
       SettingsError: settings that do not describe a run.
-      DataError: a case that cannot be scored, no case to score, or files that cannot be written.
+      DataError: a case that cannot be scored, or no case to score.
     """
     run = load_run(folder, checkpoint=checkpoint)
     output = output or folder / "evaluation"
+    check_writable(output)
     chosen = _select(run, root)
     notes = chosen.notes
     if chosen.own and checkpoint == "best":
@@ -109,6 +111,9 @@ def _score(run: Trained, chosen: _Selection, mirror: bool) -> tuple[CaseScores, 
 
 def _select(run: Trained, root: Path | None) -> _Selection:
     """Choose the cases, without ever choosing what the run has learned from."""
+    missing = {"fingerprint", "cases", "training", "validation"} - set(run.data)
+    if missing:
+        raise WorkdirError(f"{run.folder}: its {DATA} lacks {', '.join(sorted(missing))}")
     if root is None:
         root = recipe.data_root(run.settings)
     folders = {path.absolute().name: path for path in find_cases(root)}
@@ -177,4 +182,4 @@ def _write(output: Path, files: dict[str, str]) -> None:
             with atomic(output / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{output}: cannot write here ({error.strerror})") from error
+        raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error

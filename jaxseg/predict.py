@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from jaxseg.data.nifti import SUFFIXES
 from jaxseg.metrics import volume
 from jaxseg.train import Say
 from jaxseg.trained import Predictor, Trained, check_spacing, make_predictor
-from jaxseg.workdir import atomic
+from jaxseg.workdir import WorkdirError, atomic, check_writable
 
 _VOLUMES = "volumes.csv"
 # A wider overview could not be read; a taller stack shows slices evenly spread.
@@ -81,10 +80,9 @@ def predict(
       say: takes each line for the user.
 
     Raises:
-      DataError: nothing to predict, outputs that exist or cannot be written, or a single file that
-        cannot be predicted.
+      DataError: nothing to predict, or a single file that cannot be predicted.
       PredictionError: some files of a folder cannot be predicted; the others are done.
-      WorkdirError: runs of different label sets.
+      WorkdirError: runs of different label sets; outputs that exist, or cannot be written.
     """
     predictor = make_predictor(runs, mirror=mirror)
     inputs, failures = _find_inputs(source, output)
@@ -93,13 +91,13 @@ def predict(
     volumes: dict[str, list[float]] = {}
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes[name] = _predict_file(runs[0], predictor, name, path, outputs[name])
+            volumes[name] = _predict_file(runs, predictor, name, path, outputs[name])
             with atomic(output / _VOLUMES) as temporary:
                 temporary.write_text(_volumes_csv(runs[0].anatomy, volumes), encoding="utf-8")
         except DataError as error:
             failures.append(str(error))
         except OSError as error:  # a full disk, say: the next case would fare no better
-            raise DataError(f"{output}: cannot write here ({error.strerror})") from error
+            raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if volumes:
         say(f"{output}: {len(volumes)} label maps, their volumes in {_VOLUMES}")
     if failures and source.is_file():
@@ -143,11 +141,7 @@ def _case_name(path: Path) -> str:
 
 def _check_output(output: Path, outputs: dict[str, _Outputs], overwrite: bool) -> None:
     """Refuse what would fail, or do harm, before any work is done."""
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise DataError(f"{output}: cannot write here ({nearest} is not a folder)")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise DataError(f"{output}: cannot write here (no permission)")
+    check_writable(output)
     if overwrite:
         return
     files = [output / _VOLUMES, *(path for files in outputs.values() for path in files.all())]
@@ -155,11 +149,11 @@ def _check_output(output: Path, outputs: dict[str, _Outputs], overwrite: bool) -
     if present:
         others = f" and {len(present) - 1} more" if present[1:] else ""
         verb = "exist" if others else "exists"
-        raise DataError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
+        raise WorkdirError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
 
 
 def _predict_file(
-    run: Trained, predictor: Predictor, name: str, path: Path, outputs: _Outputs
+    runs: Sequence[Trained], predictor: Predictor, name: str, path: Path, outputs: _Outputs
 ) -> list[float]:
     """Predict and write one case; the label map comes last, so that it tells of a whole case.
 
@@ -167,19 +161,20 @@ def _predict_file(
       Volumes in mm3 of the anatomy's case regions.
     """
     case = read_case(name, path)
-    check_spacing(run, case, path)
+    for run in runs:
+        check_spacing(run, case, path)
     probabilities = predictor(case)
     labels = most_probable(probabilities)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(outputs.overview) as temporary:
-        _save_overview(run, case, labels, temporary)
+        _save_overview(runs[0], case, labels, temporary)
     if outputs.probabilities:
         with atomic(outputs.probabilities) as temporary:
             write_like(temporary, probabilities, path)
     with atomic(outputs.labels) as temporary:
         write_like(temporary, labels, path)
-    return [volume(labels, values, case.spacing) for _, values in run.anatomy.case_regions]
+    return [volume(labels, values, case.spacing) for _, values in runs[0].anatomy.case_regions]
 
 
 def _save_overview(run: Trained, case: Case, labels: np.ndarray, path: Path) -> None:

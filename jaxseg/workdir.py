@@ -45,6 +45,19 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+def check_writable(folder: Path) -> None:
+    """Tell early that a folder cannot be written to, or not be made; makes nothing.
+
+    Raises:
+      WorkdirError: if so.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise WorkdirError(f"{folder}: cannot write here ({nearest} is not a folder)")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise WorkdirError(f"{folder}: cannot write here (no permission)")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A file in one move: a reader, or a run killed here, sees all of it or none.
