@@ -248,7 +248,7 @@ def test_native_probabilities_need_four_axes():
         probabilities_to_native(np.zeros((2, 16, 16)), (9, 9, 2), (1, 1, 1), Grid((16, 16), 1.0))
 
 
-def test_ties_go_to_the_lower_label():
+def test_the_most_probable_of_equals_is_the_lowest():
     tied = np.array([[0.2, 0.4, 0.4 + 1e-7], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
     assert most_probable(tied).tolist() == [1, 0, 2]
     assert most_probable(tied).dtype == np.uint8
