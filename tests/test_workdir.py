@@ -228,8 +228,14 @@ def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path):
         assert not path.exists()
         assert temporary.suffix == ".csv"
     assert path.read_text() == "new"
-    with pytest.raises(FileNotFoundError), atomic(path) as temporary:
-        Path(temporary.with_name("none"), str(temporary.write_text("half"))).read_text()
+
+    def fail_halfway():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_halfway()
     assert path.read_text() == "new"
     assert names(tmp_path) == ["scores.csv"]
 
