@@ -1,42 +1,100 @@
 """Command line of jaxseg: flags only.
 
-python main.py --config=configs/awce_penalty.py
-python main.py --config=configs/awce_penalty.py:emidec --config.data.root=DIR --workdir=RUN
+Train a stage, or go on where it stopped:
+  python main.py --config=configs/awce_penalty.py
+  python main.py --config=configs/awce_penalty.py:emidec --config.data.root=DIR --workdir=RUN
+Score a run on its validation cases, or on other cases with labels:
+  python main.py --mode=evaluate --workdir=RUN [--config.data.root=DIR]
+Segment NIfTI stacks that need no labels:
+  python main.py --mode=predict --workdir=RUN --input=FILE_OR_FOLDER --output=DIR
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxseg.data import DataError
+from jaxseg.evaluate import evaluate
 from jaxseg.interrupt import Interrupted
+from jaxseg.predict import PredictionError, predict
 from jaxseg.settings import SettingsError
 from jaxseg.train import DivergedError, train
+from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
+_path = partial(flags.DEFINE_string, default=None)
+_switch = partial(flags.DEFINE_bool, default=False)
+
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="Stage to run, FILE or FILE:VARIANT; any --config.FIELD=VALUE overrides."
+    "config", help_string="train: stage, FILE or FILE:VARIANT; any --config.FIELD=VALUE overrides."
 )
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; default runs/STAGE-VARIANT. Run again, it resumes."
+_WORKDIR = _path("workdir", help="Folder of the run; train: default runs/STAGE-VARIANT, resumes.")
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "evaluate, predict: which checkpoint of the run."
 )
+_MIRROR = _switch("mirror", help="evaluate, predict: average over each slice's four mirror images.")
+_DATA_ROOT = _path("data_root", help="evaluate: folder of cases, as --config.data.root; the run's.")
+_INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
+_OUTPUT = _path("output", help="predict: folder to write to. evaluate: default WORKDIR/evaluation.")
+_ENSEMBLE = flags.DEFINE_list(
+    "ensemble", [], "predict: workdirs of more runs (folds) to average with, comma-separated."
+)
+_PROBABILITIES = _switch("probabilities", help="predict: write probabilities too.")
+_OVERWRITE = _switch("overwrite", help="predict: replace outputs that exist.")
+
+_REQUIRED = {"train": "config", "evaluate": "workdir", "predict": "workdir input output"}
+_OPTIONAL = {
+    "train": "workdir",
+    "evaluate": "data_root output checkpoint mirror",
+    "predict": "checkpoint mirror ensemble probabilities overwrite",
+}
+
+
+def _train() -> None:
+    config = _CONFIG.value.to_dict()
+    train(config, Path(_WORKDIR.value or f"runs/{config['name']}-{config['variant']}"))
+
+
+def _evaluate() -> None:
+    evaluate(
+        Path(str(_WORKDIR.value)),
+        root=Path(_DATA_ROOT.value).expanduser() if _DATA_ROOT.value else None,
+        checkpoint=str(_CHECKPOINT.value),
+        mirror=bool(_MIRROR.value),
+        output=Path(_OUTPUT.value) if _OUTPUT.value else None,
+    )
+
+
+def _predict() -> None:
+    folders = [str(_WORKDIR.value), *(_ENSEMBLE.value or [])]
+    predict(
+        [load_run(Path(folder), checkpoint=str(_CHECKPOINT.value)) for folder in folders],
+        Path(str(_INPUT.value)),
+        Path(str(_OUTPUT.value)),
+        mirror=bool(_MIRROR.value),
+        probabilities=bool(_PROBABILITIES.value),
+        overwrite=bool(_OVERWRITE.value),
+    )
 
 
 def main(argv: list[str]) -> None:
     """Run one mode; what the user can mend ends in one clear message and status 1."""
     del argv  # _parse lets nothing but flags through
-    # Below warnings, JAX and Orbax tell every step of their work.
-    logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value.to_dict()
-    workdir = Path(_WORKDIR.value or f"runs/{config['name']}-{config['variant']}")
+    # Below warnings, JAX and Orbax tell every step of their work; reading alone is one to Orbax.
+    logging.set_verbosity(logging.WARNING if _MODE.value == "train" else logging.ERROR)
     try:
-        train(config, workdir)
+        {"train": _train, "evaluate": _evaluate, "predict": _predict}[str(_MODE.value)]()
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
-    except (SettingsError, WorkdirError, DataError, DivergedError) as error:
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+    except (SettingsError, WorkdirError, DataError, DivergedError, PredictionError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -44,8 +102,13 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     """Parse flags; whatever is wrong with them is one line and status 2, not a traceback."""
     try:
+        if not any(argument.startswith(("--config=", "-config=")) for argument in argv):
+            # Only a config file makes fields of the config into flags.
+            argv = [argument.replace("--config.data.root", "--data_root", 1) for argument in argv]
         program, *rest = flags.FLAGS(argv)
-        _ = _CONFIG.value.name  # a config file that cannot be read says so only when it is used
+        _check_mode()
+        if _MODE.value == "train":
+            _ = _CONFIG.value.name  # a config file that cannot be read says so only when it is used
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         problem = _reason(error)
     else:
@@ -54,6 +117,18 @@ def _parse(argv: list[str]) -> list[str]:
         problem = f"unexpected argument {rest[0]!r}; every setting is a --flag=VALUE"
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
+
+
+def _check_mode() -> None:
+    """Every mode takes flags of its own; one that it ignored would mislead."""
+    mode = str(_MODE.value)
+    for name in _REQUIRED[mode].split():
+        if not flags.FLAGS[name].present:
+            raise flags.Error(f"flag --{name}=None: Flag --{name} must have a value to {mode}")
+    tables = " ".join([*_REQUIRED.values(), *_OPTIONAL.values()])
+    for name in sorted({*tables.split()} - {*_REQUIRED[mode].split(), *_OPTIONAL[mode].split()}):
+        if flags.FLAGS[name].present:
+            raise flags.Error(f"--{name}: not a flag of --mode={mode}")
 
 
 def _reason(error: Exception) -> str:
@@ -70,5 +145,4 @@ def _reason(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
     app.run(main, flags_parser=_parse)

@@ -98,6 +98,6 @@ def get_config(variant: str = "phantom") -> ConfigDict:
         data.validation_fraction = 0.2
         grid.size = (96, 96)
         model.width = 8
-        train.epochs = 20
-        train.validate_every = 2
+        train.epochs = 30
+        train.validate_every = 3
     return config.lock()

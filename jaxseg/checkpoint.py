@@ -142,11 +142,34 @@ class Checkpoints(AbstractContextManager):
 
         Returns:
           The parameters.
+
+        Raises:
+          ValueError: the checkpoint's parameters are of other names or shapes than the template's.
         """
+        self._check_shapes(template, step)
         restored = self._manager.restore(
             step, args=ocp.args.Composite(network=ocp.args.StandardRestore(_abstract(template)))
         )
         return restored["network"]
+
+    def _check_shapes(self, template: Any, step: int) -> None:
+        """Before reading: Orbax gives up on a shape with reads under way, which it then drops."""
+        with ocp.StandardCheckpointer() as reader:
+            metadata: Any = reader.metadata(self._manager.directory / str(step) / "network")
+        if metadata.item_metadata is None:
+            raise ValueError(f"step {step} has no network")
+        stored, expected = _shapes(metadata.item_metadata.tree), _shapes(template)
+        for name in sorted(stored.keys() | expected.keys()):
+            if stored.get(name) != expected.get(name):
+                raise ValueError(
+                    f"its network has {name} of shape {stored.get(name)}, its settings describe "
+                    f"{expected.get(name)}"
+                )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    pairs = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in pairs}
 
 
 def _abstract(tree: Any) -> Any:

@@ -48,18 +48,22 @@ class Reader:
     Attributes:
       find: a data set's folder to the paths of its cases (nnU-Net: training cases), by name.
       load: such a path to its case, labels in the anatomy's order. Both raise DataError.
+      name: such a path to the name of its case.
     """
 
     find: Callable[[Path], list[Path]]
     load: Callable[[Path], Case]
+    name: Callable[[Path], str]
 
 
 def reader(settings: Settings) -> Reader:
     """The reader of the run's folder layout."""
     labels = anatomy(settings).labels
     if settings["data"]["layout"] == "nnunet":
-        return Reader(nnunet.find_cases, partial(nnunet.load_case, labels=labels))
-    return Reader(emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)))
+        return Reader(nnunet.find_cases, partial(nnunet.load_case, labels=labels), nnunet.case_name)
+    return Reader(
+        emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)), emidec.case_name
+    )
 
 
 def load_cohort(settings: Settings) -> Cohort:
@@ -69,12 +73,8 @@ def load_cohort(settings: Settings) -> Cohort:
       DataError: if a case cannot be used, or the phantom cannot be written; the message names the
         file or folder.
     """
-    data, intensity = settings["data"], settings["intensity"]
-    read = reader(settings)
-    root = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
-    if data["phantom_cases"]:
-        _write_phantom(root, data)
-    paths = tqdm(read.find(root), desc="reading cases", unit="case", disable=None)
+    data, intensity, read = settings["data"], settings["intensity"], reader(settings)
+    paths = tqdm(read.find(data_root(settings)), desc="reading cases", unit="case", disable=None)
     return build_cohort(
         (read.load(path) for path in paths),
         grid(settings),
@@ -84,6 +84,19 @@ def load_cohort(settings: Settings) -> Cohort:
         apex_first=data["apex_first"],
         allow_outside=settings["grid"]["allow_outside"],
     )
+
+
+def data_root(settings: Settings) -> Path:
+    """Folder of the run's cases, writing the phantom first if asked.
+
+    Raises:
+      DataError: if the phantom cannot be written.
+    """
+    data = settings["data"]
+    root = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
+    if data["phantom_cases"]:
+        _write_phantom(root, data)
+    return root
 
 
 def _phantom_root(data: Settings) -> Path:

@@ -131,6 +131,7 @@ def _read_data(
     facts = {
         "fingerprint": cohort.fingerprint(),
         "cases": list(cohort.case_names),
+        "spacing": [np.min(cohort.spacings, 0).tolist(), np.max(cohort.spacings, 0).tolist()],
         "training": {"slices": len(parts[0]), "cases": names[0]},
         "validation": {"slices": len(parts[1]), "cases": names[1]},
     }

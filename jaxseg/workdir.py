@@ -45,11 +45,38 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+def check_writable(folder: Path) -> None:
+    """Tell early that a folder cannot be written to, or not be made; makes nothing.
+
+    Raises:
+      WorkdirError: if so.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise WorkdirError(f"{folder}: cannot write here ({nearest} is not a folder)")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise WorkdirError(f"{folder}: cannot write here (no permission)")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A file in one move: a reader, or a run killed here, sees all of it or none.
+
+    Yields:
+      The path to write to, of the same suffix; it becomes `path` at the end, and goes on an error.
+    """
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file in one move: a reader, or a run killed here, sees all of it or none."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105
+    """Write a text file in one move, as `atomic`."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:

@@ -1,13 +1,22 @@
 """Strictness that every test runs under, and what several test files share."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from jaxseg import recipe, workdir
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.models import UNet
+from jaxseg.train_step import TrainState
 
 # Silent broadcasting of (B,) against (B, 1) is the commonest way to a wrong loss.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -94,3 +103,36 @@ def finished_run(command_line: CommandLine) -> Path:
     assert process.returncode == 0, errors
     (workdir / "output.txt").write_text(output)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def random_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of the same run with random parameters, which predict every label.
+
+    Its config names the phantom by its folder, as inference runs in the tests' own process.
+    """
+    folder = tmp_path_factory.mktemp("random")
+    for name in ("config.json", "data.json"):
+        shutil.copy(finished_run / name, folder / name)
+    settings = workdir.read_settings(folder)
+    settings["data"] |= {
+        "root": str(finished_run.parent / "data" / "phantom-6-cases-seed-0"),
+        "phantom_cases": 0,
+    }
+    workdir.write_atomic(folder / "config.json", json.dumps(settings))
+    network = recipe.networks(settings).segmentation
+    save_random_network(folder, network, seed=16, step=5, score=0.5)
+    save_random_network(folder, network, seed=175, step=6, score=0.25)
+    return folder
+
+
+def save_random_network(folder: Path, network: UNet, *, seed: int, step: int, score: float) -> None:
+    """Save a checkpoint of normally distributed parameters; few seeds predict every label."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    params["logits"]["bias"] = jnp.zeros_like(params["logits"]["bias"])
+    state = TrainState({"network": params}, {"rate": jnp.zeros(())}, jnp.int32(step), jnp.uint32(0))
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(state, score)
+        checkpoints.wait()

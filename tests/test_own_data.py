@@ -12,6 +12,7 @@ from configs import awce_penalty, edema_scar
 from jaxseg import recipe
 from jaxseg.data import DataError
 from jaxseg.data.phantom import write_phantom
+from jaxseg.evaluate import evaluate
 from jaxseg.train import train
 
 SMALL = {
@@ -66,6 +67,11 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
     assert '/scar"' in logged  # its weight
     assert "infarct" not in logged
     assert any(line.startswith("6 cases") for line in lines)
+    # The same reader serves evaluation: the run's own cases, found by name and by content.
+    scored = evaluate(tmp_path / "run", say=lines.append)
+    assert [region for region, _ in scored.anatomy.case_regions][-1] == "Scar"
+    held_out = json.loads((tmp_path / "run" / "data.json").read_text())["validation"]["cases"]
+    assert [case.name for case in scored.cases] == held_out
 
 
 def test_the_phantom_of_the_config_is_emidec_s_by_other_names(tmp_path, monkeypatch):

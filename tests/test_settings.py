@@ -126,8 +126,8 @@ def test_missing_fields_are_named(name):
             "optimizer.final_learning_rate: expected at most optimizer.learning_rate = 0.01",
         ),
         (
-            {"optimizer.warmup_epochs": 20.0},
-            "optimizer.warmup_epochs: expected fewer than train.epochs = 20",
+            {"optimizer.warmup_epochs": 30.0},
+            "optimizer.warmup_epochs: expected fewer than train.epochs = 30",
         ),
         ({"data.fold": 1}, "data.fold: expected less than data.folds = 0, got 1"),
         ({"data.folds": 5, "data.fold": 5}, "data.fold: expected less than data.folds = 5, got 5"),

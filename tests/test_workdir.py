@@ -11,7 +11,9 @@ import pytest
 
 from jaxseg.workdir import (
     WorkdirError,
+    atomic,
     check_settings,
+    check_writable,
     claim,
     locked,
     read_data,
@@ -217,3 +219,33 @@ def test_written_files_are_plain_json(tmp_path):
     text = (tmp_path / "config.json").read_text()
     assert text.endswith("}\n")
     assert json.loads(text)["run"] == {"devices": 0, "pictures": 6}
+
+
+def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "scores.csv"
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.suffix == ".csv"
+    assert path.read_text() == "new"
+
+    def fail_halfway():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_halfway()
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["scores.csv"]
+
+
+def test_what_cannot_be_written_to_is_told_and_nothing_made(tmp_path, monkeypatch):
+    check_writable(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkdirError, match=r"b: cannot write here \(.*file is not a folder\)"):
+        check_writable(tmp_path / "file" / "b")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(WorkdirError, match=r"b: cannot write here \(no permission\)"):
+        check_writable(tmp_path / "b")
+    assert names(tmp_path) == ["file"]

@@ -3,8 +3,16 @@
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.cohort import Cohort, build_cohort, split
 from jaxseg.data.emidec import find_cases, load_case
-from jaxseg.data.grid import Grid, labeled_outside, labels_to_network, to_native, to_network
-from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels
+from jaxseg.data.grid import (
+    Grid,
+    labeled_outside,
+    labels_to_network,
+    most_probable,
+    probabilities_to_native,
+    to_native,
+    to_network,
+)
+from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels, write_like
 from jaxseg.data.preprocess import normalize, preprocess_case
 
 __all__ = [
@@ -17,8 +25,10 @@ __all__ = [
     "labeled_outside",
     "labels_to_network",
     "load_case",
+    "most_probable",
     "normalize",
     "preprocess_case",
+    "probabilities_to_native",
     "read_case",
     "read_volume",
     "split",
@@ -26,4 +36,5 @@ __all__ = [
     "to_network",
     "voxel_spacing",
     "write_labels",
+    "write_like",
 ]

@@ -26,6 +26,7 @@ class Cohort:
         case_index: (N,) int32 into `case_names`.
         slice_index: (N,) int32, the slice's place in its native stack.
         case_names: the cases' names.
+        spacings: native voxel size in mm of each case; empty where nobody asked.
     """
 
     images: np.ndarray
@@ -34,6 +35,7 @@ class Cohort:
     case_index: np.ndarray
     slice_index: np.ndarray
     case_names: tuple[str, ...]
+    spacings: tuple[tuple[float, float, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,7 +56,8 @@ class Cohort:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         fields = dataclasses.fields(self)
-        return {f.name: getattr(self, f.name) for f in fields if f.name != "case_names"}
+        per_case = ("case_names", "spacings")
+        return {f.name: getattr(self, f.name) for f in fields if f.name not in per_case}
 
 
 def build_cohort(
@@ -84,6 +87,7 @@ def build_cohort(
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     names: list[str] = []
+    spacings: list[tuple[float, float, float]] = []
     for case in cases:
         if case.label is None:
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
@@ -96,6 +100,7 @@ def build_cohort(
         assert labels is not None
         parts.append((images, labels))
         names.append(case.name)
+        spacings.append(case.spacing)
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
     counts = [len(images) for images, _ in parts]
@@ -106,6 +111,7 @@ def build_cohort(
         case_index=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
         case_names=tuple(names),
+        spacings=tuple(spacings),
     )
 
 

@@ -32,7 +32,7 @@ def find_cases(root: Path | str) -> list[Path]:
         raise DataError(f"{root}: no such folder; expected a folder of EMIDEC cases")
     found: dict[str, Path] = {}
     for folder in _case_folders(root):
-        name = _case_name(folder)
+        name = case_name(folder)
         _only_volume(folder / IMAGES, name)
         if name in found:
             raise DataError(f"{folder}: a second case named {name}; the first is {found[name]}")
@@ -56,14 +56,15 @@ def load_case(folder: Path | str, *, num_labels: int = 5) -> Case:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such case folder")
-    name = _case_name(folder)
+    name = case_name(folder)
     image = _only_volume(folder / IMAGES, name)
     contours = folder / CONTOURS
     label = _only_volume(contours, name) if contours.exists() else None
     return read_case(name, image, label, num_labels=num_labels)
 
 
-def _case_name(folder: Path) -> str:
+def case_name(folder: Path) -> str:
+    """Name of the case in a folder, the folder's own."""
     return folder.absolute().name
 
 

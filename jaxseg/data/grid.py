@@ -121,8 +121,40 @@ def to_native(
         num_labels = int(prediction.max()) + 1
         native = [_map_labels(x, matrices, num_labels) for x in prediction]
     else:
-        native = [_map_probabilities(x, matrices) for x in prediction]
+        native = [most_probable(_map_probabilities(x, matrices)) for x in prediction]
     return np.stack(native, axis=-1)
+
+
+def probabilities_to_native(
+    probabilities: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid
+) -> np.ndarray:
+    """As `to_native`, stopping before the argmax, so that several predictions can be averaged.
+
+    Args:
+        probabilities: (slices, H, W, L), summing to 1 over L.
+        shape: the native (X, Y, slices).
+        spacing: native voxel size in mm.
+        grid: the grid the prediction lives on.
+
+    Returns:
+        (X, Y, slices, L) float32, summing to 1 over L; certainly background outside the grid.
+
+    Raises:
+        ValueError: the probabilities do not fit the grid or the number of slices, or hold a number
+            that is not finite.
+    """
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 4:
+        raise ValueError(f"probabilities are {probabilities.shape}; expected four axes")
+    _check_prediction(probabilities, (shape[2], *grid.size))
+    matrices = _backward_matrices(shape, spacing, grid)
+    native = [_map_probabilities(x, matrices).astype(np.float32) for x in probabilities]
+    return np.stack(native, axis=2)
+
+
+def most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """Label map (...) uint8 of probabilities (..., L), ties to the lower label."""
+    return np.argmax(np.round(probabilities, _TIE_DIGITS), axis=-1).astype(np.uint8)
 
 
 def labeled_outside(label: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> int:
@@ -206,11 +238,11 @@ def _apply(matrices: Matrices, planes: np.ndarray) -> np.ndarray:
 
 
 def _map_labels(label: np.ndarray, matrices: Matrices, num_labels: int) -> np.ndarray:
-    return _map_probabilities(label[..., None] == np.arange(num_labels), matrices)
+    return most_probable(_map_probabilities(label[..., None] == np.arange(num_labels), matrices))
 
 
 def _map_probabilities(probabilities: np.ndarray, matrices: Matrices) -> np.ndarray:
-    """(X, Y, L) to the label map (H, W) uint8; weight that lies outside is background's."""
+    """(X, Y, L) to (H, W, L) float64; weight that lies outside is background's."""
     mapped = _apply(matrices, probabilities)
     mapped[0] += 1 - np.outer(matrices[0].sum(1), matrices[1].sum(1))
-    return np.argmax(np.round(mapped, _TIE_DIGITS), axis=0).astype(np.uint8)
+    return np.moveaxis(mapped, 0, -1)

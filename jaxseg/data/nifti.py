@@ -54,8 +54,8 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a file ending in .nii or .nii.gz")
     try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            array, header = _read_stream(path, cast(BinaryIO, file))
+        with _open(path) as file:
+            array, header = _read_stream(path, file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DataError:
@@ -99,6 +99,52 @@ def write_labels(path: Path | str, labels: np.ndarray, header: nib.Nifti1Header)
     image_type = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     image = image_type(labels.astype(np.uint8), header.get_best_affine(), header)
     image.to_filename(Path(path))
+
+
+def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
+    """Writes a result under the very header of the image that it was made from.
+
+    The header's bytes are copied, not read and composed anew: whatever it says of the geometry
+    (pixdim, units, qform, sform and their codes) says the result too. Only type and scaling of the
+    pixels change, and the fourth axis of probabilities. The same input gives the same bytes.
+
+    Args:
+        path: a `.nii` or `.nii.gz` file.
+        array: (X, Y, slices) integer label map, written as uint8, or (X, Y, slices, L) floating
+            point probabilities, written as float32.
+        source: the image's file, one that `read_volume` takes.
+
+    Raises:
+        DataError: the array is not on the grid of `source`, or holds a label outside 0 to 255.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    with _open(Path(source)) as file:
+        start = file.read(540)
+    size = min(int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
+    header = _HEADERS[size](start[:size], None, False)
+    grid = header.get_data_shape()[:3]
+    if array.shape[:3] != grid:
+        raise DataError(f"{path}: array is {array.shape}; the grid of {source} is {grid}")
+    if array.ndim == 4:
+        header["dim"][:] = (4, *array.shape, 1, 1, 1)
+        header["pixdim"][4] = 1
+        data = array.astype(f"{header.endianness}f4")
+    elif array.min() < 0 or array.max() > 255:
+        raise DataError(f"{path}: labels {array.min()} to {array.max()}; uint8 holds 0 to 255")
+    else:
+        data = array.astype(np.uint8)
+    header.set_data_dtype(data.dtype)
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["cal_min"] = header["cal_max"] = 0
+    header["vox_offset"] = size + 4
+    # Four zero bytes: no header extensions.
+    content = header.binaryblock + bytes(4) + data.tobytes(order="F")
+    path.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path) if path.name.endswith(".gz") else path.open("rb"))
 
 
 def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Header]:

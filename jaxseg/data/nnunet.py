@@ -90,6 +90,11 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
     return dataclasses.replace(case, label=np.argsort(values).astype(np.uint8)[case.label])
 
 
+def case_name(image: Path) -> str:
+    """Name of the case of an image: `scan7` of `scan7_0000.nii.gz`."""
+    return image.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000")
+
+
 def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
     """The NIfTI files in a folder; all of them must have the data set's ending."""
     try:

@@ -5,7 +5,15 @@ import pytest
 from scipy.ndimage import map_coordinates
 
 from jaxseg.data.emidec import find_cases, load_case
-from jaxseg.data.grid import Grid, labeled_outside, labels_to_network, to_native, to_network
+from jaxseg.data.grid import (
+    Grid,
+    labeled_outside,
+    labels_to_network,
+    most_probable,
+    probabilities_to_native,
+    to_native,
+    to_network,
+)
 
 
 def noise(shape, seed=0):
@@ -208,3 +216,39 @@ def test_real_labels_survive_the_round_trip(emidec_root):
             overlap[label] += 2 * np.sum(a & b)
             size[label] += a.sum() + b.sum()
     assert (overlap[1:] / size[1:] >= (0.992, 0.980, 0.965, 0.965)).all(), overlap / size
+
+
+def test_native_probabilities_are_what_the_native_labels_are_taken_from():
+    shape, spacing, grid = (30, 25, 2), (1.25, 1.75, 9.0), Grid((16, 16), 1.6)
+    odds = np.random.default_rng(3).random((2, 16, 16, 4))
+    probabilities = odds / odds.sum(-1, keepdims=True)
+    native = probabilities_to_native(probabilities, shape, spacing, grid)
+    assert (native.shape, native.dtype) == ((30, 25, 2, 4), np.float32)
+    np.testing.assert_allclose(native.sum(-1), 1, atol=1e-6)
+    np.testing.assert_array_equal(
+        most_probable(native), to_native(probabilities, shape, spacing, grid)
+    )
+    assert (native[0, 0, :, 0] == 1).all(), "outside the grid all is background"
+    assert (native[15, 12] < 1).all()
+
+
+def test_native_probabilities_equal_scipy_inside_the_grid():
+    """Native voxel i lies at network pixel (i - 9.5) 1.5 / 1.0 + 7.5 where both centers meet."""
+    odds = np.random.default_rng(4).random((1, 16, 16, 3))
+    native = probabilities_to_native(odds, (20, 20, 1), (1.5, 1.5, 8.0), Grid((16, 16), 1.0))
+    inner = np.arange(6, 14)
+    where = np.meshgrid(*[(inner - 9.5) * 1.5 + 7.5] * 2, indexing="ij")
+    for label in (1, 2):
+        expected = map_coordinates(odds[0, ..., label], where, order=1)
+        np.testing.assert_allclose(native[6:14, 6:14, 0, label], expected, rtol=1e-5)
+
+
+def test_native_probabilities_need_four_axes():
+    with pytest.raises(ValueError, match=r"\(2, 16, 16\); expected four axes"):
+        probabilities_to_native(np.zeros((2, 16, 16)), (9, 9, 2), (1, 1, 1), Grid((16, 16), 1.0))
+
+
+def test_the_most_probable_of_equals_is_the_lowest():
+    tied = np.array([[0.2, 0.4, 0.4 + 1e-7], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
+    assert most_probable(tied).tolist() == [1, 0, 2]
+    assert most_probable(tied).dtype == np.uint8

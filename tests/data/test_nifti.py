@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import nifti
-from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels
+from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels, write_like
 
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # EMIDEC's: no spacing in it
 
@@ -211,3 +211,70 @@ def test_labels_keep_the_spacing_of_a_header_without_position(tmp_path):
     write_labels(tmp_path / "labels.nii", ramp() % 5, read_volume(path)[1])
     _, header = read_volume(tmp_path / "labels.nii")
     assert voxel_spacing(header) == pytest.approx((1.4, 0.8, 10.0))
+
+
+GEOMETRY = (
+    "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "slice_code", "descrip",
+)  # fmt: skip
+
+
+def raw_header(path, kind):
+    """Unchecked: nibabel would mend it."""
+    return kind(path.read_bytes()[: kind.sizeof_hdr], None, False)
+
+
+def test_a_result_has_its_image_s_geometry_byte_for_byte(tmp_path):
+    """A qfac of 0, an odd fourth pixdim and contradicting forms: nibabel alone would mend them."""
+    path = raw_file(tmp_path / "image.nii", 76, np.float32(0).tobytes())  # pixdim[0]
+    content = bytearray(path.read_bytes())
+    content[92:96] = np.float32(0.25).tobytes()  # pixdim[4]
+    content[252:256] = np.array([1, 4], "<i2").tobytes()  # qform_code, sform_code
+    content[256:268] = np.float32([0.1, 0.2, 0.3]).tobytes()  # quaternion
+    path.write_bytes(bytes(content))
+    labels = (ramp() % 5).astype(np.uint8)
+    write_like(tmp_path / "labels.nii.gz", labels, path)
+    written = gzip.decompress((tmp_path / "labels.nii.gz").read_bytes())
+    assert written[40:56] == content[40:56]  # dim
+    assert written[76:108] == content[76:108]  # pixdim
+    assert written[148:344] == content[148:344]  # descrip to intent_name: both forms and units
+    assert written[123] == content[123]
+    array, header = read_volume(tmp_path / "labels.nii.gz")
+    assert header.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(array, labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"), [(nib.Nifti1Image, "<"), (nib.Nifti1Image, ">"), (nib.Nifti2Image, "<")]
+)
+def test_results_of_every_kind_of_header(tmp_path, kind, order):
+    header = kind.header_class(endianness=order)
+    image = kind(ramp((4, 3, 2, 1)), AFFINE, header)
+    image.header.set_zooms((1.4, 0.8, 10.0, 3.0))
+    image.header.set_slope_inter(2.0, 5.0)
+    image.to_filename(tmp_path / "image.nii")
+    before = raw_header(tmp_path / "image.nii", kind.header_class)
+    labels = ramp() % 5
+    probabilities = np.random.default_rng(0).random((4, 3, 2, 5)).astype(np.float32)
+    write_like(tmp_path / "labels.nii", labels, tmp_path / "image.nii")
+    write_like(tmp_path / "soft.nii.gz", probabilities, tmp_path / "image.nii")
+    after = raw_header(tmp_path / "labels.nii", kind.header_class)
+    assert after.endianness == before.endianness
+    for field in GEOMETRY:
+        assert after[field].tobytes() == before[field].tobytes(), field
+    array, _ = read_volume(tmp_path / "labels.nii")
+    np.testing.assert_array_equal(array, labels)  # the image's scaling is gone
+    soft = nib.load(tmp_path / "soft.nii.gz")
+    assert soft.shape == (4, 3, 2, 5)
+    np.testing.assert_array_equal(np.asarray(soft.dataobj), probabilities)
+    np.testing.assert_array_equal(soft.affine, image.affine)
+
+
+def test_results_that_do_not_fit_their_image_are_refused(tmp_path):
+    make_image(ramp()).to_filename(tmp_path / "image.nii.gz")
+    source, target = tmp_path / "image.nii.gz", tmp_path / "out.nii.gz"
+    with pytest.raises(DataError, match=r"out.nii.gz: array is \(4, 3, 1\); the grid of .* \(4, 3"):
+        write_like(target, ramp()[..., :1], source)
+    with pytest.raises(DataError, match="labels 252 to 275; uint8 holds 0 to 255"):
+        write_like(target, ramp() + 252, source)
+    assert not target.exists()

@@ -1,0 +1,130 @@
+"""Everything that is scored of one case on its native grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxseg import metrics
+from jaxseg.anatomy import Anatomy, LabelSet, Region
+
+# Columns of `CaseScores.regions`.
+MEASURES: tuple[str, ...] = (
+    "dsc",
+    "dsc_challenge",
+    "volume_difference_mm3",
+    "volume_difference_ratio",
+    "hausdorff_mm",
+    "hd95_mm",
+    "reference_mm3",
+    "prediction_mm3",
+)
+# First axis of `CaseScores.inclusion`, and its last.
+SIDES = ("reference", "prediction")
+AREAS = ("inner_mm2", "detached_mm2", "gap_mm2")
+
+
+@dataclass(frozen=True, eq=False)
+class CaseScores:
+    """Scores of a case; nan where one is not defined.
+
+    Attributes:
+      name: of the case.
+      num_slices: of its stack, scored or not.
+      slices: (n,) numbers of the scored slices.
+      slice_dsc: (n, slice regions) by the rule of the paper's Table 1.
+      regions: (case regions, MEASURES). `dsc` of two empty regions is nan, `dsc_challenge` 1;
+        `volume_difference_ratio` is the volume difference over the volume of the reference's
+        enclosing region, the whole myocardium, as in the EMIDEC challenge's script.
+      inclusion: (SIDES, inclusion pairs, AREAS), mm2 summed over slices, as
+        `jaxseg.metrics.inclusion_violation`.
+    """
+
+    name: str
+    num_slices: int
+    slices: NDArray[np.int64]
+    slice_dsc: NDArray[np.float64]
+    regions: NDArray[np.float64]
+    inclusion: NDArray[np.float64]
+
+
+def score_case(
+    name: str,
+    prediction: NDArray[np.integer],
+    reference: NDArray[np.integer],
+    spacing: tuple[float, float, float],
+    anatomy: Anatomy,
+    *,
+    held_out: NDArray[np.bool_] | None = None,
+) -> CaseScores:
+    """Score a case.
+
+    Args:
+      name: of the case.
+      prediction: (X, Y, slices) label map.
+      reference: (X, Y, slices) label map.
+      spacing: voxel size in mm.
+      anatomy: whose regions and inclusion pairs are scored.
+      held_out: (slices,) which slices count; default all. The others are taken out of both maps, in
+        place, so that distances between slices stay what they are.
+    """
+    counted = np.ones(reference.shape[-1], bool) if held_out is None else held_out
+    prediction, reference = (np.where(counted, m, 0) for m in (prediction, reference))
+    slices = np.flatnonzero(counted)
+    ours, theirs = (np.moveaxis(m, -1, 0)[slices] for m in (prediction, reference))
+    regions = [
+        _region_scores(prediction, reference, labels, anatomy.case_regions, spacing)
+        for _, labels in anatomy.case_regions
+    ]
+    return CaseScores(
+        name=name,
+        num_slices=len(counted),
+        slices=slices,
+        slice_dsc=metrics.slice_scores(ours, theirs, anatomy.slice_regions),
+        regions=np.array(regions),
+        inclusion=_inclusion((theirs, ours), anatomy, spacing[0] * spacing[1]),
+    )
+
+
+def enclosing_region(labels: LabelSet, regions: Sequence[Region]) -> LabelSet | None:
+    """The largest region that strictly holds another: the whole myocardium, for the infarct."""
+    around = [values for _, values in regions if set(values) > set(labels)]
+    return max(around, key=len, default=None)
+
+
+def _region_scores(
+    prediction: NDArray[np.integer],
+    reference: NDArray[np.integer],
+    labels: LabelSet,
+    regions: Sequence[Region],
+    spacing: tuple[float, float, float],
+) -> list[float]:
+    """One number for each of MEASURES."""
+    difference = metrics.volume_difference(prediction, reference, labels, spacing)
+    around = enclosing_region(labels, regions)
+    whole = metrics.volume(reference, around, spacing) if around else 0.0
+    return [
+        metrics.dice(prediction, reference, labels),
+        metrics.dice(prediction, reference, labels, empty=1.0),
+        difference,
+        difference / whole if whole else float("nan"),
+        metrics.hausdorff_distance(prediction, reference, labels, spacing),
+        metrics.hausdorff_distance(prediction, reference, labels, spacing, percentile=95),
+        metrics.volume(reference, labels, spacing),
+        metrics.volume(prediction, labels, spacing),
+    ]
+
+
+def _inclusion(
+    stacks: Sequence[NDArray[np.integer]], anatomy: Anatomy, pixel: float
+) -> NDArray[np.float64]:
+    counts = [
+        [
+            [field.sum() for field in metrics.inclusion_violation(stack, inner, outer)]
+            for inner, outer in anatomy.inclusions
+        ]
+        for stack in stacks
+    ]
+    shape = (len(SIDES), len(anatomy.inclusions), len(AREAS))
+    return np.array(counts, np.float64).reshape(shape) * pixel

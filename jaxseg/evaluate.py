@@ -1,0 +1,180 @@
+"""Evaluation of a trained network on the native grid: which cases, their scores, the files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jaxseg import evaluation_report as report
+from jaxseg import recipe
+from jaxseg.case_scores import CaseScores, score_case
+from jaxseg.data import DataError, most_probable, split
+from jaxseg.evaluation import Evaluation
+from jaxseg.train import Say
+from jaxseg.trained import Trained, load_run, make_predictor
+from jaxseg.workdir import DATA, WorkdirError, atomic, check_writable
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """What is scored, and why that is fair.
+
+    Attributes:
+      folders: of the cases.
+      held_out: (slices,) of each case, which of its slices count; None for all.
+      own: whether the run's validation took part, on which its best checkpoint was chosen.
+      notes: sentences on where the cases come from, for the reader of the scores.
+    """
+
+    folders: tuple[Path, ...]
+    held_out: tuple[NDArray[np.bool_] | None, ...]
+    own: bool
+    notes: tuple[str, ...]
+
+
+def evaluate(
+    folder: Path,
+    *,
+    root: Path | None = None,
+    checkpoint: str = "best",
+    mirror: bool = False,
+    output: Path | None = None,
+    say: Say = print,
+) -> Evaluation:
+    """Score a run on what it was not trained on, and write tables.
+
+    No case that the run was trained on is scored, except for the held-out slices of a slice split.
+    Of `root` the cases are taken whose names the run was not trained on; if it holds exactly the
+    run's cases, they must be the very ones, by fingerprint.
+
+    Args:
+      folder: workdir of the run.
+      root: folder of cases with labels; default the run's own.
+      checkpoint: "best" or "last".
+      mirror: average over the mirror images of every slice.
+      output: folder of the files; default `evaluation` in the workdir.
+      say: takes each line for the user.
+
+    Returns:
+      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv` and `inclusion.csv` hold
+      them too.
+
+    Raises:
+      WorkdirError: no run that can be read, cases of its names with other content, or files that
+        cannot be written.
+      SettingsError: settings that do not describe a run.
+      DataError: a case that cannot be scored, or no case to score.
+    """
+    run = load_run(folder, checkpoint=checkpoint)
+    output = output or folder / "evaluation"
+    check_writable(output)
+    chosen = _select(run, root)
+    notes = chosen.notes
+    if chosen.own and checkpoint == "best":
+        notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
+    evaluation = Evaluation(
+        name=run.settings["name"],
+        checkpoint=f"{checkpoint}, step {run.step}",
+        mirror=mirror,
+        anatomy=run.anatomy,
+        notes=notes,
+        cases=_score(run, chosen, mirror),
+    )
+    files = report.files(evaluation)
+    _write(output, files)
+    say(f"\n{files['summary.md']}\n{output}: {', '.join(files)}")
+    return evaluation
+
+
+def _score(run: Trained, chosen: _Selection, mirror: bool) -> tuple[CaseScores, ...]:
+    predict, read = make_predictor([run], mirror=mirror), recipe.reader(run.settings)
+    pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
+    scores = []
+    for folder, held_out in tqdm(pairs, desc="scoring cases", unit="case", disable=None):
+        case = read.load(folder)
+        if case.label is None:
+            raise DataError(f"{folder}: no label map; evaluation needs one of every case")
+        labels = most_probable(predict(case))
+        scores.append(
+            score_case(case.name, labels, case.label, case.spacing, run.anatomy, held_out=held_out)
+        )
+    return tuple(scores)
+
+
+def _select(run: Trained, root: Path | None) -> _Selection:
+    """Choose the cases, without ever choosing what the run has learned from."""
+    missing = {"fingerprint", "cases", "training", "validation"} - set(run.data)
+    if missing:
+        raise WorkdirError(f"{run.folder}: its {DATA} lacks {', '.join(sorted(missing))}")
+    if root is None:
+        root = recipe.data_root(run.settings)
+    read = recipe.reader(run.settings)
+    folders = {read.name(path): path for path in read.find(root)}
+    if set(folders) == set(run.data["cases"]):
+        return _own_cases(run, root, folders)
+    training, validation = (set(run.data[part]["cases"]) for part in ("training", "validation"))
+    # The validation slices of a slice split are of patients that the run was trained on.
+    by_slice = run.settings["data"]["split"] == "slice"
+    learned = training | validation if by_slice else training
+    names = [name for name in folders if name not in learned]
+    if not names:
+        raise DataError(
+            f"{root}: the run was trained on cases of all the names here; expected other cases, or "
+            f"all {len(run.data['cases'])} of the run's"
+        )
+    notes = [f"Scored are {len(names)} of the {len(folders)} cases found."]
+    if len(names) < len(folders):
+        notes.append("The others have names of cases that the run was trained on.")
+    own = sum(name in validation for name in names)
+    if own:
+        notes.append(
+            f"{own} have names of the run's validation cases; without all of the run's cases at "
+            "hand it cannot be checked that they are the same."
+        )
+    chosen = tuple(folders[name] for name in names)
+    return _Selection(chosen, (None,) * len(names), bool(own), tuple(notes))
+
+
+def _own_cases(run: Trained, root: Path, folders: dict[str, Path]) -> _Selection:
+    """The run's own validation cases, or its validation slices."""
+    data = run.settings["data"]
+    here = {**run.settings, "data": {**data, "root": str(root), "phantom_cases": 0}}
+    cohort = recipe.load_cohort(here)
+    if cohort.fingerprint() != run.data["fingerprint"]:
+        raise WorkdirError(
+            f"{run.folder}: the cases in {root} have the names of the run's, but other content; "
+            "expected the run's own, or cases of other names"
+        )
+    _, held = split(
+        cohort,
+        kind=data["split"],
+        validation_fraction=data["validation_fraction"],
+        folds=data["folds"],
+        fold=data["fold"],
+        seed=data["split_seed"],
+    )
+    is_held = np.isin(np.arange(len(cohort)), held)
+    masks = {name: is_held[cohort.case_index == k] for k, name in enumerate(cohort.case_names)}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
+    notes = [f"Scored are the run's own, held out by {data['split']}; same content as in training."]
+    if data["split"] == "slice":
+        notes.append(
+            f"Only held-out slices count, in 3D too: {len(held)} of the "
+            f"{sum(map(len, masks.values()))} slices of these patients, whose other slices the run "
+            "was trained on. Scores in 3D are of those parts alone, and compare with no score of "
+            "whole, unseen cases; for these train with data.split=case."
+        )
+    chosen = tuple(folders[name] for name in masks)
+    return _Selection(chosen, tuple(masks.values()), True, tuple(notes))
+
+
+def _write(output: Path, files: dict[str, str]) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            with atomic(output / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error

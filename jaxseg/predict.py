@@ -1,0 +1,206 @@
+"""Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg import pictures
+from jaxseg.anatomy import Anatomy
+from jaxseg.case_scores import enclosing_region
+from jaxseg.data import (
+    Case,
+    DataError,
+    labels_to_network,
+    most_probable,
+    read_case,
+    to_network,
+    write_like,
+)
+from jaxseg.data.emidec import CONTOURS
+from jaxseg.data.nifti import SUFFIXES
+from jaxseg.metrics import volume
+from jaxseg.train import Say
+from jaxseg.trained import Predictor, Trained, check_spacing, make_predictor
+from jaxseg.workdir import WorkdirError, atomic, check_writable
+
+_VOLUMES = "volumes.csv"
+# A wider overview could not be read; a taller stack shows slices evenly spread.
+_OVERVIEW_SLICES = 12
+
+
+class PredictionError(RuntimeError):
+    """Files that could not be predicted, a line each; all others were."""
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Files written of a case; `probabilities` is None where nobody asked for them."""
+
+    labels: Path
+    overview: Path
+    probabilities: Path | None
+
+    @classmethod
+    def of(cls, name: str, folder: Path, probabilities: bool) -> "_Outputs":
+        file = f"{name}.nii.gz"
+        return cls(
+            labels=folder / file,
+            overview=folder / "overviews" / f"{name}.png",
+            probabilities=folder / "probabilities" / file if probabilities else None,
+        )
+
+    def all(self) -> list[Path]:
+        return [path for path in (self.labels, self.overview, self.probabilities) if path]
+
+
+def predict(
+    runs: Sequence[Trained],
+    source: Path,
+    output: Path,
+    *,
+    mirror: bool = False,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+) -> None:
+    """Segment one stack, or every stack in a folder, each on its own grid.
+
+    Args:
+      runs: one or more of one label set, whose probabilities are averaged.
+      source: a NIfTI file, or a folder of them at any depth; `Contours` folders are passed over.
+      output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
+      mirror: average over the four mirror images of every slice.
+      probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
+      overwrite: replace what is there already.
+      say: takes each line for the user.
+
+    Raises:
+      DataError: nothing to predict, or a single file that cannot be predicted.
+      PredictionError: some files of a folder cannot be predicted; the others are done.
+      WorkdirError: runs of different label sets; outputs that exist, or cannot be written.
+    """
+    predictor = make_predictor(runs, mirror=mirror)
+    inputs, failures = _find_inputs(source, output)
+    outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
+    _check_output(output, outputs, overwrite)
+    volumes: dict[str, list[float]] = {}
+    for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
+        try:
+            volumes[name] = _predict_file(runs, predictor, name, path, outputs[name])
+            with atomic(output / _VOLUMES) as temporary:
+                temporary.write_text(_volumes_csv(runs[0].anatomy, volumes), encoding="utf-8")
+        except DataError as error:
+            failures.append(str(error))
+        except OSError as error:  # a full disk, say: the next case would fare no better
+            raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
+    if volumes:
+        say(f"{output}: {len(volumes)} label maps, their volumes in {_VOLUMES}")
+    if failures and source.is_file():
+        raise DataError(failures[0])
+    if failures:
+        count = len(volumes) + len(failures)
+        lines = "\n".join(f"  {failure}" for failure in failures)
+        raise PredictionError(f"{len(failures)} of {count} files not predicted:\n{lines}")
+
+
+def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
+    """Files by case name, and why others cannot be taken."""
+    if source.is_file():
+        if not source.name.endswith(SUFFIXES):
+            raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
+        return {_case_name(source): source}, []
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
+    inputs: dict[str, Path] = {}
+    failures = []
+    for path in sorted(source.rglob("*")):
+        inside = path.relative_to(source).parts
+        # Contours are the reference; earlier predictions may lie within the folder.
+        if CONTOURS in inside or output.resolve() in path.resolve().parents:
+            continue
+        if not (path.name.endswith(SUFFIXES) and path.is_file()):
+            continue
+        name = _case_name(path)
+        if name in inputs:
+            failures.append(f"{path}: a second file named {name}; the first is {inputs[name]}")
+        else:
+            inputs[name] = path
+    if not inputs:
+        raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
+    return inputs, failures
+
+
+def _case_name(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _check_output(output: Path, outputs: dict[str, _Outputs], overwrite: bool) -> None:
+    """Refuse what would fail, or do harm, before any work is done."""
+    check_writable(output)
+    if overwrite:
+        return
+    files = [output / _VOLUMES, *(path for files in outputs.values() for path in files.all())]
+    present = [path for path in files if path.exists()]
+    if present:
+        others = f" and {len(present) - 1} more" if present[1:] else ""
+        verb = "exist" if others else "exists"
+        raise WorkdirError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
+
+
+def _predict_file(
+    runs: Sequence[Trained], predictor: Predictor, name: str, path: Path, outputs: _Outputs
+) -> list[float]:
+    """Predict and write one case; the label map comes last, so that it tells of a whole case.
+
+    Returns:
+      Volumes in mm3 of the anatomy's case regions.
+    """
+    case = read_case(name, path)
+    for run in runs:
+        check_spacing(run, case, path)
+    probabilities = predictor(case)
+    labels = most_probable(probabilities)
+    for file in outputs.all():
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(outputs.overview) as temporary:
+        _save_overview(runs[0], case, labels, temporary)
+    if outputs.probabilities:
+        with atomic(outputs.probabilities) as temporary:
+            write_like(temporary, probabilities, path)
+    with atomic(outputs.labels) as temporary:
+        write_like(temporary, labels, path)
+    return [volume(labels, values, case.spacing) for _, values in runs[0].anatomy.case_regions]
+
+
+def _save_overview(run: Trained, case: Case, labels: np.ndarray, path: Path) -> None:
+    """Slices on the network grid, whose pixels are square, above their label maps."""
+    images = to_network(case.image, case.spacing, run.grid)
+    maps = labels_to_network(labels, case.spacing, run.grid, run.anatomy.num_labels)
+    count = min(len(images), _OVERVIEW_SLICES)
+    shown = np.linspace(0, len(images) - 1, count).round().astype(int)
+    titles = [f"slice {number}" for number in shown]
+    figure = pictures.comparison(
+        images[shown], {"prediction": maps[shown]}, titles, run.anatomy.labels
+    )
+    pictures.save(figure, path)
+
+
+def _volumes_csv(anatomy: Anatomy, volumes: dict[str, list[float]]) -> str:
+    """Volumes in ml by case; shares of the enclosing region, empty where there is none."""
+    names = [name for name, _ in anatomy.case_regions]
+    around = [enclosing_region(values, anatomy.case_regions) for _, values in anatomy.case_regions]
+    by_labels = [values for _, values in anatomy.case_regions]
+    parts = [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
+    header = [f"{name}_ml" for name in names] + [f"{names[k]}_share" for k, _ in parts]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["case", *header])
+    for case, values in volumes.items():
+        shares = [values[k] / values[w] if values[w] else "" for k, w in parts]
+        writer.writerow([case, *(value / 1000 for value in values), *shares])
+    return stream.getvalue()

@@ -1,0 +1,217 @@
+"""Evaluation end to end on the phantom: fair cases, scores as computed apart, whole files."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxseg import recipe
+from jaxseg.data import DataError, find_cases, load_case, most_probable, split
+from jaxseg.evaluate import evaluate
+from jaxseg.trained import load_run, make_predictor
+from jaxseg.workdir import WorkdirError
+
+FILES = ["cases.csv", "inclusion.csv", "slices.csv", "summary.json", "summary.md"]
+
+
+def quiet(line):
+    pass
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def phantom(random_run):
+    return Path(load_run(random_run).settings["data"]["root"])
+
+
+@pytest.fixture(scope="module")
+def evaluated(random_run, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluated") / "new" / "folder"
+    return evaluate(random_run, output=output, say=quiet), output
+
+
+def test_the_validation_cases_are_scored(evaluated, random_run):
+    evaluation, output = evaluated
+    validation = json.loads((random_run / "data.json").read_text())["validation"]
+    assert [case.name for case in evaluation.cases] == validation["cases"] == ["Case_P002"]
+    assert sum(len(case.slices) for case in evaluation.cases) == validation["slices"]
+    assert names(output) == FILES
+    assert evaluation.checkpoint == "best, step 5"
+    assert "same content as in training" in evaluation.notes[0]
+    assert "optimistic" in evaluation.notes[-1]
+    assert (output / "summary.md").read_text().count("\n## ") == 4
+
+
+def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, phantom):
+    """DSC and volumes by plain counting."""
+    case = load_case(phantom / "Case_P002")
+    labels = most_probable(make_predictor([load_run(random_run)])(case))
+    output = evaluated[1]
+    rows = {row["region"]: row for row in table(output / "cases.csv")}
+    voxel = float(np.prod(case.spacing))
+    for region, values in {"Myocardium": (2, 3, 4), "Infarction": (3, 4), "NoReflow": (4,)}.items():
+        ours, theirs = np.isin(labels, values), np.isin(case.label, values)
+        row = rows[region]
+        assert float(row["prediction_mm3"]) == pytest.approx(ours.sum() * voxel)
+        assert float(row["reference_mm3"]) == pytest.approx(theirs.sum() * voxel)
+        dsc = 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())
+        assert float(row["dsc"]) == pytest.approx(dsc)
+        assert ours.any()
+    slices = table(output / "slices.csv")
+    assert len(slices) == case.image.shape[-1]
+    for number, row in enumerate(slices):
+        for k, region in enumerate(("LV", "Myo", "Inf", "NoR"), start=1):
+            ours, theirs = labels[..., number] == k, case.label[..., number] == k
+            if not theirs.any():
+                assert row[region] == ""
+                continue
+            dsc = 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())
+            assert float(row[region]) == pytest.approx(dsc)
+
+
+def test_last_and_mirrored_are_said(random_run, tmp_path):
+    found = evaluate(random_run, checkpoint="last", mirror=True, output=tmp_path, say=quiet)
+    assert (found.checkpoint, found.mirror) == ("last, step 6", True)
+    assert not any("optimistic" in note for note in found.notes)
+    assert "last, step 6, mirror images averaged" in (tmp_path / "summary.md").read_text()
+
+
+def renamed(phantom, target, pairs):
+    """Cases of the phantom under other names."""
+    for old, new in pairs.items():
+        for part in ("Images", "Contours"):
+            (target / new / part).mkdir(parents=True)
+            source = phantom / old / part / f"{old}.nii.gz"
+            shutil.copy(source, target / new / part / f"{new}.nii.gz")
+    return target
+
+
+def test_cases_of_other_names_are_all_scored(random_run, phantom, tmp_path):
+    root = renamed(
+        phantom, tmp_path / "other", {"Case_P001": "Case_P101", "Case_N003": "Case_N103"}
+    )
+    found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_N103", "Case_P101"]
+    assert found.notes == ("Scored are 2 of the 2 cases found.",)
+
+
+def test_cases_trained_on_are_never_scored(random_run, phantom, tmp_path):
+    """Case_P001 was trained on, Case_P002 validated."""
+    chosen = {"Case_P001": "Case_P001", "Case_P002": "Case_P002", "Case_N003": "Case_N103"}
+    root = renamed(phantom, tmp_path / "mixed", chosen)
+    found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_N103", "Case_P002"]
+    assert found.notes[0] == "Scored are 2 of the 3 cases found."
+    assert "names of cases that the run was trained on" in found.notes[1]
+    assert found.notes[2].startswith("1 have names of the run's validation cases")
+    assert "optimistic" in found.notes[3]
+    root = renamed(phantom, tmp_path / "known", {"Case_P001": "Case_P001"})
+    with pytest.raises(DataError, match=r"known: the run was trained on cases of all the names"):
+        evaluate(random_run, root=root, output=tmp_path / "none", say=quiet)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_run_s_names_with_other_content_are_refused(random_run, phantom, tmp_path):
+    root = shutil.copytree(phantom, tmp_path / "changed")
+    for part in ("Images", "Contours"):
+        source = root / "Case_P004" / part / "Case_P004.nii.gz"
+        shutil.copy(source, root / "Case_P001" / part / "Case_P001.nii.gz")
+    with pytest.raises(
+        WorkdirError, match="changed have the names of the run's, but other content"
+    ):
+        evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def slice_run(random_run, tmp_path_factory):
+    """The same network in a run whose slices were split."""
+    folder = shutil.copytree(random_run, tmp_path_factory.mktemp("slices") / "run")
+    settings, data = (json.loads((folder / f"{n}.json").read_text()) for n in ("config", "data"))
+    settings["data"]["split"] = "slice"
+    data["training"]["cases"] = data["validation"]["cases"] = data["cases"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "data.json").write_text(json.dumps(data))
+    return folder
+
+
+def test_of_a_slice_split_only_held_out_slices_count(slice_run, tmp_path):
+    found = evaluate(slice_run, output=tmp_path, say=quiet)
+    cohort = recipe.load_cohort(load_run(slice_run).settings)
+    _, held = split(cohort, kind="slice", validation_fraction=0.2, seed=0)
+    wanted = {(cohort.case_names[cohort.case_index[i]], int(cohort.slice_index[i])) for i in held}
+    scored = {(case.name, int(number)) for case in found.cases for number in case.slices}
+    assert scored == wanted
+    assert all(len(case.slices) < case.num_slices for case in found.cases)
+    assert "Scores in 3D are of those parts alone" in found.notes[1]
+
+
+def test_other_cases_for_a_run_of_a_slice_split(slice_run, phantom, tmp_path):
+    """Its validation slices are of patients trained on, so their whole cases never count."""
+    root = renamed(phantom, tmp_path / "few", {"Case_P002": "Case_P002", "Case_N003": "Case_N103"})
+    found = evaluate(slice_run, root=root, output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_N103"]
+    assert [len(case.slices) for case in found.cases] == [found.cases[0].num_slices]
+
+
+def test_what_cannot_be_scored_is_refused_and_leaves_nothing(random_run, phantom, tmp_path):
+    root = renamed(phantom, tmp_path / "other", {"Case_P001": "Case_P101"})
+    shutil.rmtree(root / "Case_P101" / "Contours")
+    output = tmp_path / "out"
+    with pytest.raises(DataError, match="Case_P101: no label map"):
+        evaluate(random_run, root=root, output=output, say=quiet)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        evaluate(random_run, root=tmp_path / "nowhere", output=output, say=quiet)
+    assert not output.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
+        evaluate(random_run, output=tmp_path / "file" / "out", say=quiet)
+
+
+def test_a_label_of_another_set_is_refused(random_run, phantom, tmp_path):
+    folder = shutil.copytree(random_run, tmp_path / "run")
+    settings = json.loads((folder / "config.json").read_text())
+    settings["loss"]["penalty"] = 0.0
+    settings["anatomy"] = {
+        "labels": ["background", "a", "b", "c", "d"], "inclusions": [],
+        "slice_regions": [["A", ["a"]]], "case_regions": [["A", ["a"]]],
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(settings))
+    found = evaluate(folder, root=phantom, output=tmp_path / "same", say=quiet)
+    assert found.cases[0].regions.shape == (1, 8)  # five labels under other names will do
+    settings["anatomy"]["labels"] += ["e"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WorkdirError, match="its checkpoint cannot be read"):
+        evaluate(folder, root=phantom, output=tmp_path / "out", say=quiet)
+
+
+def test_a_damaged_note_of_the_data_is_named(random_run, tmp_path):
+    folder = shutil.copytree(random_run, tmp_path / "run")
+    (folder / "data.json").write_text('{"fingerprint": "f00d", "cases": []}')
+    with pytest.raises(WorkdirError, match=r"run: its data\.json lacks training, validation"):
+        evaluate(folder, say=quiet)
+    assert not (folder / "evaluation").exists()
+
+
+def test_real_cases_of_the_run_s_names_are_not_mistaken_for_the_phantom(
+    emidec_root, random_run, tmp_path
+):
+    """Names coincide between the two; those trained on are left out by name."""
+    root = tmp_path / "real"
+    root.mkdir()
+    for name in ("Case_P001", "Case_P003", "Case_N012"):
+        (root / name).symlink_to(emidec_root / name)
+    found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_N012", "Case_P003"]
+    assert find_cases(root)[1].name == "Case_P001"
+    assert all(len(case.slices) == case.num_slices for case in found.cases)

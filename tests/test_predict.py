@@ -1,0 +1,276 @@
+"""Prediction end to end: every file that comes out, every file that cannot be taken."""
+
+import csv
+import dataclasses
+import errno
+import gzip
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg import predict as module
+from jaxseg.data import DataError, most_probable, read_case, read_volume
+from jaxseg.predict import PredictionError, predict
+from jaxseg.trained import load_run, make_predictor
+from jaxseg.workdir import WorkdirError
+
+
+@pytest.fixture(scope="module")
+def run(random_run):
+    return load_run(random_run)
+
+
+@pytest.fixture(scope="module")
+def phantom(run):
+    return Path(run.settings["data"]["root"])
+
+
+@pytest.fixture(scope="module")
+def stack(phantom):
+    return phantom / "Case_P001" / "Images" / "Case_P001.nii.gz"
+
+
+def go(run, source, output, **options):
+    lines = []
+    predict([run], source, output, say=lines.append, **options)
+    return lines
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def volumes(output):
+    return {
+        row["case"]: row
+        for row in csv.DictReader((output / "volumes.csv").read_text().splitlines())
+    }
+
+
+def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
+    output = tmp_path / "new" / "out"
+    lines = go(run, stack, output, probabilities=True)
+    assert files(output) == [
+        "Case_P001.nii.gz", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
+        "volumes.csv",
+    ]  # fmt: skip
+    assert lines == [f"{output}: 1 label maps, their volumes in volumes.csv"]
+    case = read_case("A", stack)
+    wanted = make_predictor([run])(case)
+    labels, header = read_volume(output / "Case_P001.nii.gz")
+    assert header.get_data_dtype() == labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, most_probable(wanted))
+    assert len(np.unique(labels)) == 5
+    probabilities = nib.load(output / "probabilities" / "Case_P001.nii.gz")
+    assert probabilities.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(np.asarray(probabilities.dataobj), wanted)
+
+
+def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
+    go(run, stack, tmp_path)
+    labels, header = read_volume(tmp_path / "Case_P001.nii.gz")
+    voxel = float(np.prod(header.get_zooms()[:3])) / 1000
+    myocardium, infarct, no_reflow = (np.isin(labels, v).sum() for v in ((2, 3, 4), (3, 4), (4,)))
+    row = volumes(tmp_path)["Case_P001"]
+    assert list(row) == [
+        "case", "Myocardium_ml", "Infarction_ml", "NoReflow_ml", "Infarction_share",
+        "NoReflow_share",
+    ]  # fmt: skip
+    assert float(row["Myocardium_ml"]) == pytest.approx(myocardium * voxel)
+    assert float(row["Infarction_ml"]) == pytest.approx(infarct * voxel)
+    assert float(row["NoReflow_ml"]) == pytest.approx(no_reflow * voxel)
+    assert float(row["Infarction_share"]) == pytest.approx(infarct / myocardium)
+    assert float(row["NoReflow_share"]) == pytest.approx(no_reflow / myocardium)
+
+
+def test_a_share_of_nothing_is_left_empty(run):
+    text = module._volumes_csv(run.anatomy, {"A": [0.0, 0.0, 0.0], "B": [4000.0, 1000.0, 0.0]})
+    assert text.splitlines()[1:] == ["A,0.0,0.0,0.0,,", "B,4.0,1.0,0.0,0.25,0.0"]
+
+
+def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
+    go(run, phantom, tmp_path)
+    names = sorted(folder.name for folder in phantom.iterdir() if folder.is_dir())
+    assert list(volumes(tmp_path)) == names
+    assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == [f"{n}.nii.gz" for n in names]
+    for name in names:
+        wanted = read_volume(phantom / name / "Images" / f"{name}.nii.gz")[0].shape
+        assert read_volume(tmp_path / f"{name}.nii.gz")[0].shape == wanted
+
+
+def stored(array, header, path, dtype, slope=1.0, order="<"):
+    """A file of other storage; its values times slope are the array's."""
+    kind = nib.Nifti1Header(endianness=order)
+    image = nib.Nifti1Image((array / slope).astype(dtype), header.get_best_affine(), kind)
+    image.header.set_zooms((*header.get_zooms()[:3], 1.0)[: array.ndim])
+    image.header.set_slope_inter(slope, 0)
+    image.to_filename(path)
+
+
+def test_storage_changes_nothing(run, stack, tmp_path):
+    array, header = read_volume(stack)
+    source = tmp_path / "in"
+    source.mkdir()
+    stored(array, header, source / "a.nii", np.float64)
+    stored(array, header, source / "b.nii.gz", np.uint8)
+    stored(array, header, source / "c.nii", np.int32, order=">")
+    stored(array[..., None], header, source / "d.nii.gz", np.float32)
+    stored(array, header, source / "e.nii", np.float32, slope=0.5)
+    go(run, source, tmp_path / "out", probabilities=True)
+    maps = [read_volume(tmp_path / "out" / f"{name}.nii.gz")[0] for name in "abcde"]
+    for other in maps[1:]:
+        np.testing.assert_array_equal(other, maps[0])
+    rows = volumes(tmp_path / "out")
+    assert len({row["Myocardium_ml"] for row in rows.values()}) == 1
+    swapped = nib.load(tmp_path / "out" / "probabilities" / "c.nii.gz")
+    plain = nib.load(tmp_path / "out" / "probabilities" / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(swapped.dataobj), np.asarray(plain.dataobj))
+
+
+def test_mirrors_and_further_runs_change_the_result_as_they_should(
+    run, random_run, stack, tmp_path
+):
+    other = load_run(random_run, checkpoint="last")
+    predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
+    wanted = make_predictor([run, other], mirror=True)(read_case("A", stack))
+    found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]
+    np.testing.assert_array_equal(found, most_probable(wanted))
+
+
+def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, monkeypatch):
+    shown = []
+    original = module.pictures.comparison
+
+    def spy(images, maps, titles, names):
+        shown.append((images.shape, maps["prediction"].shape, list(titles)))
+        return original(images, maps, titles, names)
+
+    monkeypatch.setattr(module.pictures, "comparison", spy)
+    go(run, stack, tmp_path)
+    count = read_volume(stack)[0].shape[-1]
+    titles = [f"slice {number}" for number in range(count)]
+    assert shown == [((count, 32, 32), (count, 32, 32), titles)]
+    with Image.open(tmp_path / "overviews" / "Case_P001.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 150 * count
+    case = read_case("A", stack)
+    tall = dataclasses.replace(case, image=np.tile(case.image, 5)[..., :30])
+    module._save_overview(run, tall, np.zeros(tall.image.shape, np.uint8), tmp_path / "tall.png")
+    assert len(shown[1][2]) == 12
+    assert (shown[1][2][0], shown[1][2][-1]) == ("slice 0", "slice 29")
+
+
+def test_bad_files_are_told_at_the_end_and_the_others_done(run, stack, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    (source / "deeper").mkdir(parents=True)
+    shutil.copy(stack, source / "z_good.nii.gz")
+    shutil.copy(stack, source / "deeper" / "good.nii.gz")
+    shutil.copy(stack, source / "z_good.nii")  # gzip under another name
+    (source / "cut.nii.gz").write_bytes(stack.read_bytes()[:2000])
+    array, header = read_volume(stack)
+    stored(np.stack([array] * 2, -1), header, source / "series.nii", np.int16)
+    far = header.copy()
+    far.set_zooms((10.0, 1.4, 1.4))
+    stored(array, far, source / "turned.nii", np.int16)
+    (source / "notes.txt").write_text("not a stack")
+    with pytest.raises(PredictionError) as caught:
+        go(run, source, output)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "5 of 6 files not predicted:"
+    reasons = {line.split(": ")[0].split("/")[-1]: line for line in lines}
+    bad = ["cut.nii.gz", "series.nii", "turned.nii", "z_good.nii", "z_good.nii.gz"]
+    assert sorted(reasons) == bad
+    assert "truncated" in reasons["cut.nii.gz"]
+    assert "4D" in reasons["series.nii"]
+    assert "voxels of 10 x 1.4 x 1.4 mm are far from those trained on" in reasons["turned.nii"]
+    assert "not a NIfTI file" in reasons["z_good.nii"]
+    assert "a second file named z_good" in reasons["z_good.nii.gz"]
+    assert files(output) == ["good.nii.gz", "overviews/good.png", "volumes.csv"]
+
+
+def test_a_single_bad_file_leaves_nothing(run, tmp_path):
+    bad = tmp_path / "bad.nii"
+    bad.write_bytes(b"no stack" * 100)
+    with pytest.raises(DataError, match=r"bad\.nii: not a NIfTI file"):
+        go(run, bad, tmp_path / "out")
+    assert files(tmp_path) == ["bad.nii"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_that_are_none_are_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "picture.png").touch()
+    for name, message in {
+        "empty": "empty: no NIfTI file; expected files ending in",
+        "none.nii": "no such file or folder",
+        "picture.png": "expected a file ending in .* or a folder",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            go(run, tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_exists_is_kept_unless_told_otherwise(run, stack, tmp_path):
+    go(run, stack, tmp_path)
+    label = tmp_path / "Case_P001.nii.gz"
+    label.write_bytes(b"mine")
+    with pytest.raises(WorkdirError, match=r"volumes\.csv and 2 more exist already; pass --over"):
+        go(run, stack, tmp_path)
+    (tmp_path / "volumes.csv").unlink()
+    (tmp_path / "overviews" / "Case_P001.png").unlink()
+    with pytest.raises(WorkdirError, match=r"Case_P001\.nii\.gz exists already; pass --overwrite"):
+        go(run, stack, tmp_path)
+    assert label.read_bytes() == b"mine"
+    go(run, stack, tmp_path, overwrite=True)
+    assert read_volume(label)[0].any()
+
+
+def test_the_same_input_gives_the_same_bytes(run, stack, tmp_path):
+    for name in ("first", "second"):
+        go(run, stack, tmp_path / name, probabilities=True)
+    for name in ("Case_P001.nii.gz", "probabilities/Case_P001.nii.gz", "volumes.csv"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_earlier_outputs_within_the_input_are_no_input(run, stack, tmp_path):
+    shutil.copy(stack, tmp_path / "a.nii.gz")
+    go(run, tmp_path, tmp_path / "out")
+    go(run, tmp_path, tmp_path / "out", overwrite=True)
+    assert list(volumes(tmp_path / "out")) == ["a"]
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    run, stack, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(module, "_predict_file", lambda *_: pytest.fail("worked in vain"))
+    with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
+        go(run, stack, tmp_path / "file" / "out")
+    monkeypatch.setattr("jaxseg.workdir.os.access", lambda *_: False)
+    with pytest.raises(WorkdirError, match=r"out: cannot write here \(no permission\)"):
+        go(run, stack, tmp_path / "out")
+
+
+def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_path, monkeypatch):
+    original, written = module.write_like, []
+
+    def write(path, array, source):
+        if len(written) == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        original(path, array, source)
+
+    monkeypatch.setattr(module, "write_like", write)
+    with pytest.raises(WorkdirError, match=r"cannot write here \(No space left on device\)"):
+        go(run, phantom, tmp_path)
+    names = sorted(path.name for path in tmp_path.glob("*.nii.gz"))
+    assert len(names) == 2
+    assert list(volumes(tmp_path)) == [name.removesuffix(".nii.gz") for name in names]
+    assert not [name for name in files(tmp_path) if "tmp" in name]
+    for name in names:
+        gzip.decompress((tmp_path / name).read_bytes())
