@@ -78,7 +78,6 @@ def test_the_protocol_of_the_paper():
         "optimizer.final_learning_rate": 1e-6,
         "train.batch_size": 16,
         "train.epochs": 400,
-        "mixup.probability": 1.0,
         "model.attention": False,
         "model.dense": False,
         "loss.weighted": False,
