@@ -84,8 +84,8 @@ def _predict() -> None:
 def main(argv: list[str]) -> None:
     """Run one mode; what the user can mend ends in one clear message and status 1."""
     del argv  # _parse lets nothing but flags through
-    # Below warnings, JAX and Orbax tell every step of their work; reading alone is one to Orbax.
-    logging.set_verbosity(logging.WARNING if _MODE.value == "train" else logging.ERROR)
+    # JAX and Orbax tell every step of their work; to Orbax reading parameters alone is a warning.
+    logging.set_verbosity(logging.ERROR)
     try:
         {"train": _train, "evaluate": _evaluate, "predict": _predict}[str(_MODE.value)]()
     except Interrupted as stop:

@@ -95,11 +95,12 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     run.compilation_cache = "~/.cache/jaxseg/xla"  # "": compile anew every time
 
     if variant == "phantom":
-        data.phantom_cases = 40
+        data.phantom_cases = 60
         data.split = "case"
         data.validation_fraction = 0.2
-        grid.size = (96, 96)
+        grid.size = (64, 64)
+        grid.spacing = 2.1
         model.width = 8
-        train.epochs = 30
-        train.validate_every = 3
+        train.epochs = 40
+        train.validate_every = 4
     return config.lock()

@@ -162,7 +162,7 @@ def test_objective_of_the_baseline():
 def test_anatomy_grid_and_mixup():
     assert recipe.anatomy(settings()) == EMIDEC
     assert recipe.mixup(settings(mixup__probability=0.5)) == Mixup(probability=0.5, tolerance=0.1)
-    found = recipe.grid(settings(grid__size=[96, 64], grid__center=[0.5, 0.25]))
+    found = recipe.grid(settings(grid__size=[96, 64], grid__spacing=1.4, grid__center=[0.5, 0.25]))
     assert found == Grid((96, 64), 1.4, (0.5, 0.25))
     assert recipe.grid(settings(grid__spacing=0.0)).spacing is None  # native pixels
 

@@ -115,7 +115,7 @@ def test_missing_fields_are_named(name):
     ("changes", "start"),
     [
         ({"grid.size": (96, 100)}, "grid.size: expected sides divisible by 2^model.depth = 16"),
-        ({"model.depth": 6}, "grid.size: expected sides divisible by 2^model.depth = 64"),
+        ({"model.depth": 7}, "grid.size: expected sides divisible by 2^model.depth = 128"),
         ({"model.width": 12}, "model.width: expected layers of fewer channels"),
         ({"model.width": 6}, "model.width: expected layers of fewer channels"),  # 6, 12: not by 8
         ({"balance.width": 12}, "balance.width: expected layers of fewer channels"),
@@ -126,8 +126,8 @@ def test_missing_fields_are_named(name):
             "optimizer.final_learning_rate: expected at most optimizer.learning_rate = 0.01",
         ),
         (
-            {"optimizer.warmup_epochs": 30.0},
-            "optimizer.warmup_epochs: expected fewer than train.epochs = 30",
+            {"optimizer.warmup_epochs": 40.0},
+            "optimizer.warmup_epochs: expected fewer than train.epochs = 40",
         ),
         ({"data.fold": 1}, "data.fold: expected less than data.folds = 0, got 1"),
         ({"data.folds": 5, "data.fold": 5}, "data.fold: expected less than data.folds = 5, got 5"),

@@ -92,7 +92,7 @@ def test_the_phantom_is_a_smaller_version_of_the_same():
     changed = difference(flat(default, "emidec"), flat(default, "phantom"))
     assert set(changed) == {
         "variant", "data.phantom_cases", "data.split", "data.validation_fraction", "grid.size",
-        "model.width", "train.epochs", "train.validate_every",
+        "grid.spacing", "model.width", "train.epochs", "train.validate_every",
     }  # fmt: skip
 
 
