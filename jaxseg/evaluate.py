@@ -10,7 +10,7 @@ from tqdm import tqdm
 from jaxseg import evaluation_report as report
 from jaxseg import recipe
 from jaxseg.case_scores import CaseScores, score_case
-from jaxseg.data import DataError, most_probable, split
+from jaxseg.data import DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.train import Say
 from jaxseg.trained import Trained, load_run, make_predictor
@@ -147,14 +147,7 @@ def _own_cases(run: Trained, root: Path, folders: dict[str, Path]) -> _Selection
             f"{run.folder}: the cases in {root} have the names of the run's, but other content; "
             "expected the run's own, or cases of other names"
         )
-    _, held = split(
-        cohort,
-        kind=data["split"],
-        validation_fraction=data["validation_fraction"],
-        folds=data["folds"],
-        fold=data["fold"],
-        seed=data["split_seed"],
-    )
+    _, held = recipe.split_cohort(run.settings, cohort)
     is_held = np.isin(np.arange(len(cohort)), held)
     masks = {name: is_held[cohort.case_index == k] for k, name in enumerate(cohort.case_names)}
     masks = {name: mask for name, mask in masks.items() if mask.any()}

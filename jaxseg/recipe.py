@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from jaxseg import balance
 from jaxseg.anatomy import Anatomy
-from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet
+from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet, split
 from jaxseg.data.phantom import write_phantom
 from jaxseg.models import UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
+from jaxseg.settings import SettingsError
 from jaxseg.train_step import Mixup
 
 Settings = Mapping[str, Any]
@@ -84,6 +85,29 @@ def load_cohort(settings: Settings) -> Cohort:
         apex_first=data["apex_first"],
         allow_outside=settings["grid"]["allow_outside"],
     )
+
+
+def split_cohort(settings: Settings, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
+    """The run's split of its cohort, the same wherever it is asked for.
+
+    Returns:
+      Sorted indices of the training and of the validation slices.
+
+    Raises:
+      SettingsError: settings that these very cases cannot serve, such as more folds than cases.
+    """
+    data = settings["data"]
+    try:
+        return split(
+            cohort,
+            kind=data["split"],
+            validation_fraction=data["validation_fraction"],
+            folds=data["folds"],
+            fold=data["fold"],
+            seed=data["split_seed"],
+        )
+    except ValueError as error:
+        raise SettingsError(f"data: {error}") from None
 
 
 def data_root(settings: Settings) -> Path:

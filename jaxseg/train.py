@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from jaxseg import pictures, recipe, settings, tables, workdir
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.data import Cohort, split
+from jaxseg.data import Cohort
 from jaxseg.inference import make_labels
 from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
 from jaxseg.logbook import Logbook
@@ -115,18 +115,7 @@ def _read_data(
 ) -> tuple[Cohort, tuple[np.ndarray, np.ndarray]]:
     """Read and split the cohort, and bind the workdir to both."""
     cohort = recipe.load_cohort(config)
-    data = config["data"]
-    try:
-        parts = split(
-            cohort,
-            kind=data["split"],
-            validation_fraction=data["validation_fraction"],
-            folds=data["folds"],
-            fold=data["fold"],
-            seed=data["split_seed"],
-        )
-    except ValueError as error:  # settings that these very cases cannot serve
-        raise settings.SettingsError(f"data: {error}") from None
+    parts = recipe.split_cohort(config, cohort)
     names = [[cohort.case_names[i] for i in np.unique(cohort.case_index[part])] for part in parts]
     facts = {
         "fingerprint": cohort.fingerprint(),
@@ -138,7 +127,7 @@ def _read_data(
     workdir.claim(folder, config, facts)
     say(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
-        f"{len(parts[1])} to validate on ({data['split']} split)"
+        f"{len(parts[1])} to validate on ({config['data']['split']} split)"
     )
     return cohort, parts
 
