@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import evaluation_report as report
 from jaxseg import recipe
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError, most_probable
 from jaxseg.evaluation import Evaluation
+from jaxseg.report import evaluation_files
 from jaxseg.train import Say
 from jaxseg.trained import Trained, load_run, make_predictor
 from jaxseg.workdir import DATA, WorkdirError, atomic, check_writable
@@ -82,7 +82,7 @@ def evaluate(
         notes=notes,
         cases=_score(run, chosen, mirror),
     )
-    files = report.files(evaluation)
+    files = evaluation_files.files(evaluation)
     _write(output, files)
     say(f"\n{files['summary.md']}\n{output}: {', '.join(files)}")
     return evaluation

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg import pictures
 from jaxseg.anatomy import Anatomy
 from jaxseg.case_scores import enclosing_region
 from jaxseg.data import (
@@ -24,6 +23,7 @@ from jaxseg.data import (
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.nifti import SUFFIXES
 from jaxseg.metrics import volume
+from jaxseg.report import pictures
 from jaxseg.train import Say
 from jaxseg.trained import Predictor, Trained, check_spacing, make_predictor
 from jaxseg.workdir import WorkdirError, atomic, check_writable

@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
-from jaxseg import pictures, recipe, settings, tables, workdir
+from jaxseg import recipe, settings, workdir
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort
 from jaxseg.inference import make_labels
@@ -22,6 +22,7 @@ from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
 from jaxseg.logbook import Logbook
 from jaxseg.metrics import Summary
 from jaxseg.plan import Plan
+from jaxseg.report import pictures, tables
 from jaxseg.train_step import (
     DeviceCohort,
     TrainState,

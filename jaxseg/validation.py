@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxseg import pictures, tables
 from jaxseg.anatomy import Anatomy
 from jaxseg.data import Cohort
 from jaxseg.inference import Params, Segmenter
 from jaxseg.metrics import Summary, slice_scores, summarize
+from jaxseg.report import pictures, tables
 
 
 @dataclass(frozen=True)

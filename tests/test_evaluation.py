@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from jaxseg import evaluation_report as report
 from jaxseg.anatomy import EMIDEC
 from jaxseg.bootstrap import mean_interval
 from jaxseg.case_scores import MEASURES, CaseScores
@@ -19,6 +18,7 @@ from jaxseg.evaluation import (
     pair_name,
     slice_statistics,
 )
+from jaxseg.report import evaluation_files as report
 
 NAN = math.nan
 PAIRS = [

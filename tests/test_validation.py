@@ -11,7 +11,7 @@ from configs import awce
 from jaxseg.anatomy import EMIDEC
 from jaxseg.data import Cohort
 from jaxseg.metrics import Summary
-from jaxseg.pictures import pixels
+from jaxseg.report.pictures import pixels
 from jaxseg.validation import Validation, foreground_mean, score_table
 
 REFERENCE = np.array([[[1, 1], [2, 0]], [[1, 2], [2, 2]], [[0, 0], [0, 0]]], np.uint8)

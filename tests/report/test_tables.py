@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxseg.metrics import Summary
-from jaxseg.tables import markdown, mean_and_std, score, score_csv, score_markdown
+from jaxseg.report.tables import markdown, mean_and_std, score, score_csv, score_markdown
 
 ROWS = {
     "best (epoch 8)": Summary(

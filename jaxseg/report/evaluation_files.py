@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jaxseg import tables
 from jaxseg.bootstrap import DRAWS
 from jaxseg.case_scores import AREAS, MEASURES, SIDES
 from jaxseg.evaluation import (
@@ -18,6 +17,7 @@ from jaxseg.evaluation import (
     pair_name,
     slice_statistics,
 )
+from jaxseg.report import tables
 
 # Measures of the case-wise tables: header and decimals.
 _COLUMNS = {

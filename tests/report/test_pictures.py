@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxseg.pictures import COLORS, comparison, overlay, pixels, save, telling_slices
+from jaxseg.report.pictures import COLORS, comparison, overlay, pixels, save, telling_slices
 
 # 0 .. 100: the 1st percentile is 1, the 99th 99.
 RAMP = np.arange(101, dtype=np.float32)[None]
