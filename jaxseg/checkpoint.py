@@ -3,7 +3,7 @@
 A checkpoint holds two items, so that inference reads one of them alone: `network`, the parameters
 of the segmentation generator, and `training`, everything else that a resumed run needs. The latest
 and the best checkpoint are kept; writing is asynchronous and atomic (a directory appears under its
-final name only when it is complete).
+final name only when it is complete). For a bundle, parameters are also written bare.
 """
 
 import math
@@ -153,18 +153,62 @@ class Checkpoints(AbstractContextManager):
         return restored["network"]
 
     def _check_shapes(self, template: Any, step: int) -> None:
-        """Before reading: Orbax gives up on a shape with reads under way, which it then drops."""
         with ocp.StandardCheckpointer() as reader:
             metadata: Any = reader.metadata(self._manager.directory / str(step) / "network")
         if metadata.item_metadata is None:
             raise ValueError(f"step {step} has no network")
-        stored, expected = _shapes(metadata.item_metadata.tree), _shapes(template)
-        for name in sorted(stored.keys() | expected.keys()):
-            if stored.get(name) != expected.get(name):
-                raise ValueError(
-                    f"its network has {name} of shape {stored.get(name)}, its settings describe "
-                    f"{expected.get(name)}"
-                )
+        _check_tree(metadata.item_metadata.tree, template)
+
+
+def save_params(folder: Path, params: Any) -> None:
+    """Write bare parameters as NumPy arrays, which any machine restores without a template.
+
+    Args:
+      folder: to be made; its parent is there.
+      params: a tree of arrays.
+
+    Raises:
+      OSError, ValueError: files that cannot be written.
+    """
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(folder.resolve(), jax.device_get(params))
+    # Orbax notes the absolute path; a bundle goes to other people.
+    note = folder / "commit_success.txt"
+    if note.exists():
+        note.write_text("Checkpoint commit was successful\n", encoding="utf-8")
+
+
+def load_params(folder: Path, template: Any) -> Any:
+    """Read what `save_params` wrote.
+
+    Args:
+      folder: of the parameters.
+      template: a tree of arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      The parameters, on the first local device.
+
+    Raises:
+      ValueError: the parameters are of other names or shapes than the template's.
+      OSError, KeyError: files that cannot be read.
+    """
+    with ocp.StandardCheckpointer() as reader:
+        metadata: Any = reader.metadata(folder.resolve())
+        if metadata.item_metadata is None:
+            raise ValueError("no parameters")
+        _check_tree(metadata.item_metadata.tree, template)
+        return reader.restore(folder.resolve(), _abstract(template))
+
+
+def _check_tree(stored: Any, template: Any) -> None:
+    """Before reading: Orbax gives up on a shape with reads under way, which it then drops."""
+    found, expected = _shapes(stored), _shapes(template)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"its network has {name} of shape {found.get(name)}, its settings describe "
+                f"{expected.get(name)}"
+            )
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

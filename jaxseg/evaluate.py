@@ -13,8 +13,8 @@ from jaxseg.data import DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.report import evaluation_files
 from jaxseg.train import Say
-from jaxseg.trained import Trained, load_run, make_predictor
-from jaxseg.workdir import DATA, WorkdirError, atomic, check_writable
+from jaxseg.trained import Trained, check_data, load_run, make_predictor
+from jaxseg.workdir import WorkdirError, check_writable, write_files
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def evaluate(
     folder: Path,
     *,
     root: Path | None = None,
-    checkpoint: str = "best",
+    checkpoint: str | None = None,
     mirror: bool = False,
     output: Path | None = None,
     say: Say = print,
@@ -50,11 +50,12 @@ def evaluate(
     run's cases, they must be the very ones, by fingerprint.
 
     Args:
-      folder: workdir of the run.
-      root: folder of cases with labels; default the run's own.
-      checkpoint: "best" or "last".
+      folder: workdir of the run, or a bundle exported from it.
+      root: folder of cases with labels; default the run's own, which a bundle knows of a phantom
+        alone.
+      checkpoint: "best" or "last", as `load_run`.
       mirror: average over the mirror images of every slice.
-      output: folder of the files; default `evaluation` in the workdir.
+      output: folder of the files; default `evaluation` in the workdir or bundle.
       say: takes each line for the user.
 
     Returns:
@@ -72,18 +73,18 @@ def evaluate(
     check_writable(output)
     chosen = _select(run, root)
     notes = chosen.notes
-    if chosen.own and checkpoint == "best":
+    if chosen.own and run.checkpoint == "best":
         notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
     evaluation = Evaluation(
         name=run.settings["name"],
-        checkpoint=f"{checkpoint}, step {run.step}",
+        checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
         notes=notes,
         cases=_score(run, chosen, mirror),
     )
     files = evaluation_files.files(evaluation)
-    _write(output, files)
+    write_files(output, files)
     say(f"\n{files['summary.md']}\n{output}: {', '.join(files)}")
     return evaluation
 
@@ -105,10 +106,14 @@ def _score(run: Trained, chosen: _Selection, mirror: bool) -> tuple[CaseScores, 
 
 def _select(run: Trained, root: Path | None) -> _Selection:
     """Choose the cases, without ever choosing what the run has learned from."""
-    missing = {"fingerprint", "cases", "training", "validation"} - set(run.data)
-    if missing:
-        raise WorkdirError(f"{run.folder}: its {DATA} lacks {', '.join(sorted(missing))}")
+    check_data(run)
     if root is None:
+        data = run.settings["data"]
+        if not (data["root"] or data["phantom_cases"]):
+            raise WorkdirError(
+                f"{run.folder}: a bundle does not say where its cases lie; expected "
+                "--config.data.root=DIR"
+            )
         root = recipe.data_root(run.settings)
     read = recipe.reader(run.settings)
     folders = {read.name(path): path for path in read.find(root)}
@@ -161,13 +166,3 @@ def _own_cases(run: Trained, root: Path, folders: dict[str, Path]) -> _Selection
         )
     chosen = tuple(folders[name] for name in masks)
     return _Selection(chosen, tuple(masks.values()), True, tuple(notes))
-
-
-def _write(output: Path, files: dict[str, str]) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            with atomic(output / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error

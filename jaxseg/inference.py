@@ -1,9 +1,11 @@
-"""The trained network on a stack of slices, in batches of one shape."""
+"""The trained network on a stack of slices: in batches of one shape, or as a StableHLO artifact."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -12,6 +14,9 @@ from jaxseg.models import UNet
 
 Params = Any
 Segmenter = Callable[[Params, np.ndarray], np.ndarray]
+
+PLATFORMS = ("cpu", "cuda")
+"""What an artifact is lowered for; both are lowered on any machine."""
 
 
 def make_probabilities(network: UNet, *, batch_size: int) -> Segmenter:
@@ -38,6 +43,44 @@ def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
         return jnp.argmax(_logits(network, params, images), axis=-1).astype(jnp.uint8)
 
     return _batched(jax.jit(labels), batch_size)
+
+
+def export_probabilities(
+    network: UNet, params: Params, size: tuple[int, int]
+) -> jax.export.Exported:
+    """Lower label probabilities to StableHLO, with the parameters inside.
+
+    Args:
+      network: the segmentation generator.
+      params: its parameters.
+      size: (H, W) of the network grid.
+
+    Returns:
+      A function of images (B, H, W) float32, giving (B, H, W, L) float32, for any B of at least 1
+      on `PLATFORMS`; its `serialize()` is the artifact.
+    """
+    constants = jax.device_get(params)
+
+    def probabilities(images: Array) -> Array:
+        return jax.nn.softmax(_logits(network, constants, images))
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    with _no_source_paths():
+        return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct((batch, *size), jnp.float32)
+        )
+
+
+@contextmanager
+def _no_source_paths() -> Iterator[None]:
+    """Keep the paths of this machine's source files out of what is lowered."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    previous = getattr(jax.config, name)
+    jax.config.update(name, ".*")
+    try:
+        yield
+    finally:
+        jax.config.update(name, previous)
 
 
 def _logits(network: UNet, params: Params, images: Array) -> Array:

@@ -1,6 +1,7 @@
 """Leave a run in good order when it is asked to stop."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -58,3 +59,24 @@ def catch_signals() -> Iterator[StopRequest]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def unwind_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does: through every `finally`, with status 143.
+
+    The handler is given back on the way out. Outside the main thread nothing changes.
+    """
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
+
+    try:
+        previous = signal.signal(signal.SIGTERM, handle)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

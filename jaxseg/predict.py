@@ -1,7 +1,5 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from jaxseg.data import (
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.nifti import SUFFIXES
 from jaxseg.metrics import volume
-from jaxseg.report import pictures
+from jaxseg.report import pictures, tables
 from jaxseg.train import Say
 from jaxseg.trained import Predictor, Trained, check_spacing, make_predictor
 from jaxseg.workdir import WorkdirError, atomic, check_writable
@@ -197,10 +195,9 @@ def _volumes_csv(anatomy: Anatomy, volumes: dict[str, list[float]]) -> str:
     by_labels = [values for _, values in anatomy.case_regions]
     parts = [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
     header = [f"{name}_ml" for name in names] + [f"{names[k]}_share" for k, _ in parts]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", *header])
-    for case, values in volumes.items():
-        shares = [values[k] / values[w] if values[w] else "" for k, w in parts]
-        writer.writerow([case, *(value / 1000 for value in values), *shares])
-    return stream.getvalue()
+    rows = [
+        [case, *(value / 1000 for value in values)]
+        + [values[k] / values[w] if values[w] else "" for k, w in parts]
+        for case, values in volumes.items()
+    ]
+    return tables.csv_text(["case", *header], rows)

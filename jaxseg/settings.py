@@ -1,5 +1,6 @@
 """Check a run's settings before anything is read or compiled."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -124,6 +125,38 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings with some fields set anew.
+
+    Args:
+      settings: nested mapping; it is left as it is.
+      fields: values by dotted name, each of a field that is there.
+
+    Raises:
+      KeyError: no such field.
+    """
+    new: dict[str, Any] = copy.deepcopy(dict(settings))
+    for name, value in fields.items():
+        *path, last = name.split(".")
+        parent = new
+        for part in path:
+            parent = parent[part]
+        if last not in parent:
+            raise KeyError(name)
+        parent[last] = value
+    return new
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without folders of the machine that trained, which are nobody else's concern."""
+    data, run = settings["data"], settings["run"]
+    return {
+        **settings,
+        "data": {**data, "root": None},
+        "run": {**run, "compilation_cache": ""},
+    }
 
 
 def check(settings: Mapping[str, Any]) -> None:

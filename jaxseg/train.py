@@ -54,12 +54,15 @@ class _Run:
     validation: Validation
 
 
-def train(config: Mapping[str, Any], folder: Path, *, say: Say = print) -> str:
+def train(
+    config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = None, say: Say = print
+) -> str:
     """Train one stage, or go on where an interrupted run of the same settings stopped.
 
     Args:
       config: settings of the shape of `configs/default.py`.
       folder: the workdir; it holds everything that the run writes.
+      cohort: what `recipe.load_cohort` gives for these settings, where it was read already.
       say: takes each line for the user.
 
     Returns:
@@ -77,7 +80,8 @@ def train(config: Mapping[str, Any], folder: Path, *, say: Say = print) -> str:
     with workdir.locked(folder), catch_signals() as stop:
         workdir.check_settings(folder, config)
         _use_compilation_cache(config["run"]["compilation_cache"])
-        cohort, parts = _read_data(config, folder, say)
+        cohort = recipe.load_cohort(config) if cohort is None else cohort
+        parts = _split(config, folder, cohort, say)
         run, state = _build(config, folder, cohort, parts, devices)
         with Checkpoints(folder) as checkpoints:
             if checkpoints.latest_step is not None:
@@ -86,7 +90,10 @@ def train(config: Mapping[str, Any], folder: Path, *, say: Say = print) -> str:
             with Logbook(folder, step=int(state.step)) as logbook:
                 state = _loop(run, state, checkpoints, logbook, stop, say)
             checkpoints.wait()
-            return _report(run, state, checkpoints, say)
+            table = _report(run, state, checkpoints, say)
+        if stop.signal is not None:  # too late for the loop; whoever called must not go on
+            raise Interrupted(stop.signal, int(state.step))
+        return table
 
 
 def _devices(config: Mapping[str, Any]) -> int:
@@ -111,11 +118,10 @@ def _use_compilation_cache(folder: str) -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
 
 
-def _read_data(
-    config: Mapping[str, Any], folder: Path, say: Say
-) -> tuple[Cohort, tuple[np.ndarray, np.ndarray]]:
-    """Read and split the cohort, and bind the workdir to both."""
-    cohort = recipe.load_cohort(config)
+def _split(
+    config: Mapping[str, Any], folder: Path, cohort: Cohort, say: Say
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split the cohort, and bind the workdir to both."""
     parts = recipe.split_cohort(config, cohort)
     names = [[cohort.case_names[i] for i in np.unique(cohort.case_index[part])] for part in parts]
     facts = {
@@ -130,7 +136,7 @@ def _read_data(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
         f"{len(parts[1])} to validate on ({config['data']['split']} split)"
     )
-    return cohort, parts
+    return parts
 
 
 def _build(

@@ -1,4 +1,4 @@
-"""A trained network as inference needs it: from a run's folder to label maps on the native grid."""
+"""A trained network as inference needs it: from a workdir or bundle to maps on the native grid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg import recipe, settings, workdir
+from jaxseg import bundle, recipe, settings, workdir
 from jaxseg.anatomy import Anatomy
-from jaxseg.checkpoint import Checkpoints
+from jaxseg.checkpoint import Checkpoints, load_params
 from jaxseg.data import Case, DataError, Grid, preprocess_case, probabilities_to_native
 from jaxseg.inference import Params, Segmenter, make_probabilities
 from jaxseg.models import UNet
@@ -34,6 +34,7 @@ class Trained:
 
     Attributes:
       folder: where it was read from; names it in messages.
+      checkpoint: which of the run's it is, "best" or "last".
       step: optimizer steps that its parameters have seen.
       settings: of the run.
       data: what the run was trained and validated on, as `jaxseg.workdir.read_data`.
@@ -44,6 +45,7 @@ class Trained:
     """
 
     folder: Path
+    checkpoint: str
     step: int
     settings: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -53,30 +55,58 @@ class Trained:
     params: Params
 
 
-def load_run(folder: Path, *, checkpoint: str = "best") -> Trained:
+def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     """Read the network of a run; neither its data nor its optimizer is touched.
 
     Args:
-      folder: workdir of the run, trained on any number of devices.
-      checkpoint: "best" by validation score, or "last".
+      folder: workdir of the run, trained on any number of devices, or a bundle exported from it.
+      checkpoint: "best" by validation score, or "last"; default the best of a run, and the one that
+        a bundle holds.
 
     Raises:
-      WorkdirError: no run, no such checkpoint, or one that cannot be read.
+      WorkdirError: no run and no bundle, no such checkpoint, or one that cannot be read.
       SettingsError: settings that do not describe a run.
     """
     if not folder.is_dir():
-        raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run")
+        raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run, or a bundle")
+    if bundle.is_bundle(folder):
+        return _load_bundle(folder, checkpoint)
+    checkpoint = checkpoint or "best"
     config, data = workdir.read_settings(folder), workdir.read_data(folder)
     settings.check(config)
     network, grid = recipe.networks(config).segmentation, recipe.grid(config)
-    step, params = _restore(folder, checkpoint, network, grid.size)
-    return Trained(folder, step, config, data, recipe.anatomy(config), grid, network, params)
+    step, params = _restore(folder, checkpoint, _template(network, grid))
+    anatomy = recipe.anatomy(config)
+    return Trained(folder, checkpoint, step, config, data, anatomy, grid, network, params)
 
 
-def _restore(
-    folder: Path, checkpoint: str, network: UNet, size: tuple[int, int]
-) -> tuple[int, Params]:
-    template = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *size, 1)))["params"]
+def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
+    manifest = bundle.read_manifest(folder)
+    if checkpoint not in (None, manifest.checkpoint):
+        raise WorkdirError(
+            f"{folder}: a bundle of the {manifest.checkpoint} checkpoint alone; "
+            f"expected checkpoint={manifest.checkpoint}, got {checkpoint}"
+        )
+    bundle.verify(folder, manifest)
+    config, data = workdir.read_settings(folder), workdir.read_data(folder)
+    # A bundle does not say where its cases lay, which inference has no need of.
+    settings.check({**config, "data": {**config["data"], "root": "not in the bundle"}})
+    network, grid = recipe.networks(config).segmentation, recipe.grid(config)
+    try:
+        params = load_params(folder / bundle.PARAMS, _template(network, grid))
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(folder, "parameters", error) from error
+    found, step, anatomy = manifest.checkpoint, manifest.step, recipe.anatomy(config)
+    return Trained(folder, found, step, config, data, anatomy, grid, network, params)
+
+
+def _template(network: UNet, grid: Grid) -> Params:
+    """Shapes of the network's parameters."""
+    image = jnp.zeros((1, *grid.size, 1))
+    return jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+
+
+def _restore(folder: Path, checkpoint: str, template: Params) -> tuple[int, Params]:
     try:
         with Checkpoints(folder, read_only=True) as checkpoints:
             if checkpoints.latest_step is None:
@@ -86,9 +116,25 @@ def _restore(
             if step is None:
                 raise WorkdirError(f"{folder}: no checkpoint was validated yet; ask for the last")
             return step, checkpoints.restore_network(template, step)
-    except (ValueError, KeyError, OSError) as error:  # Orbax, whatever is damaged or does not fit
-        reason = str(error).strip("\"'").splitlines()[0]
-        raise WorkdirError(f"{folder}: its checkpoint cannot be read ({reason})") from error
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(folder, "checkpoint", error) from error
+
+
+def _unreadable(folder: Path, what: str, error: Exception) -> WorkdirError:
+    """What Orbax says, whatever is damaged or does not fit."""
+    reason = (str(error).strip("\"'") or type(error).__name__).splitlines()[0]
+    return WorkdirError(f"{folder}: its {what} cannot be read ({reason})")
+
+
+def check_data(run: Trained) -> None:
+    """Make sure that a run's note of its data says what it was trained and validated on.
+
+    Raises:
+      WorkdirError: the note lacks a part.
+    """
+    missing = {"fingerprint", "cases", "training", "validation"} - set(run.data)
+    if missing:
+        raise WorkdirError(f"{run.folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}")
 
 
 def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predictor:

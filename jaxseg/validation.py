@@ -45,16 +45,13 @@ class Validation:
 
     def picture(self, predictions: np.ndarray, count: int) -> Figure:
         """Image, reference and prediction of the `count` most telling slices, one a case."""
-        cohort = self.cohort
-        chosen = pictures.telling_slices(cohort.labels, cohort.case_index, count)
-        titles = [
-            f"{cohort.case_names[cohort.case_index[i]]} slice {cohort.slice_index[i]}"
-            for i in chosen
-        ]
+        labels = self.cohort.labels
+        chosen = pictures.telling_slices(labels, self.cohort.case_index, count)
+        slices = self.cohort.take(chosen)
         return pictures.comparison(
-            cohort.images[chosen],
-            {"reference": cohort.labels[chosen], "prediction": predictions[chosen]},
-            titles,
+            slices.images,
+            {"reference": slices.labels, "prediction": predictions[chosen]},
+            slices.titles(),
             self.anatomy.labels,
         )
 

@@ -22,16 +22,25 @@ class WorkdirError(RuntimeError):
     """A workdir that cannot serve this run; the message says why and what to do."""
 
 
+class InUseError(WorkdirError):
+    """A workdir that another process holds."""
+
+
 @contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, *, name: str = ".lock") -> Iterator[None]:
     """Create the workdir if needed and hold it for this process alone.
 
+    Args:
+      workdir: the folder.
+      name: of the lock's file; who asks for another name holds something else.
+
     Raises:
-      WorkdirError: if it cannot be written to, or another process holds it.
+      InUseError: if another process holds it.
+      WorkdirError: if it cannot be written to.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = (workdir / name).open("w")
     except OSError as error:
         raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
     with lock:
@@ -41,7 +50,7 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise WorkdirError(f"{workdir}: another process is training in this workdir") from error
+            raise InUseError(f"{workdir}: another process is training in this workdir") from error
         yield
 
 
@@ -79,13 +88,28 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write files by name, each in one move and in order; the folder is made if needed.
+
+    Raises:
+      WorkdirError: if it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            with atomic(folder / name) as temporary:
+                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise WorkdirError(f"{folder}: cannot write here ({error.strerror})") from error
+
+
 def read_settings(workdir: Path) -> dict[str, Any]:
     """The settings of the run in a workdir.
 
     Raises:
       WorkdirError: if there is no run, or its settings cannot be read.
     """
-    return _read_json(workdir / SETTINGS)
+    return read_json(workdir / SETTINGS)
 
 
 def read_data(workdir: Path) -> dict[str, Any]:
@@ -94,14 +118,19 @@ def read_data(workdir: Path) -> dict[str, Any]:
     Raises:
       WorkdirError: as `read_settings`.
     """
-    return _read_json(workdir / DATA)
+    return read_json(workdir / DATA)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, missing: str = "no run here") -> dict[str, Any]:
+    """A JSON object; `missing` says what the folder is without the file.
+
+    Raises:
+      WorkdirError: if it is not there, or cannot be read as a JSON object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorkdirError(f"{path.parent}: no run here (it has no {path.name})") from None
+        raise WorkdirError(f"{path.parent}: {missing} (it has no {path.name})") from None
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):

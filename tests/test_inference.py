@@ -3,11 +3,12 @@
 from typing import Any, cast
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.inference import make_labels, make_probabilities
+from jaxseg.inference import export_probabilities, make_labels, make_probabilities
 from jaxseg.models import UNet
 
 RNG = np.random.default_rng(0)
@@ -95,3 +96,23 @@ def test_what_is_no_stack_is_refused(shape):
         segment = make(cast(Any, Recorder()), batch_size=2)
         with pytest.raises(ValueError, match=r"images must be \(N, H, W\) with N > 0, got shape"):
             segment(jnp.float32(0), np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("changes", [{"attention": True}, {"dtype": jnp.bfloat16, "dense": True}])
+def test_an_artifact_holds_the_network_for_any_batch(changes):
+    network = NETWORK.clone(**changes)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))["params"]
+    params = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes)
+    exported = export_probabilities(network, params, (16, 16))
+    assert exported.platforms == ("cpu", "cuda")
+    assert [str(aval) for aval in exported.in_avals] == ["float32[batch,16,16]"]
+    assert [str(aval) for aval in exported.out_avals] == ["float32[batch,16,16,3]"]
+    artifact = exported.serialize()
+    assert b".py" not in artifact, "paths of source files tell of the machine"
+    found = jax.export.deserialize(artifact)
+    wanted = jax.jit(lambda x: jax.nn.softmax(network.apply({"params": params}, x[..., None])))
+    for count in (1, 3):
+        probabilities = np.asarray(found.call(IMAGES[:count]))
+        np.testing.assert_allclose(probabilities, np.asarray(wanted(IMAGES[:count])), atol=1e-6)
+    assert np.ptp(probabilities, (0, 1, 2)).min() > 0.05, "a constant would show nothing"
+    assert jax.config.jax_hlo_source_file_canonicalization_regex is None

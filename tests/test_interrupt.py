@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
+from jaxseg.interrupt import Interrupted, StopRequest, catch_signals, unwind_on_sigterm
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
@@ -96,3 +96,40 @@ def test_interrupted_says_what_happened_and_what_to_do():
 
 def test_a_fresh_request_is_false():
     assert not StopRequest()
+
+
+def test_sigterm_unwinds():
+    left = []
+
+    def work():
+        with unwind_on_sigterm():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                left.append("cleaned")
+
+    with pytest.raises(SystemExit) as stop:
+        work()
+    assert stop.value.code == 143
+    assert left == ["cleaned"]
+
+
+def test_unwinding_gives_the_handler_back_and_works_outside_the_main_thread():
+    calls = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: calls.append(signum))
+    try:
+        with unwind_on_sigterm():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert calls == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    def work():
+        with unwind_on_sigterm():
+            calls.append("thread")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert calls == [signal.SIGTERM, "thread"]

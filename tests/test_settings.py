@@ -6,7 +6,7 @@ import math
 import pytest
 
 from configs import default
-from jaxseg.settings import SettingsError, check, flatten
+from jaxseg.settings import SettingsError, check, flatten, replace, without_places
 
 WHOLE_FROM_0 = (-1, 2.5, True, math.nan, math.inf, "3", None)
 WHOLE_FROM_1 = (0, *WHOLE_FROM_0)
@@ -195,3 +195,30 @@ def test_settings_errors_are_value_errors():
 def test_flatten():
     nested = {"a": 1, "b": {"c": 2, "d": {"e": [3]}}, "f": {}}
     assert flatten(nested) == {"a": 1, "b.c": 2, "b.d.e": [3]}
+
+
+def test_replace_leaves_the_original_alone():
+    settings = {"seed": 0, "data": {"fold": 0, "folds": 5}}
+    assert replace(settings, {"data.fold": 2, "seed": 1}) == {
+        "seed": 1,
+        "data": {"fold": 2, "folds": 5},
+    }
+    assert settings == {"seed": 0, "data": {"fold": 0, "folds": 5}}
+
+
+@pytest.mark.parametrize("name", ["sede", "data.flod", "dta.fold"])
+def test_replace_invents_no_field(name):
+    with pytest.raises(KeyError):
+        replace({"seed": 0, "data": {"fold": 0}}, {name: 1})
+
+
+def test_places_are_left_out_of_settings_and_nothing_else():
+    settings = {"seed": 3, "data": {"root": "/home/me", "fold": 1}, "run": {"devices": 2}}
+    settings["run"]["compilation_cache"] = "~/cache"
+    before = json.dumps(settings)
+    assert without_places(settings) == {
+        "seed": 3,
+        "data": {"root": None, "fold": 1},
+        "run": {"devices": 2, "compilation_cache": ""},
+    }
+    assert json.dumps(settings) == before

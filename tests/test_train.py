@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from jaxseg import recipe, train, workdir
 from jaxseg.checkpoint import Checkpoints
+from jaxseg.interrupt import Interrupted
 from jaxseg.settings import SettingsError
 from jaxseg.train_step import TrainState, init_state
 from jaxseg.workdir import WorkdirError
@@ -169,6 +171,25 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
     # Means of logged steps may fall in other groups, but no validation differs.
     validated = [[x for x in metrics(r) if x["group"] == "validation"] for r in (run, finished_run)]
     assert validated[0] == validated[1]
+
+
+def test_a_signal_in_the_last_moment_is_not_forgotten(
+    command_line, finished_run, tmp_path, monkeypatch
+):
+    """An ablation would go on with its next run."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    monkeypatch.chdir(command_line.folder)
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        if "DSC on the validation slices" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM at step {STEPS}"):
+        train.train(config_of(run), run, say=say)
+    assert "DSC on the validation slices" in lines[-1]
+    assert (run / "table.md").read_text() == (finished_run / "table.md").read_text()
 
 
 def test_a_run_that_diverges_says_so_and_keeps_what_it_has(command_line, finished_run, tmp_path):

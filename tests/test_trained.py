@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import trained, workdir
+from jaxseg import bundle, trained, workdir
 from jaxseg.data import find_cases, load_case, most_probable, preprocess_case, to_native
-from jaxseg.trained import check_spacing, load_run, make_predictor
+from jaxseg.trained import check_data, check_spacing, load_run, make_predictor
 from jaxseg.workdir import WorkdirError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -77,7 +77,7 @@ def leaves(tree):
 
 def test_best_and_last(random_run, run):
     assert (run.step, load_run(random_run, checkpoint="last").step) == (5, 6)
-    assert run.folder == random_run
+    assert (run.folder, run.checkpoint) == (random_run, "best")
     assert run.anatomy.labels[4] == "no-reflow"
     assert (run.grid.size, run.grid.spacing) == ((32, 32), 4.2)
     assert run.network.width == 4
@@ -151,6 +151,77 @@ def test_a_run_that_was_never_validated_has_no_best(tmp_path, random_run):
         metrics.write_text('{"score": -1.0}')
     refused(folder, "no checkpoint was validated yet; ask for the last")
     assert load_run(folder, checkpoint="last").step == 6
+
+
+def test_a_bundle_is_read_as_the_run_that_it_was_made_of(bundle_folder, run):
+    found = load_run(bundle_folder)
+    assert (found.folder, found.checkpoint, found.step) == (bundle_folder, "best", 5)
+    assert (found.anatomy, found.grid, found.network) == (run.anatomy, run.grid, run.network)
+    assert found.data == run.data
+    assert leaves(found.params).keys() == leaves(run.params).keys()
+    for name, leaf in leaves(run.params).items():
+        np.testing.assert_array_equal(leaves(found.params)[name], leaf)
+    assert load_run(bundle_folder, checkpoint="best").step == 5
+    refused(bundle_folder, "a bundle of the best checkpoint alone; .* got last", checkpoint="last")
+
+
+def test_a_bundle_needs_neither_card_nor_foreign_files(bundle_folder, tmp_path):
+    folder = copied(bundle_folder, tmp_path / "bundle")
+    (folder / "MODEL_CARD.md").unlink()
+    (folder / ".DS_Store").touch()
+    assert load_run(folder).step == 5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "data.json", "preprocessing.json", "model.stablehlo", "params/_METADATA"],
+)
+def test_a_damaged_bundle_is_refused_and_the_file_named(bundle_folder, tmp_path, name):
+    folder = copied(bundle_folder, tmp_path / "bundle")
+    path = folder / name
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    refused(folder, rf"{name}: damaged \(its SHA-256", "copy or export the bundle anew")
+    path.write_bytes(content[:middle])
+    refused(folder, rf"{name}: damaged \({middle} bytes, exported with {len(content)}\)")
+    path.unlink()
+    refused(folder, rf"bundle: a damaged bundle \(it has no {name}\)")
+
+
+def test_a_bundle_without_its_parameters_or_manifest_is_refused(bundle_folder, tmp_path):
+    folder = copied(bundle_folder, tmp_path / "bundle")
+    shutil.rmtree(folder / "params")
+    refused(folder, r"bundle: a damaged bundle \(it has no params/")
+    folder = copied(bundle_folder, tmp_path / "other")
+    (folder / "manifest.json").unlink()
+    refused(folder, r"other: a damaged bundle \(it has no manifest\.json\)")
+
+
+def restamped(folder):
+    """A bundle whose manifest vouches for files that do not fit each other."""
+    manifest = bundle.read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    files = bundle.list_files(folder)
+    bundle.write_manifest(folder, dataclasses.replace(manifest, files=files))
+    return folder
+
+
+def test_a_bundle_of_parts_that_do_not_fit_is_refused(bundle_folder, tmp_path):
+    folder = edited(bundle_folder, tmp_path / "wide", "config.json", model__width=8)
+    refused(restamped(folder), "wide: its parameters cannot be read", "of shape .* describe")
+    folder = copied(bundle_folder, tmp_path / "torn")
+    (folder / "params" / "_METADATA").unlink()
+    refused(restamped(folder), r"torn: its parameters cannot be read \(no parameters\)")
+    folder = edited(bundle_folder, tmp_path / "odd", "config.json", grid__spacing=-1.0)
+    refused(restamped(folder), "grid.spacing: expected a number of at least 0", error=ValueError)
+
+
+def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):
+    check_data(run)
+    data = {name: run.data[name] for name in ("fingerprint", "validation")}
+    with pytest.raises(WorkdirError, match=r"its data\.json lacks cases, training"):
+        check_data(dataclasses.replace(run, data=data))
 
 
 def segmented(run, images):

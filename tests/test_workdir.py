@@ -19,6 +19,7 @@ from jaxseg.workdir import (
     read_data,
     read_settings,
     write_atomic,
+    write_files,
 )
 
 REPOSITORY = Path(__file__).parents[1]
@@ -249,3 +250,17 @@ def test_what_cannot_be_written_to_is_told_and_nothing_made(tmp_path, monkeypatc
     with pytest.raises(WorkdirError, match=r"b: cannot write here \(no permission\)"):
         check_writable(tmp_path / "b")
     assert names(tmp_path) == ["file"]
+
+
+def test_write_files_makes_the_folder_and_takes_text_and_bytes(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    write_files(folder, {"a.md": "±\n", "b.png": b"\x89"})
+    assert (folder / "a.md").read_bytes() == "±\n".encode()
+    assert (folder / "b.png").read_bytes() == b"\x89"
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_write_files_says_where_it_cannot_write(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkdirError, match="file/x: cannot write here"):
+        write_files(tmp_path / "file" / "x", {"a.md": ""})

@@ -45,6 +45,11 @@ class Cohort:
         arrays = {name: array[np.asarray(indices)] for name, array in self._arrays().items()}
         return dataclasses.replace(self, **arrays)
 
+    def titles(self) -> list[str]:
+        """For each slice its case and its place in the stack, for a reader."""
+        names = (self.case_names[case] for case in self.case_index)
+        return [f"{name} slice {k}" for name, k in zip(names, self.slice_index, strict=True)]
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over names and arrays: two cohorts agree in it only if they are equal."""
         digest = hashlib.sha256(repr(self.case_names).encode())

@@ -1,10 +1,7 @@
 """Scores of an evaluation as CSV, JSON and Markdown."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jaxseg.bootstrap import DRAWS
@@ -44,33 +41,33 @@ def slices_csv(evaluation: Evaluation) -> str:
     """DSC of every scored slice, empty where the reference slice does not hold the region."""
     names = [name for name, _ in evaluation.anatomy.slice_regions]
     rows = (
-        [case.name, int(number), *map(_number, scores)]
+        [case.name, int(number), *map(tables.number, scores)]
         for case in evaluation.cases
         for number, scores in zip(case.slices, case.slice_dsc, strict=True)
     )
-    return _csv(["case", "slice", *names], rows)
+    return tables.csv_text(["case", "slice", *names], rows)
 
 
 def cases_csv(evaluation: Evaluation) -> str:
     """All measures, one line a case and region, empty where one is not defined."""
     rows = (
-        [case.name, region, len(case.slices), case.num_slices, *map(_number, values)]
+        [case.name, region, len(case.slices), case.num_slices, *map(tables.number, values)]
         for case in evaluation.cases
         for (region, _), values in zip(evaluation.anatomy.case_regions, case.regions, strict=True)
     )
-    return _csv(["case", "region", "slices_scored", "slices", *MEASURES], rows)
+    return tables.csv_text(["case", "region", "slices_scored", "slices", *MEASURES], rows)
 
 
 def inclusion_csv(evaluation: Evaluation) -> str:
     """Areas that miss the prior, one line a case, pair and side."""
     anatomy = evaluation.anatomy
     rows = (
-        [case.name, pair_name(anatomy, pair), side, *map(_number, case.inclusion[s, p])]
+        [case.name, pair_name(anatomy, pair), side, *map(tables.number, case.inclusion[s, p])]
         for case in evaluation.cases
         for p, pair in enumerate(anatomy.inclusions)
         for s, side in enumerate(SIDES)
     )
-    return _csv(["case", "pair", "of", *AREAS], rows)
+    return tables.csv_text(["case", "pair", "of", *AREAS], rows)
 
 
 def summary_json(evaluation: Evaluation) -> str:
@@ -163,16 +160,6 @@ def _share(entry: dict[str, float]) -> str:
 
 def _bounds(low: float, high: float, decimals: int) -> str:
     return f" [{low:.{decimals}f}, {high:.{decimals}f}]"
-
-
-def _number(value: float) -> str:
-    return "" if math.isnan(value) else repr(float(value))
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
-    return stream.getvalue()
 
 
 def _without_nan(value: Any) -> Any:

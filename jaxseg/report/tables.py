@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from jaxseg.metrics import Summary
 
@@ -31,6 +31,18 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def number(value: float) -> str:
+    """Full precision; empty where there is no number."""
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Comma-separated values, one line a row."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+    return stream.getvalue()
+
+
 def score_markdown(first: str, regions: Sequence[str], rows: Mapping[str, Summary]) -> str:
     """Scores by row and region as a Markdown table.
 
@@ -48,10 +60,9 @@ def score_markdown(first: str, regions: Sequence[str], rows: Mapping[str, Summar
 
 def score_csv(first: str, regions: Sequence[str], rows: Mapping[str, Summary]) -> str:
     """The same scores in long form, full precision: one line a row and region."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([first, "region", "mean", "std", "slices"])
-    for name, s in rows.items():
-        for region, mean, std, count in zip(regions, s.mean, s.std, s.n, strict=True):
-            writer.writerow([name, region, repr(float(mean)), repr(float(std)), int(count)])
-    return stream.getvalue()
+    body = [
+        [name, region, repr(float(mean)), repr(float(std)), int(count)]
+        for name, s in rows.items()
+        for region, mean, std, count in zip(regions, s.mean, s.std, s.n, strict=True)
+    ]
+    return csv_text([first, "region", "mean", "std", "slices"], body)

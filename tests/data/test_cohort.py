@@ -68,6 +68,7 @@ def test_take_keeps_slices_together():
     assert taken.slice_index.tolist() == [1, 0]
     assert taken.heights.tolist() == [0, 1]
     assert taken.case_names == cohort.case_names
+    assert taken.titles() == ["Case_001 slice 1", "Case_000 slice 0"]
     assert len(cohort.take(np.array([], int))) == 0
 
 
