@@ -1,13 +1,17 @@
 """Pictures of slices: image, reference and prediction side by side."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 # Okabe and Ito's palette, told apart with any color vision; by label value, background clear.
@@ -15,32 +19,81 @@ COLORS = ("#000000", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#00
 
 
 def overlay(
-    image: NDArray[np.floating], labels: NDArray[np.integer], *, opacity: float = 0.55
+    image: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    *,
+    opacity: float = 0.55,
+    window: tuple[float, float] | None = None,
 ) -> NDArray[np.float32]:
     """A slice in gray with its labels in color.
 
     Args:
-      image: (H, W), shown from its 1st to its 99th percentile.
+      image: (H, W).
       labels: (H, W) label map; label k takes `COLORS[k]`, cyclic past the last.
       opacity: of the labels.
+      window: intensities shown black and white; default the image's 1st and 99th percentile.
 
     Returns:
       (H, W, 3) float32 from 0 to 1.
     """
-    low, high = np.percentile(image, (1, 99))
-    gray = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    palette = np.array([to_rgb(color) for color in COLORS])
-    wheel = np.concatenate([[0], 1 + (np.arange(1, 256) - 1) % (len(COLORS) - 1)])
-    colored = palette[wheel[labels]]
+    colored = _palette(256)[labels]
     share = np.where(labels > 0, opacity, 0.0)[..., None]
-    return ((1 - share) * gray[..., None] + share * colored).astype(np.float32)
+    return ((1 - share) * _gray(image, window) + share * colored).astype(np.float32)
+
+
+def soft_overlay(
+    image: NDArray[np.floating],
+    probabilities: NDArray[np.floating],
+    *,
+    opacity: float = 0.55,
+    window: tuple[float, float] | None = None,
+) -> NDArray[np.float32]:
+    """A slice in gray with label probabilities in color; certain labels look as in `overlay`.
+
+    Args:
+      image: (H, W).
+      probabilities: (H, W, L), background first; each label's color counts with its probability.
+      opacity: of a pixel that is certainly no background.
+      window: as in `overlay`.
+
+    Returns:
+      (H, W, 3) float32 from 0 to 1.
+    """
+    share = opacity * (1 - probabilities[..., :1])
+    colored = opacity * (probabilities[..., 1:] @ _palette(probabilities.shape[-1])[1:])
+    return np.clip((1 - share) * _gray(image, window) + colored, 0, 1).astype(np.float32)
+
+
+def _gray(image: NDArray[np.floating], window: tuple[float, float] | None) -> NDArray[np.floating]:
+    low, high = np.percentile(image, (1, 99)) if window is None else window
+    return np.clip((image - low) / max(high - low, 1e-6), 0, 1)[..., None]
+
+
+def label_color(value: int) -> str:
+    """The color of a label value in every picture."""
+    return COLORS[1 + (value - 1) % (len(COLORS) - 1)] if value else COLORS[0]
+
+
+def _palette(size: int) -> NDArray[np.floating]:
+    return np.array([to_rgb(label_color(value)) for value in range(size)])
+
+
+def label_handles(label_names: Sequence[str]) -> list[Artist]:
+    """A legend's entries for all labels but the background."""
+    return [
+        Patch(color=label_color(value), label=name)
+        for value, name in enumerate(label_names)
+        if value
+    ]
 
 
 def comparison(
     images: NDArray[np.floating],
-    label_maps: dict[str, NDArray[np.integer]],
+    label_maps: Mapping[str, NDArray[np.integer]],
     titles: Sequence[str],
     label_names: Sequence[str],
+    *,
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
     """One column a slice; the image above, then one row for each named stack of label maps.
 
@@ -49,36 +102,61 @@ def comparison(
       label_maps: rows by name, each (N, H, W); for example reference and prediction.
       titles: N, above the columns.
       label_names: by label value, background first; the legend.
+      notes: N small texts by row name, for example scores; rows may be left out.
 
     Returns:
       A figure, to be saved with `save` or read with `pixels`.
     """
     rows = {"image": np.zeros(images.shape, np.uint8), **label_maps}
-    handles = [
-        Patch(color=COLORS[1 + (value - 1) % (len(COLORS) - 1)], label=name)
-        for value, name in enumerate(label_names)
-        if value
-    ]
+    cells = [[overlay(*pair) for pair in zip(images, maps, strict=True)] for maps in rows.values()]
+    none = [""] * len(images)
+    return panels(
+        cells, list(rows), titles, label_handles(label_names),
+        notes=[(notes or {}).get(name, none) for name in rows],
+    )  # fmt: skip
+
+
+def panels(
+    cells: Sequence[Sequence[NDArray[np.floating]]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    handles: Sequence[Artist],
+    *,
+    notes: Sequence[Sequence[str]] | None = None,
+) -> Figure:
+    """A table of pictures, their first axis from left to right, with a legend below.
+
+    Args:
+      cells: R rows of C pictures (H, W, 3) from 0 to 1.
+      rows: R names, to the left.
+      columns: C names, above.
+      handles: the legend's entries.
+      notes: R rows of C texts for the cells' lower left corners.
+
+    Returns:
+      A figure whose axes are the cells, row by row.
+    """
     # A column of slices is as wide as two legend entries.
-    entries = min(len(handles), 2 * len(images))
+    entries = max(1, min(len(handles), 2 * len(columns)))
     foot = 0.15 + 0.15 * -(-len(handles) // entries)
-    figure = Figure(figsize=(1.7 * len(images) + 0.4, 1.75 * len(rows) + 0.2 + foot), dpi=110)
-    axes = figure.subplots(len(rows), len(images), squeeze=False)
-    for row, (name, maps) in enumerate(rows.items()):
-        for column in range(len(images)):
+    figure = Figure(figsize=(1.7 * len(columns) + 0.4, 1.75 * len(rows) + 0.2 + foot), dpi=110)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, name in enumerate(rows):
+        for column, title in enumerate(columns):
             axis = axes[row, column]
             # The network grid's rows run along the array's first axis, left to right in EMIDEC.
-            pixels = overlay(images[column], maps[column])
-            axis.imshow(pixels.transpose(1, 0, 2), interpolation="nearest")
+            axis.imshow(cells[row][column].transpose(1, 0, 2), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             axis.spines[:].set_visible(False)
             if row == 0:
-                axis.set_title(titles[column], fontsize=8)
+                axis.set_title(title, fontsize=8)
             if column == 0:
                 axis.set_ylabel(name, fontsize=9)
+            if notes is not None and notes[row][column]:
+                _write_note(axis, notes[row][column])
     figure.legend(
-        handles=handles, loc="lower center", ncols=entries, fontsize=8, frameon=False,
+        handles=list(handles), loc="lower center", ncols=entries, fontsize=8, frameon=False,
         handlelength=1.2, columnspacing=1.2,
     )  # fmt: skip
     figure.subplots_adjust(
@@ -88,11 +166,27 @@ def comparison(
     return figure
 
 
+def _write_note(axis: Axes, note: str) -> None:
+    # White with a black rim reads on any tissue.
+    rim = [withStroke(linewidth=1.6, foreground="black")]
+    axis.text(
+        0.03, 0.03, note, transform=axis.transAxes, color="white", fontsize=7, linespacing=1.15,
+        va="bottom", path_effects=rim,
+    )  # fmt: skip
+
+
 def pixels(figure: Figure) -> NDArray[np.uint8]:
     """The figure as an (H, W, 3) uint8 array."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def png(figure: Figure, *, dpi: float = 200) -> bytes:
+    """The figure as a PNG file's content; 200 dots an inch suffice for print."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -123,3 +217,33 @@ def telling_slices(
         if len(chosen) < count and case_index[i] not in case_index[chosen]:
             chosen.append(i)
     return np.array(chosen, np.intp)
+
+
+def close_up(labels: NDArray[np.integer], *, margin: int) -> list[tuple[slice, slice]]:
+    """Squares of one size around the labels of each slice.
+
+    Args:
+      labels: (N, H, W) label maps.
+      margin: pixels around the widest of them.
+
+    Returns:
+      N windows (rows, columns) within the slices; a slice without labels is cut out at its center.
+    """
+    size = labels.shape[1:]
+    boxes = np.array([[_extent((one > 0).any(1 - k)) for k in (0, 1)] for one in labels])
+    side = min(int((boxes[..., 1] - boxes[..., 0]).max()) + 2 * margin, *size)
+    starts = np.clip(boxes.sum(-1) // 2 - side // 2, 0, np.array(size) - side)
+    return [(slice(r, r + side), slice(c, c + side)) for r, c in starts.tolist()]
+
+
+def _extent(occupied: NDArray[np.bool_]) -> tuple[int, int]:
+    """First and one past the last; of nothing, the center."""
+    places = np.flatnonzero(occupied)
+    if not len(places):
+        return len(occupied) // 2, len(occupied) // 2
+    return int(places[0]), int(places[-1]) + 1
+
+
+def cut_out(stack: np.ndarray, windows: Sequence[tuple[slice, slice]]) -> np.ndarray:
+    """The windows (N, H', W', ...) of slices (N, H, W, ...)."""
+    return np.stack([one[window] for one, window in zip(stack, windows, strict=True)])

@@ -1,10 +1,24 @@
 """Pictures: colors by hand, slices chosen by rule, sizes, orientation, legend."""
 
+import io
+
 import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxseg.report.pictures import COLORS, comparison, overlay, pixels, save, telling_slices
+from jaxseg.report.pictures import (
+    COLORS,
+    close_up,
+    comparison,
+    cut_out,
+    label_color,
+    overlay,
+    pixels,
+    png,
+    save,
+    soft_overlay,
+    telling_slices,
+)
 
 # 0 .. 100: the 1st percentile is 1, the 99th 99.
 RAMP = np.arange(101, dtype=np.float32)[None]
@@ -44,6 +58,51 @@ def test_every_label_up_to_the_palette_s_end_has_a_color_of_its_own():
 
 def test_a_constant_slice_is_black_not_nan():
     assert not overlay(np.full((4, 4), 7.0), np.zeros((4, 4), np.uint8)).any()
+
+
+def test_a_window_of_one_s_own():
+    picture = overlay(np.array([[0.0, 4.0, 9.0]]), np.zeros((1, 3), np.uint8), window=(2, 6))
+    np.testing.assert_allclose(picture[0, :, 0], [0, 0.5, 1])
+
+
+def test_certain_labels_look_the_same_soft():
+    image = np.random.default_rng(0).normal(size=(4, 5))
+    labels = np.arange(20).reshape(4, 5) % 5
+    for window in (None, (-1.0, 1.0)):
+        np.testing.assert_allclose(
+            soft_overlay(image, np.eye(5)[labels], window=window),
+            overlay(image, labels, window=window),
+            atol=1e-6,
+        )
+
+
+def test_soft_labels_blend_by_hand():
+    probabilities = np.array([[[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]])
+    picture = soft_overlay(np.full((1, 2), 0.5), probabilities, window=(0, 1))
+    expected = (1 - 0.55 * 0.8) * 0.5 + 0.55 * (0.3 * SKY_BLUE + 0.5 * BLUISH_GREEN)
+    np.testing.assert_allclose(picture[0, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(picture[0, 1], 0.5, atol=1e-6)
+    assert picture.dtype == np.float32
+
+
+def test_label_colors_cycle_past_the_background():
+    assert [label_color(value) for value in (0, 1, 7, 8)] == [*COLORS[:2], COLORS[7], COLORS[1]]
+
+
+def test_close_up_by_hand():
+    labels = np.zeros((3, 10, 12), np.uint8)
+    labels[0, 4:7, 5:7] = 1  # 3 x 2: the widest extent is 3, so squares of 5
+    labels[1, 0, 11] = 4  # in a corner
+    windows = close_up(labels, margin=1)
+    assert windows == [
+        (slice(3, 8), slice(4, 9)),
+        (slice(0, 5), slice(7, 12)),
+        (slice(3, 8), slice(4, 9)),  # nothing: around the center (5, 6)
+    ]
+    assert cut_out(labels, windows).shape == (3, 5, 5)
+    assert [int((cut > 0).sum()) for cut in cut_out(labels, windows)] == [6, 1, 0]
+    # As large as the slices' shorter side at most.
+    assert close_up(labels, margin=9)[0] == (slice(0, 10), slice(1, 11))
 
 
 def test_telling_slices_by_hand():
@@ -125,3 +184,25 @@ def test_save_writes_a_png_of_the_same_pixels(tmp_path):
     read = matplotlib.image.imread(path)
     np.testing.assert_array_equal(np.rint(read[..., :3] * 255).astype(np.uint8), pixels(drawn))
     save(drawn, path)  # again, over the old one
+
+
+def test_png_holds_the_figure_at_the_asked_resolution():
+    drawn = figure(1, prediction=np.ones((16, 16), np.uint8))
+    read = matplotlib.image.imread(io.BytesIO(png(drawn, dpi=110)))
+    np.testing.assert_array_equal(np.rint(read[..., :3] * 255).astype(np.uint8), pixels(drawn))
+    assert matplotlib.image.imread(io.BytesIO(png(drawn))).shape[1] == int(2.1 * 200)
+
+
+def test_notes_stand_in_their_cells():
+    maps = np.zeros((2, 16, 16), np.uint8)
+    drawn = comparison(
+        maps.astype(np.float32), {"reference": maps, "mine": maps}, ["a", "b"], NAMES,
+        notes={"mine": ["LV 0.9\nInf 0.5", ""]},
+    )  # fmt: skip
+    assert [len(axis.texts) for axis in drawn.axes] == [0, 0, 0, 0, 1, 0]
+    (note,) = drawn.axes[4].texts
+    assert note.get_text() == "LV 0.9\nInf 0.5"
+    pixels(drawn)
+    cell, text = drawn.axes[4].get_window_extent(), note.get_window_extent()
+    assert cell.x0 <= text.x0 < text.x1 <= cell.x1
+    assert cell.y0 <= text.y0 < text.y1 <= (cell.y0 + cell.y1) / 2
