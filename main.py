@@ -7,6 +7,10 @@ Score a run on its validation cases, or on other cases with labels:
   python main.py --mode=evaluate --workdir=RUN [--config.data.root=DIR]
 Segment NIfTI stacks that need no labels:
   python main.py --mode=predict --workdir=RUN --input=FILE_OR_FOLDER --output=DIR
+Hand a trained network on, as one folder that evaluate and predict take for a RUN:
+  python main.py --mode=export --workdir=RUN --output=DIR
+Train and compare all stages of the paper's Table 1, with a report at the end; resumes:
+  python main.py --mode=ablate --config=configs/default.py[:emidec] --workdir=DIR [--folds=5]
 """
 
 import sys
@@ -16,8 +20,12 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from configs import attention, awce, awce_penalty, baseline, default
+from jaxseg.ablation.plan import stage_changes
+from jaxseg.ablation.study import AblationError, ablate
 from jaxseg.data import DataError
 from jaxseg.evaluate import evaluate
+from jaxseg.export import export
 from jaxseg.interrupt import Interrupted
 from jaxseg.predict import PredictionError, predict
 from jaxseg.settings import SettingsError
@@ -28,29 +36,59 @@ from jaxseg.workdir import WorkdirError
 _path = partial(flags.DEFINE_string, default=None)
 _switch = partial(flags.DEFINE_bool, default=False)
 
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "What to do.")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="train: stage, FILE or FILE:VARIANT; any --config.FIELD=VALUE overrides."
+# What the user can mend.
+_MENDABLE = (
+    AblationError, DataError, DivergedError, PredictionError, SettingsError, WorkdirError,
+)  # fmt: skip
+# Rows of Table 1.
+_STAGES = (baseline, attention, awce, awce_penalty)
+
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate", "predict", "export", "ablate"], "What to do."
 )
-_WORKDIR = _path("workdir", help="Folder of the run; train: default runs/STAGE-VARIANT, resumes.")
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    help_string="train: stage, FILE or FILE:VARIANT; any --config.FIELD=VALUE overrides. "
+    "ablate: what all stages share.",
+)
+_WORKDIR = _path(
+    "workdir",
+    help="Folder of the run; train: default runs/STAGE-VARIANT, ablate: default "
+    "runs/ablation-VARIANT, both resume; evaluate, predict: or a bundle.",
+)
 _CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "evaluate, predict: which checkpoint of the run."
+    "checkpoint",
+    None,
+    ["best", "last"],
+    "evaluate, predict, export: which checkpoint of the run; default best, or a bundle's own.",
 )
 _MIRROR = _switch("mirror", help="evaluate, predict: average over each slice's four mirror images.")
 _DATA_ROOT = _path("data_root", help="evaluate: folder of cases, as --config.data.root; the run's.")
 _INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
-_OUTPUT = _path("output", help="predict: folder to write to. evaluate: default WORKDIR/evaluation.")
+_OUTPUT = _path(
+    "output", help="predict, export: folder to write. evaluate: default RUN/evaluation."
+)
 _ENSEMBLE = flags.DEFINE_list(
     "ensemble", [], "predict: workdirs of more runs (folds) to average with, comma-separated."
 )
 _PROBABILITIES = _switch("probabilities", help="predict: write probabilities too.")
-_OVERWRITE = _switch("overwrite", help="predict: replace outputs that exist.")
+_OVERWRITE = _switch("overwrite", help="predict, export: replace outputs that exist.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "ablate: trainings of each stage, on seeds one apart.")
+_FOLDS = flags.DEFINE_integer("folds", 0, "ablate: train on every fold of so many; 0: one split.")
 
-_REQUIRED = {"train": "config", "evaluate": "workdir", "predict": "workdir input output"}
+_REQUIRED = {
+    "train": "config",
+    "evaluate": "workdir",
+    "predict": "workdir input output",
+    "export": "workdir output",
+    "ablate": "config",
+}
 _OPTIONAL = {
     "train": "workdir",
     "evaluate": "data_root output checkpoint mirror",
     "predict": "checkpoint mirror ensemble probabilities overwrite",
+    "export": "checkpoint overwrite",
+    "ablate": "workdir seeds folds",
 }
 
 
@@ -63,7 +101,7 @@ def _evaluate() -> None:
     evaluate(
         Path(str(_WORKDIR.value)),
         root=Path(_DATA_ROOT.value).expanduser() if _DATA_ROOT.value else None,
-        checkpoint=str(_CHECKPOINT.value),
+        checkpoint=_CHECKPOINT.value,
         mirror=bool(_MIRROR.value),
         output=Path(_OUTPUT.value) if _OUTPUT.value else None,
     )
@@ -72,7 +110,7 @@ def _evaluate() -> None:
 def _predict() -> None:
     folders = [str(_WORKDIR.value), *(_ENSEMBLE.value or [])]
     predict(
-        [load_run(Path(folder), checkpoint=str(_CHECKPOINT.value)) for folder in folders],
+        [load_run(Path(folder), checkpoint=_CHECKPOINT.value) for folder in folders],
         Path(str(_INPUT.value)),
         Path(str(_OUTPUT.value)),
         mirror=bool(_MIRROR.value),
@@ -81,20 +119,50 @@ def _predict() -> None:
     )
 
 
+def _export() -> None:
+    export(
+        Path(str(_WORKDIR.value)),
+        Path(str(_OUTPUT.value)),
+        checkpoint=_CHECKPOINT.value or "best",
+        overwrite=bool(_OVERWRITE.value),
+    )
+
+
+def _ablate() -> None:
+    config = _CONFIG.value.to_dict()
+    stages = {stage.get_config().name: stage.get_config().to_dict() for stage in _STAGES}
+    ablate(
+        config,
+        stage_changes(default.get_config().to_dict(), stages),
+        Path(_WORKDIR.value or f"runs/ablation-{config.get('variant')}"),
+        seeds=int(str(_SEEDS.value)),
+        folds=int(str(_FOLDS.value)),
+    )
+
+
+_RUN = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "export": _export,
+    "ablate": _ablate,
+}
+
+
 def main(argv: list[str]) -> None:
     """Run one mode; what the user can mend ends in one clear message and status 1."""
     del argv  # _parse lets nothing but flags through
     # JAX and Orbax tell every step of their work; to Orbax reading parameters alone is a warning.
     logging.set_verbosity(logging.ERROR)
     try:
-        {"train": _train, "evaluate": _evaluate, "predict": _predict}[str(_MODE.value)]()
+        _RUN[str(_MODE.value)]()
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
-    except (SettingsError, WorkdirError, DataError, DivergedError, PredictionError) as error:
+    except _MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -102,12 +170,13 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> list[str]:
     """Parse flags; whatever is wrong with them is one line and status 2, not a traceback."""
     try:
-        if not any(argument.startswith(("--config=", "-config=")) for argument in argv):
+        names = {argument.split("=")[0].lstrip("-") for argument in argv}
+        if "config" not in names:
             # Only a config file makes fields of the config into flags.
             argv = [argument.replace("--config.data.root", "--data_root", 1) for argument in argv]
         program, *rest = flags.FLAGS(argv)
         _check_mode()
-        if _MODE.value == "train":
+        if "config" in _REQUIRED[str(_MODE.value)]:
             _ = _CONFIG.value.name  # a config file that cannot be read says so only when it is used
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         problem = _reason(error)

@@ -15,6 +15,7 @@ import pytest
 
 from jaxseg import recipe, workdir
 from jaxseg.checkpoint import Checkpoints
+from jaxseg.export import export
 from jaxseg.models import UNet
 from jaxseg.train_step import TrainState
 
@@ -42,6 +43,7 @@ TINY = {
     "grid.size": "32,32", "grid.spacing": 4.2, "model.width": 4, "model.depth": 1,
     "model.groups": 4, "balance.width": 4, "data.phantom_cases": 6, "train.epochs": 4,
     "train.batch_size": 4, "train.validate_every": 1, "run.log_every": 2, "run.pictures": 2,
+    "optimizer.warmup_epochs": 1.0,
 }  # fmt: skip
 
 
@@ -78,15 +80,17 @@ class CommandLine:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def start_tiny(self, workdir: Path, **changes: object) -> subprocess.Popen[str]:
-        """Start a tiny run of stage 4; `changes` set fields, with __ for the dot."""
+    def start_tiny(
+        self, workdir: Path, *flags: str, config: str = "awce_penalty.py", **changes: object
+    ) -> subprocess.Popen[str]:
+        """Start a tiny run, by default of stage 4; `changes` set fields, with __ for the dot."""
         fields = TINY | {
             "data.root": self.phantom,
             "run.compilation_cache": self.folder / "cache",
         }
         fields |= {name.replace("__", "."): value for name, value in changes.items()}
-        flags = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
-        return self.start(*flags, f"--workdir={workdir}")
+        knobs = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
+        return self.start(*knobs, *flags, f"--workdir={workdir}", config=config)
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +128,16 @@ def random_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     save_random_network(folder, network, seed=16, step=5, score=0.5)
     save_random_network(folder, network, seed=175, step=6, score=0.25)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(random_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random run's best network, exported, moved elsewhere, and the run deleted."""
+    folder = tmp_path_factory.mktemp("exported")
+    run = shutil.copytree(random_run, folder / "run")
+    export(run, folder / "bundle", say=lambda line: None)
+    shutil.rmtree(run)
+    return Path(shutil.move(folder / "bundle", tmp_path_factory.mktemp("moved") / "mine"))
 
 
 def save_random_network(folder: Path, network: UNet, *, seed: int, step: int, score: float) -> None:

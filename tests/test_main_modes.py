@@ -1,4 +1,4 @@
-"""`main.py` beside training: evaluate and predict end to end, and one line for what is wrong."""
+"""`main.py` beside training: every other mode, and one line for what is wrong."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def main_module():
     before = {"mode", "config", "workdir", "checkpoint", "mirror", "data_root", "input", "output",
-              "ensemble", "probabilities", "overwrite"}  # fmt: skip
+              "ensemble", "probabilities", "overwrite", "seeds", "folds"}  # fmt: skip
     for name in before & set(flags.FLAGS):  # of another test file's copy
         delattr(flags.FLAGS, name)
     known = set(flags.FLAGS)
@@ -126,6 +126,27 @@ def test_predict_tells_bad_files_last_with_status_1(call, random_run, stack, tmp
     assert (tmp_path / "out" / "good.nii.gz").is_file()
 
 
+def test_export_then_predict_from_the_bundle_alone(call, random_run, stack, tmp_path):
+    run = shutil.copytree(random_run, tmp_path / "run")
+    assert call("--mode=predict", "--workdir=run", f"--input={stack}", "--output=by-run")[0] == 0
+    status, output, errors = call("--mode=export", "--workdir=run", "--output=bundle")
+    assert (status, errors) == (0, "")
+    assert "bundle" in output
+    shutil.rmtree(run)
+    status, _, errors = call(
+        "--mode=predict", "--workdir=bundle", f"--input={stack}", "--output=by-bundle"
+    )
+    assert (status, errors) == (0, "")
+    files = [tmp_path / folder / "Case_P002.nii.gz" for folder in ("by-run", "by-bundle")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    refused(call("--mode=export", "--workdir=none", "--output=new"), 1, "none: no such folder")
+    refused(
+        call("--mode=predict", "--workdir=bundle", f"--input={stack}", "--output=last",
+             "--checkpoint=last"),
+        1, "bundle: ",
+    )  # fmt: skip
+
+
 USAGE = {
     "no workdir": (["--mode=evaluate"], "flag --workdir=None: Flag --workdir must have a value"),
     "no input": (["--mode=predict", "--workdir=x", "--output=y"], "flag --input=None: Flag --inp"),
@@ -144,7 +165,19 @@ USAGE = {
         "--data_root: not a flag of --mode=predict\n",
     ),
     "input of a training": ([f"--config={STAGE}", "--input=x"], "--input: not a flag of --mode=tr"),
-    "unknown mode": (["--mode=export"], "flag --mode=export: value should be one of <train|evalu"),
+    "unknown mode": (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate|"),
+    "no output of an export": (["--mode=export", "--workdir=x"], "flag --output=None: Flag --ou"),
+    "no config of an ablation": (["--mode=ablate", "--workdir=x"], "flag --config=None: Flag --co"),
+    "config that is not there": (["--mode=ablate", "--config=none.py"], "--config: "),
+    "root with a config in two words": (
+        ["--mode=ablate", "--config", STAGE, "--config.data.rot=x"],
+        "--config: no such field",
+    ),
+    "seeds of a training": ([f"--config={STAGE}", "--seeds=2"], "--seeds: not a flag of --mode=tr"),
+    "seeds in words": (
+        ["--mode=ablate", f"--config={STAGE}", "--seeds=two"],
+        "flag --seeds=two: invalid literal for int()",
+    ),
     "unknown checkpoint": (
         ["--mode=evaluate", "--workdir=x", "--checkpoint=7"],
         "flag --checkpoint=7: value should be one of <best|last>",
@@ -172,6 +205,10 @@ def test_what_the_user_can_mend_is_one_line_and_status_1(call, random_run, stack
     (tmp_path / "file").touch()
     refused(call(*evaluate, run, "--output=file/x"), 1, "file/x: cannot write here (")
     refused(call("--mode=predict", run, source, "--output=file"), 1, "file: cannot write here (")
+    ablate = ("--mode=ablate", f"--config={STAGE}", "--workdir=study")
+    refused(call(*ablate, "--seeds=0"), 1, "--seeds: expected at least 1, got 0\n")
+    refused(call(*ablate, "--folds=1"), 1, "--folds: expected 0 (no folds) or at least 2, got 1\n")
+    refused(call(*ablate, "--config.data.root=none", "--config.data.phantom_cases=0"), 1, "none: ")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -179,8 +216,8 @@ def test_help_tells_every_mode(command_line):
     process = command_line.start("--mode=evaluate", "--help", config=None)
     output, errors = process.communicate(timeout=120)
     text = output + errors
-    for mode in ("train", "evaluate", "predict"):
-        assert f"--mode={mode}" in text or mode == "train"
-    for flag in ("--checkpoint", "--[no]mirror", "--ensemble", "--[no]overwrite", "--data_root"):
+    for mode in ("evaluate", "predict", "export", "ablate"):
+        assert f"--mode={mode}" in text
+    for flag in ("--checkpoint", "--[no]mirror", "--ensemble", "--[no]overwrite", "--seeds"):
         assert flag in text
     assert "Traceback" not in text

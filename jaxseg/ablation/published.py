@@ -1,0 +1,34 @@
+"""Published scores that stand beside ours, with their sources."""
+
+from types import MappingProxyType
+
+SOURCE = (
+    "Y. Zhou, K. Zhang, X. Luo, S. Wang, X. Zhuang, Anatomy Prior Based U-net for Pathology "
+    "Segmentation with Attention, STACOM 2020, Table 1"
+)
+# Mean and standard deviation of the DSC by stage; columns are the slice regions of EMIDEC.
+PAPER = MappingProxyType(
+    {
+        "baseline": ((0.955, 0.009), (0.871, 0.045), (0.622, 0.080), (0.246, 0.102)),
+        "attention": ((0.962, 0.009), (0.900, 0.033), (0.718, 0.067), (0.354, 0.130)),
+        "awce": ((0.971, 0.014), (0.926, 0.029), (0.769, 0.082), (0.535, 0.153)),
+        "awce_penalty": ((0.970, 0.007), (0.916, 0.029), (0.747, 0.082), (0.538, 0.143)),
+    }
+)
+# Stages that the paper names otherwise.
+NAMES = MappingProxyType({"awce": "attention+AWCE", "awce_penalty": "attention+AWCE+penalty"})
+
+WINNER = (
+    "Y. Zhang, Cascaded Convolutional Neural Network for Automatic Myocardial Infarction "
+    "Segmentation from Delayed-Enhancement Cardiac MRI, STACOM 2020, arXiv:2012.14128"
+)
+# DSC in 3D, patient-wise; columns are the case regions of EMIDEC. As printed, hence text.
+CASES = MappingProxyType(
+    {
+        "nnU-Net, 2D": ("0.851", "0.509", "-"),
+        "nnU-Net, 3D": ("0.872", "0.688", "-"),
+        "best published in five folds": ("0.860", "0.760", "-"),
+        "challenge winner, hidden test cases [2]": ("0.879", "0.712", "0.785"),
+        "expert against expert": ("0.83", "0.69", "-"),
+    }
+)

@@ -1,0 +1,77 @@
+"""An ablation as a user runs it: tiny, on the phantom, in processes of its own."""
+
+import csv
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+STAGES = ["baseline", "attention", "awce", "awce_penalty"]
+FILES = ["curves.png", "figure1.png", "figure3.png", "report.html", "table1.csv", "table1.md"]
+FILES = sorted([*FILES, "cases.csv", "tests.csv", "runs"])
+
+
+def test_tables_figures_and_report(study):
+    folder, output = study
+    assert sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) == FILES
+    table = (folder / "table1.md").read_text()
+    assert table.splitlines()[0] in output
+    rows = list(csv.DictReader((folder / "table1.csv").read_text().splitlines()))
+    assert [row["stage"] for row in rows if row["source"] == "ours"][::4] == STAGES
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert str(folder.parent) not in page
+    assert "phantom-6-cases" not in page  # where the cases lie
+
+
+def test_the_table_is_of_the_runs_own_scores(study):
+    """Mean over the slices that hold the label, by plain counting."""
+    folder, _ = study
+    table = list(csv.DictReader((folder / "table1.csv").read_text().splitlines()))
+    for stage in STAGES:
+        scores = folder / "runs" / f"{stage}-seed-0" / "evaluation-last" / "slices.csv"
+        slices = list(csv.DictReader(scores.read_text().splitlines()))
+        for region in ("LV", "Myo", "Inf", "NoR"):
+            held = [float(row[region]) for row in slices if row[region]]
+            row = next(
+                row
+                for row in table
+                if (row["source"], row["stage"], row["region"]) == ("ours", stage, region)
+            )
+            assert float(row["mean"]) == pytest.approx(sum(held) / len(held))
+            assert int(row["slices"]) == len(held)
+
+
+def test_it_goes_on_where_it_stopped(study, run, tmp_path):
+    folder = shutil.copytree(study[0], tmp_path / "study")
+    shutil.rmtree(folder / "runs" / "awce-seed-0" / "evaluation-last")
+    before = {name: (folder / name).read_bytes() for name in FILES if name != "runs"}
+    for name in before:
+        (folder / name).unlink()
+    status, output, errors = run(folder)
+    assert status == 0, errors
+    assert output.count("resuming at step") == 1
+    assert "[3/4] awce-seed-0" in output
+    assert "[1/4]" not in output
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_runs_of_other_settings_are_one_line(study, run):
+    status, _, errors = run(study[0], model__width=8)
+    assert status == 1
+    assert "holds a run of another config" in errors
+    assert "model.width: 4 in the workdir, 8 asked for" in errors
+    assert "Traceback" not in errors
+
+
+def test_two_processes_share_the_runs(run, study, tmp_path):
+    """Neither does what the other did or does; one report comes of it, the same as from one."""
+    folder = shutil.copytree(study[0], tmp_path / "study")
+    for name in ("awce-seed-0", "attention-seed-0"):
+        shutil.rmtree(folder / "runs" / name / "evaluation-last")
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(run, [folder, folder]))
+    assert [status for status, _, _ in outcomes] == [0, 0], outcomes
+    together = "".join(output for _, output, _ in outcomes)
+    assert together.count("resuming at step") == 2
+    assert (folder / "table1.csv").read_bytes() == (study[0] / "table1.csv").read_bytes()

@@ -1,0 +1,127 @@
+"""Which runs an ablation is made of, and what each of them changes."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import attention, awce, awce_penalty, baseline, default
+from jaxseg.ablation.plan import plan_runs, stage_changes
+from jaxseg.settings import SettingsError, replace
+
+STAGES = {
+    stage.get_config().name: stage.get_config().to_dict()
+    for stage in (baseline, attention, awce, awce_penalty)
+}
+CHANGES = stage_changes(default.get_config().to_dict(), STAGES)
+
+
+@pytest.fixture
+def config():
+    return default.get_config("phantom").to_dict()
+
+
+def test_stages_differ_in_three_settings_and_their_name():
+    assert list(CHANGES) == ["baseline", "attention", "awce", "awce_penalty"]
+    table = {
+        "baseline": (False, False, 0.0),
+        "attention": (True, False, 0.0),
+        "awce": (True, True, 0.0),
+        "awce_penalty": (True, True, 0.01),
+    }
+    for stage, (gated, weighted, penalty) in table.items():
+        assert CHANGES[stage] == {
+            "name": stage,
+            "model.attention": gated,
+            "loss.weighted": weighted,
+            "loss.penalty": penalty,
+        }
+
+
+def test_a_run_of_the_ablation_is_the_run_of_its_config(config):
+    """Table 1's rows can each be had alone, by the stage's own config."""
+    for run in plan_runs(config, CHANGES, Path("study"), seeds=1):
+        assert run.settings == STAGES[run.stage]
+
+
+def test_a_stage_switches_off_what_the_shared_settings_switch_on():
+    shared = awce_penalty.get_config("phantom").to_dict()
+    first = plan_runs(shared, CHANGES, Path("study"), seeds=1)[0]
+    assert first.settings == STAGES["baseline"]
+
+
+def test_settings_of_the_user_reach_every_run(config):
+    shared = replace(config, {"model.width": 4, "train.epochs": 30, "optimizer.clip_norm": 0.5})
+    for run in plan_runs(shared, CHANGES, Path("study"), seeds=2):
+        assert run.settings["model"]["width"] == 4
+        assert run.settings["train"]["epochs"] == 30
+        assert run.settings["optimizer"]["clip_norm"] == 0.5
+
+
+def test_seeds_are_whole_comparisons_one_after_the_other(config):
+    runs = plan_runs(replace(config, {"seed": 7}), CHANGES, Path("study"), seeds=2)
+    stages = list(CHANGES)
+    assert [(run.stage, run.seed) for run in runs] == [(s, 7) for s in stages] + [
+        (s, 8) for s in stages
+    ]
+    assert [run.settings["seed"] for run in runs] == [7] * 4 + [8] * 4
+    assert runs[0].folder == Path("study/runs/baseline-seed-7")
+    assert len({run.folder for run in runs}) == 8
+
+
+def test_folds_are_all_folds_of_one_split(config):
+    runs = plan_runs(config, CHANGES, Path("study"), seeds=2, folds=3)
+    assert len(runs) == 2 * 3 * 4
+    assert {(r.settings["data"]["folds"], r.settings["data"]["split_seed"]) for r in runs} == {
+        (3, 0)
+    }
+    assert [r.fold for r in runs if (r.stage, r.seed) == ("awce", 1)] == [0, 1, 2]
+    assert runs[4].folder == Path("study/runs/baseline-seed-0-fold-1-of-3")
+    assert all(run.settings["data"]["fold"] == run.fold for run in runs)
+
+
+def test_one_fold_of_the_config_is_kept(config):
+    shared = replace(config, {"data.folds": 5, "data.fold": 3})
+    runs = plan_runs(shared, CHANGES, Path("study"), seeds=1)
+    assert [run.fold for run in runs] == [3] * 4
+    assert runs[0].folder.name == "baseline-seed-0-fold-3-of-5"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"seeds": 0}, "--seeds: expected at least 1, got 0"),
+        ({"seeds": 1, "folds": 1}, "--folds: expected 0 (no folds) or at least 2, got 1"),
+        ({"seeds": 1, "folds": -2}, "--folds: expected 0 (no folds) or at least 2, got -2"),
+    ],
+)
+def test_numbers_that_are_none(config, numbers, message):
+    with pytest.raises(SettingsError) as error:
+        plan_runs(config, CHANGES, Path("study"), **numbers)
+    assert str(error.value) == message
+
+
+def test_a_field_of_the_stages_is_not_lost_without_a_word(config):
+    with pytest.raises(SettingsError) as error:
+        plan_runs(replace(config, {"loss.penalty": 0.5}), CHANGES, Path("study"), seeds=1)
+    assert str(error.value) == "loss.penalty: the stages set it, to 0.0 or 0.01; got 0.5"
+
+
+def test_settings_with_a_group_missing(config):
+    del config["loss"]
+    with pytest.raises(SettingsError, match="loss"):
+        plan_runs(config, CHANGES, Path("study"), seeds=1)
+
+
+def test_settings_that_cannot_be_run(config):
+    config["model"]["width"] = -1
+    with pytest.raises(SettingsError, match=r"model\.width"):
+        plan_runs(config, CHANGES, Path("study"), seeds=1)
+
+
+def test_a_run_is_done_when_its_scores_are_whole(config, tmp_path):
+    run = plan_runs(config, CHANGES, tmp_path, seeds=1)[0]
+    run.evaluation.mkdir(parents=True)
+    (run.evaluation / "slices.csv").touch()
+    assert not run.done
+    (run.evaluation / "summary.md").touch()
+    assert run.done
