@@ -80,7 +80,8 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
     optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
-    optimizer.warmup_epochs = 1.0  # linear rise from 0
+    # Linear rise from 0; 1e-2 is high for a fresh network (docs/experiments.md).
+    optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # global norm of the gradient; 0.0: no clipping
 
     config.train = train = ConfigDict()
