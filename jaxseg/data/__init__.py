@@ -12,7 +12,7 @@ from jaxseg.data.grid import (
     to_native,
     to_network,
 )
-from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels, write_like
+from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
 from jaxseg.data.preprocess import normalize, preprocess_case
 
 __all__ = [
@@ -35,6 +35,5 @@ __all__ = [
     "to_native",
     "to_network",
     "voxel_spacing",
-    "write_labels",
     "write_like",
 ]

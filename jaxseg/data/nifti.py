@@ -81,26 +81,6 @@ def voxel_spacing(header: nib.Nifti1Header) -> tuple[float, float, float]:
     return x, y, z
 
 
-def write_labels(path: Path | str, labels: np.ndarray, header: nib.Nifti1Header) -> None:
-    """Writes a label map (X, Y, slices) as uint8 on the geometry of `header`.
-
-    Raises:
-        DataError: the map is not on the header's grid, or holds a label outside 0 to 255.
-    """
-    expected = header.get_data_shape()[:3]
-    if labels.shape != expected:
-        raise DataError(f"{path}: label map is {labels.shape}; the header's grid is {expected}")
-    if labels.min() < 0 or labels.max() > 255:
-        raise DataError(f"{path}: labels {labels.min()} to {labels.max()}; uint8 holds 0 to 255")
-    header = header.copy()
-    header.set_data_dtype(np.uint8)
-    header["cal_min"] = header["cal_max"] = 0
-    # The affine is the header's own, so that nibabel keeps pixdim even where the two disagree.
-    image_type = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    image = image_type(labels.astype(np.uint8), header.get_best_affine(), header)
-    image.to_filename(Path(path))
-
-
 def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
     """Writes a result under the very header of the image that it was made from.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxseg.data import nifti
-from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_labels, write_like
+from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
 
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # EMIDEC's: no spacing in it
 
@@ -186,31 +186,6 @@ def test_any_damaged_header_is_refused_or_read(tmp_path):
     assert all(message.startswith(f"{path}: ") for message in messages)
     assert set(shapes) == {3}
     assert min(len(messages), len(shapes)) > 50
-
-
-def test_labels_are_written_on_the_geometry_of_the_image(tmp_path):
-    """pixdim says 1.4 x 0.8 x 10 mm, the affine 1 x 1 x 1: both must survive."""
-    make_image(ramp()[..., None]).to_filename(tmp_path / "image.nii.gz")
-    _, header = read_volume(tmp_path / "image.nii.gz")
-    labels = ramp() % 5
-    write_labels(tmp_path / "labels.nii.gz", labels, header)
-    array, written = read_volume(tmp_path / "labels.nii.gz")
-    np.testing.assert_array_equal(array, labels)
-    assert array.dtype == np.uint8
-    assert voxel_spacing(written) == pytest.approx((1.4, 0.8, 10.0))
-    np.testing.assert_array_equal(written.get_best_affine(), AFFINE)
-    assert header.get_data_dtype() == np.int16, "the image's header must not change"
-    with pytest.raises(DataError, match=r"\(4, 3, 1\).*\(4, 3, 2\)"):
-        write_labels(tmp_path / "labels.nii.gz", labels[..., :1], header)
-    with pytest.raises(DataError, match="uint8"):
-        write_labels(tmp_path / "labels.nii.gz", labels + 252, header)
-
-
-def test_labels_keep_the_spacing_of_a_header_without_position(tmp_path):
-    path = raw_file(tmp_path / "image.nii", 252, bytes(4))  # qform_code, sform_code
-    write_labels(tmp_path / "labels.nii", ramp() % 5, read_volume(path)[1])
-    _, header = read_volume(tmp_path / "labels.nii")
-    assert voxel_spacing(header) == pytest.approx((1.4, 0.8, 10.0))
 
 
 GEOMETRY = (

@@ -1,0 +1,82 @@
+"""Distance and volume, in mm."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from jaxseg.metrics.maps import Labels, checked_map, checked_pair, checked_spacing, region_mask
+
+
+def hausdorff_distance(
+    prediction: ArrayLike,
+    reference: ArrayLike,
+    labels: Labels,
+    spacing: Sequence[float],
+    *,
+    percentile: float = 100,
+) -> float:
+    """Hausdorff distance between the surfaces of two regions, in mm.
+
+    A surface voxel is one of the region with a face neighbor outside it; beyond the array's edge is
+    outside. The distance of a voxel is that between its center and the nearest center of the other
+    surface. The result is the larger of the two directed values, each the `percentile`
+    (interpolated linearly) of its own distances. At 100 that is MedPy's `hd`, which the EMIDEC
+    challenge uses; at 95 it is MONAI's definition, whereas MedPy's `hd95` pools both directions.
+
+    Args:
+      prediction: integer label map of any rank.
+      reference: integer label map of the same shape.
+      labels: the scored label, or a tuple read as their union.
+      spacing: voxel size in mm, one per axis in the order of the arrays' own axes.
+      percentile: in (0, 100].
+
+    Returns:
+      The distance; nan if either region is empty, since no distance is defined then.
+
+    Raises:
+      ValueError: maps or labels as in `dice`; `spacing` or `percentile` out of range.
+    """
+    predicted, actual = (region_mask(m, labels) for m in checked_pair(prediction, reference))
+    scale = checked_spacing(spacing, predicted.ndim)
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile: expected a number in (0, 100], got {percentile}")
+    if not (predicted.any() and actual.any()):
+        return float("nan")
+    # Nothing outside the box of both regions can be a surface voxel, and a crop moves no border:
+    # what lies beyond it is outside the regions already.
+    box = ndimage.find_objects((predicted | actual).astype(np.int8))[0]
+    ours, theirs = _surface(predicted[box]) * scale, _surface(actual[box]) * scale
+    there, back = KDTree(theirs).query(ours)[0], KDTree(ours).query(theirs)[0]
+    return float(max(np.percentile(there, percentile), np.percentile(back, percentile)))
+
+
+def volume(label_map: ArrayLike, labels: Labels, spacing: Sequence[float]) -> float:
+    """Volume of a region in mm3 (mm2 for a 2D map): voxel count times voxel size.
+
+    Raises:
+      ValueError: as `hausdorff_distance`.
+    """
+    label_map = checked_map("label_map", label_map)
+    scale = checked_spacing(spacing, label_map.ndim)
+    return float(np.count_nonzero(region_mask(label_map, labels)) * np.prod(scale))
+
+
+def volume_difference(
+    prediction: ArrayLike, reference: ArrayLike, labels: Labels, spacing: Sequence[float]
+) -> float:
+    """Absolute difference |V(prediction) - V(reference)| of a region's volumes, in mm3.
+
+    Raises:
+      ValueError: as `hausdorff_distance`.
+    """
+    prediction, reference = checked_pair(prediction, reference)
+    return abs(volume(prediction, labels, spacing) - volume(reference, labels, spacing))
+
+
+def _surface(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Indices (points, rank) of the voxels with a face neighbor outside the mask or the array."""
+    interior = np.asarray(ndimage.binary_erosion(mask, border_value=0), bool)
+    return np.argwhere(mask & ~interior)

@@ -1,0 +1,132 @@
+"""Overlap: DSC of maps, slices and cases, and statistics over them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from jaxseg.metrics.maps import Labels, Regions, checked_pair, label_set, region_mask
+
+
+class Summary(NamedTuple):
+    """Statistics of the defined (not nan) scores of each region, each of shape (R,)."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    n: NDArray[np.int64]
+
+
+def dice(
+    prediction: ArrayLike, reference: ArrayLike, labels: Labels, *, empty: float = float("nan")
+) -> float:
+    """Dice similarity coefficient (DSC), 2 |P and R| / (|P| + |R|), in 0..1.
+
+    Args:
+      prediction: integer label map of any rank.
+      reference: integer label map of the same shape.
+      labels: the scored label, or a tuple read as their union.
+      empty: the score of two empty masks. The EMIDEC challenge's rule is 1.0.
+
+    Raises:
+      ValueError: shapes differ, a map is not of integers, or `labels` is not of integers.
+    """
+    predicted, actual = (region_mask(m, labels) for m in checked_pair(prediction, reference))
+    return float(dice_from_counts(*_counts(predicted, actual, axes=None), empty=empty))
+
+
+def dice_from_counts(
+    intersection: ArrayLike,
+    predicted: ArrayLike,
+    reference: ArrayLike,
+    *,
+    empty: float = float("nan"),
+) -> NDArray[np.float64]:
+    """DSC from pixel counts of any one shape; `empty` where both sizes are 0.
+
+    Counts may be summed first: over the slices of a case they give the case's 3D DSC.
+    """
+    twice = 2.0 * np.asarray(intersection, np.float64)
+    sizes = np.asarray(predicted, np.float64) + np.asarray(reference, np.float64)
+    return np.where(sizes > 0, twice / np.maximum(sizes, 1.0), empty)
+
+
+def slice_dice(
+    intersection: ArrayLike, predicted: ArrayLike, reference: ArrayLike
+) -> NDArray[np.float64]:
+    """DSC per slice by the rule of the paper's Table 1: nan where the reference lacks the region.
+
+    A region predicted on a slice that does not hold it is not counted here; scores per case see it.
+    """
+    scores = dice_from_counts(intersection, predicted, reference)
+    return np.where(np.asarray(reference) > 0, scores, np.nan)
+
+
+def slice_scores(
+    prediction: ArrayLike, reference: ArrayLike, regions: Regions
+) -> NDArray[np.float64]:
+    """DSC of every slice and region, by the rule of `slice_dice`.
+
+    Args:
+      prediction: (N, H, W) integer label maps.
+      reference: (N, H, W) integer label maps.
+      regions: R pairs (name, labels), as `Anatomy.slice_regions`.
+
+    Returns:
+      (N, R), nan where the reference slice does not hold the region.
+
+    Raises:
+      ValueError: shapes differ or are not (N, H, W), a map is not of integers, no region given.
+    """
+    prediction, reference = checked_pair(prediction, reference)
+    _check_stacks(prediction.shape, reference.shape)
+    columns = []
+    for values in _region_sets([labels for _, labels in regions]):
+        predicted, actual = region_mask(prediction, values), region_mask(reference, values)
+        columns.append(slice_dice(*_counts(predicted, actual, axes=(1, 2))))
+    return np.stack(columns, axis=1)
+
+
+def summarize(scores: ArrayLike) -> Summary:
+    """Mean, standard deviation and number of the scores of each region, nan left out.
+
+    Args:
+      scores: (N, R); nan marks a score that is not defined.
+
+    Returns:
+      Mean, sample standard deviation (divisor n - 1) and n; mean is nan at n = 0, std below 2.
+
+    Raises:
+      ValueError: `scores` is not of rank 2.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim != 2:
+        raise ValueError(f"scores: expected shape (N, R), got {scores.shape}")
+    defined = np.logical_not(np.isnan(scores))
+    n = defined.sum(axis=0, dtype=np.int64)
+    # Written out because np.nanmean and np.nanstd warn about a column without a score.
+    mean = np.where(n > 0, np.where(defined, scores, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan)
+    squares = (np.where(defined, scores - mean, 0.0) ** 2).sum(axis=0)
+    std = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)
+    return Summary(mean, std, n)
+
+
+def _counts(
+    predicted: NDArray[np.bool_], actual: NDArray[np.bool_], axes: tuple[int, ...] | None
+) -> tuple[NDArray[np.int64], ...]:
+    sizes = [m.sum(axis=axes, dtype=np.int64) for m in (predicted & actual, predicted, actual)]
+    return tuple(sizes)
+
+
+def _region_sets(regions: Sequence[Labels]) -> list[tuple[int, ...]]:
+    if not regions:
+        raise ValueError("regions: expected at least one region, got none")
+    return [label_set(labels) for labels in regions]
+
+
+def _check_stacks(prediction: tuple[int, ...], reference: tuple[int, ...]) -> None:
+    if prediction != reference or len(prediction) != 3:
+        raise ValueError(
+            "prediction and reference: expected one shape (N, H, W), "
+            f"got {prediction} and {reference}"
+        )
