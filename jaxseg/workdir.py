@@ -16,6 +16,8 @@ DATA = "data.json"
 # Where the data lies and how a run is watched may change between two sittings of one run; what
 # the data is may not, and its fingerprint says so.
 _FREE = ("run.", "data.root")
+# A file that lists thousands of cases or parameters stays far below.
+MAX_JSON_BYTES = 2**24
 
 
 class WorkdirError(RuntimeError):
@@ -125,13 +127,18 @@ def read_json(path: Path, *, missing: str = "no run here") -> dict[str, Any]:
     """A JSON object; `missing` says what the folder is without the file.
 
     Raises:
-      WorkdirError: if it is not there, or cannot be read as a JSON object.
+      WorkdirError: if it is not there, has more than `MAX_JSON_BYTES`, or cannot be read as a JSON
+        object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_JSON_BYTES + 1)
+        if len(text) > MAX_JSON_BYTES:
+            raise ValueError(f"expected at most {MAX_JSON_BYTES} bytes")
+        content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise WorkdirError(f"{path.parent}: {missing} (it has no {path.name})") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise WorkdirError(f"{path}: expected a JSON object, got {type(content).__name__}")

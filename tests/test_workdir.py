@@ -17,6 +17,7 @@ from jaxseg.workdir import (
     claim,
     locked,
     read_data,
+    read_json,
     read_settings,
     write_atomic,
     write_files,
@@ -46,6 +47,17 @@ def names(folder):
 
 def changed(**sections):
     return SETTINGS | {name: SETTINGS[name] | fields for name, fields in sections.items()}
+
+
+def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(WorkdirError, match=r"config\.json: cannot be read as JSON \(.*recursion"):
+        read_json(path)
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no space, and would take a terabyte of memory
+    with pytest.raises(WorkdirError, match=r"JSON \(expected at most 16777216 bytes\)"):
+        read_json(path)
 
 
 def test_lock_creates_the_folder_and_frees_it_after(tmp_path):
