@@ -118,9 +118,47 @@ def read_data(workdir: Path) -> dict[str, Any]:
     """What the run in a workdir was trained and validated on: fingerprint, cases, slices.
 
     Raises:
-      WorkdirError: as `read_settings`.
+      WorkdirError: as `read_settings`, or if a part of it is not what a run writes there. A part
+        that is missing is none of that: older runs noted less.
     """
-    return read_json(workdir / DATA)
+    data = read_json(workdir / DATA)
+    for name, (test, expected) in _PARTS.items():
+        if name in data and not test(data[name]):
+            raise WorkdirError(
+                f"{workdir / DATA}: {name}: expected {expected}, got {data[name]!r:.80}"
+            )
+    return data
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_side(value: Any) -> bool:
+    """Of a split."""
+    return (
+        isinstance(value, dict) and type(value.get("slices")) is int and value["slices"] > 0
+        and _are_names(value.get("cases"))
+    )  # fmt: skip
+
+
+def _is_range(value: Any) -> bool:
+    """Of voxel edges: the smallest, then the largest."""
+    if not (isinstance(value, list) and [type(edges) for edges in value] == [list, list]):
+        return False
+    return all(
+        len(edges) == 3 and all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in edges)
+        for edges in value
+    )
+
+
+_PARTS = {
+    "fingerprint": (lambda value: isinstance(value, str), "a text"),
+    "cases": (_are_names, "a list of names"),
+    "training": (_is_side, "its number of slices and list of cases"),
+    "validation": (_is_side, "its number of slices and list of cases"),
+    "spacing": (_is_range, "two lists of three lengths in mm"),
+}
 
 
 def read_json(path: Path, *, missing: str = "no run here") -> dict[str, Any]:

@@ -60,6 +60,27 @@ def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
         read_json(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "bad"),
+    [
+        ("fingerprint", [None, 3, ["f00d"]]),
+        ("cases", [None, "Case_1", {"Case_1": 0}, [1], [["Case_1"]]]),
+        ("training", [None, [], {}, {"slices": 3}, {"slices": 3, "cases": "A"}]),
+        ("validation", [{"slices": n, "cases": []} for n in (0, -1, 1.5, "3", True, None)]),
+        ("spacing", [None, 1.4, [], [[1, 1, 10]], [[1, 1], [2, 2]], [[1, 1, 0], [1, 1, 1]]]),
+        (
+            "spacing",
+            [[["1", 1, 1], [1, 1, 1]], [[1, 1, float("nan")], [1, 1, 1]], {"0": 1, "1": 2}],
+        ),
+    ],
+)
+def test_parts_of_other_types_are_named(tmp_path, part, bad):
+    for value in bad:
+        (tmp_path / "data.json").write_text(json.dumps(FACTS | {part: value}))
+        with pytest.raises(WorkdirError, match=rf"data\.json: {part}: expected .*, got "):
+            read_data(tmp_path)
+
+
 def test_lock_creates_the_folder_and_frees_it_after(tmp_path):
     folder = tmp_path / "runs" / "first"
     for _ in range(2):
