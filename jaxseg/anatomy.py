@@ -13,6 +13,8 @@ LabelSet = tuple[int, ...]
 # A name and the labels scored under it.
 Region = tuple[str, LabelSet]
 
+_MAX_LABELS = 256  # label maps are uint8
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -85,15 +87,22 @@ class Anatomy:
         return [self.labels[value] for value in values]
 
 
+def _is_name(value: Any) -> bool:
+    # A line break would tear tables and messages apart; half a surrogate cannot be written at all.
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
 def _check_labels(labels: Any) -> None:
     if not isinstance(labels, tuple):
         raise ValueError(f"labels: expected a tuple of names, got {labels!r}")
-    if not all(isinstance(name, str) and name.strip() for name in labels):
-        raise ValueError(f"labels: expected non-empty names, got {labels}")
+    if not all(_is_name(name) for name in labels):
+        raise ValueError(f"labels: expected non-empty names that print, got {labels}")
     if len(set(labels)) != len(labels):
         raise ValueError(f"labels: names must be unique, got {labels}")
     if len(labels) < 2:
         raise ValueError(f"labels: expected the background and at least one more, got {labels}")
+    if len(labels) > _MAX_LABELS:
+        raise ValueError(f"labels: expected at most {_MAX_LABELS}, got {len(labels)}")
 
 
 def _check_label_set(field: str, values: Any, num_labels: int) -> None:
@@ -133,8 +142,8 @@ def _check_regions(field: str, regions: Any, num_labels: int) -> None:
         if not isinstance(region, tuple) or len(region) != 2:
             raise ValueError(f"{field}: expected (name, labels), got {region!r}")
         name, values = region
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{field}: expected a non-empty region name, got {name!r}")
+        if not _is_name(name):
+            raise ValueError(f"{field}: expected a non-empty region name that prints, got {name!r}")
         _check_label_set(f"{field} {name!r}", values, num_labels)
     names = [name for name, _ in regions]
     if len(set(names)) != len(names):

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jaxseg.workdir import WorkdirError, read_json
 
@@ -21,6 +21,7 @@ PREPROCESSING = "preprocessing.json"
 
 _FORMAT = "jaxseg bundle"
 _VERSION = 1
+_FIELDS = {"name": str, "checkpoint": str, "step": int, "made_with": dict}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json`, and nothing else.
 
     Raises:
-      WorkdirError: it is missing, cannot be read, or is of another format or version.
+      WorkdirError: it is missing, cannot be read, is of another format or version, or names a file
+        outside the folder.
     """
     path = folder / MANIFEST
     content = read_json(path, missing="a damaged bundle")
@@ -95,10 +97,23 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         files = {name: File(**entry) for name, entry in content["files"].items()}
-        fields = {name: content[name] for name in ("name", "checkpoint", "step", "made_with")}
+        fields = {name: content[name] for name in _FIELDS}
     except (KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(f"{path}: a damaged manifest ({error})") from error
+    for name, kind in _FIELDS.items():
+        if not isinstance(fields[name], kind):
+            raise WorkdirError(f"{path}: a damaged manifest ({name} is {fields[name]!r:.80})")
+    for name in files:
+        if not _is_inside(name):
+            raise WorkdirError(f"{path}: names {name!r:.80}, which is no file in the bundle")
     return Manifest(**fields, files=files)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a path with forward slashes stays in its folder on every system."""
+    parts = PurePosixPath(name).parts
+    plain = "/".join(parts) == name and name.isprintable() and not set(name) & set("\\:")
+    return plain and bool(parts) and ".." not in parts and parts[0] != "/"
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
@@ -109,6 +124,8 @@ def verify(folder: Path, manifest: Manifest) -> None:
     """
     for name, expected in manifest.files.items():
         path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise WorkdirError(f"{path}: a link that leads out of the bundle")
         try:
             found = _file(path)
         except FileNotFoundError:

@@ -223,7 +223,7 @@ def _scores(run: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
 def _scored_checkpoint(path: Path) -> str:
     try:
         return str(json.loads(_read(path))["checkpoint"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WorkdirError(f"{path}: cannot be read ({error}); evaluate anew") from error
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tensorboardX import SummaryWriter
 
+from jaxseg.workdir import WorkdirError
+
 Value = float | Mapping[str, float]
 
 
@@ -72,16 +74,29 @@ def _finite(value: float) -> float | None:
 
 
 def read_metrics(workdir: Path) -> list[dict]:
-    """All complete lines of a run's metrics, oldest first; a torn last line is left out."""
+    """All complete lines of a run's metrics, oldest first; a torn last line is left out.
+
+    Raises:
+      WorkdirError: the file cannot be read, or a line is no object with a step.
+    """
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: cannot be read ({error})") from error
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(line))
+            line = json.loads(text)
         except json.JSONDecodeError:
             break
+        except (ValueError, RecursionError) as error:
+            raise WorkdirError(f"{path}, line {number}: cannot be read ({error})") from error
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
+            raise WorkdirError(f"{path}, line {number}: expected a JSON object with a step")
+        lines.append(line)
     return lines
 
 

@@ -202,7 +202,8 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
 
 def mixup(settings: Settings) -> Mixup:
     """Settings of pathology mixup."""
-    return Mixup(**settings["mixup"])
+    fields = settings["mixup"]
+    return Mixup(probability=fields["probability"], tolerance=fields["tolerance"])
 
 
 def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> optax.Schedule:

@@ -13,6 +13,9 @@ from jaxseg.data.preprocess import NORMALIZATIONS
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
+# Far above any short-axis slice: what asks for more is a slip, and would take all memory.
+_MAX_SIDE = 4096
+_MAX_DEPTH = 12  # log2 of the longest side
 
 
 class SettingsError(ValueError):
@@ -33,6 +36,19 @@ def _is_whole(value: Any) -> bool:
 
 def _whole(low: int) -> Rule:
     return lambda v: _is_whole(v) and v >= low, f"a whole number of at least {low}"
+
+
+def _whole_between(low: int, high: int) -> Rule:
+    return lambda v: _is_whole(v) and low <= v <= high, f"a whole number from {low} to {high}"
+
+
+def _is_name(value: Any) -> bool:
+    """The name of a run is part of a folder's name, which must not lead elsewhere."""
+    return isinstance(value, str) and bool(value.strip(". ")) and _is_plain(value)
+
+
+def _is_plain(value: str) -> bool:
+    return value.isprintable() and not set(value) & set("/\\:")
 
 
 def _at_least(low: float) -> Rule:
@@ -57,9 +73,11 @@ def _pair(inside: Rule) -> Rule:
 
 
 _SEED: Rule = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
+_NAME = "a name without slashes, backslashes and colons"
 _SWITCH: Rule = (lambda v: isinstance(v, bool), "True or False")
 _RULES: dict[str, Rule] = {
-    "name": (lambda v: isinstance(v, str) and bool(v.strip()), "a name"),
+    "name": (_is_name, _NAME),
+    "variant": (_is_name, _NAME),
     "seed": _SEED,
     "data.root": (lambda v: v is None or isinstance(v, str), "a folder, or None"),
     "data.layout": _one_of(LAYOUTS),
@@ -77,7 +95,7 @@ _RULES: dict[str, Rule] = {
     ),
     "data.fold": _whole(0),
     "data.split_seed": _SEED,
-    "grid.size": _pair(_whole(1)),
+    "grid.size": _pair(_whole_between(1, _MAX_SIDE)),
     "grid.spacing": _at_least(0),
     "grid.center": _pair(_between(0, 1)),
     "grid.allow_outside": _SWITCH,
@@ -87,7 +105,7 @@ _RULES: dict[str, Rule] = {
     "mixup.probability": _between(0, 1),
     "mixup.tolerance": _between(0, 1),
     "model.width": _whole(1),
-    "model.depth": _whole(0),
+    "model.depth": _whole_between(0, _MAX_DEPTH),
     "model.attention": _SWITCH,
     "model.dense": _SWITCH,
     "model.groups": _whole(1),
@@ -114,6 +132,9 @@ _RULES: dict[str, Rule] = {
     "run.pictures": _whole(0),
     "run.compilation_cache": (lambda v: isinstance(v, str), "a folder, or an empty text"),
 }
+
+
+_OPTIONAL = frozenset({"variant"})  # a config that is one only has none
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -168,9 +189,15 @@ def check(settings: Mapping[str, Any]) -> None:
     Raises:
       SettingsError: one line a problem, all problems at once.
     """
-    flat = flatten(settings)
-    problems = []
+    # A dot is for names that are nested: {"seed": 1} and {"data": {"fold": 0}}.
+    problems = [f"{name!r:.80}: expected a name without a dot" for name in settings if "." in name]
+    try:
+        flat = flatten(settings)
+    except RecursionError:
+        raise SettingsError("expected settings of two levels, got many more") from None
     for name, (test, expected) in _RULES.items():
+        if name not in flat and name in _OPTIONAL:
+            continue
         if name not in flat:
             problems.append(f"{name}: missing, expected {expected}")
         elif not _passes(test, flat[name]):

@@ -90,7 +90,10 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
     bundle.verify(folder, manifest)
     config, data = workdir.read_settings(folder), workdir.read_data(folder)
     # A bundle does not say where its cases lay, which inference has no need of.
-    settings.check({**config, "data": {**config["data"], "root": "not in the bundle"}})
+    if isinstance(config.get("data"), dict):
+        settings.check({**config, "data": {**config["data"], "root": "not in the bundle"}})
+    else:
+        settings.check(config)
     network, grid = recipe.networks(config).segmentation, recipe.grid(config)
     try:
         params = load_params(folder / bundle.PARAMS, _template(network, grid))
@@ -102,7 +105,7 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
 
 def _template(network: UNet, grid: Grid) -> Params:
     """Shapes of the network's parameters."""
-    image = jnp.zeros((1, *grid.size, 1))
+    image = jax.ShapeDtypeStruct((1, *grid.size, 1), jnp.float32)
     return jax.eval_shape(network.init, jax.random.key(0), image)["params"]
 
 

@@ -16,6 +16,8 @@ DATA = "data.json"
 # Where the data lies and how a run is watched may change between two sittings of one run; what
 # the data is may not, and its fingerprint says so.
 _FREE = ("run.", "data.root")
+# A file that lists thousands of cases or parameters stays far below.
+MAX_JSON_BYTES = 2**24
 
 
 class WorkdirError(RuntimeError):
@@ -116,22 +118,65 @@ def read_data(workdir: Path) -> dict[str, Any]:
     """What the run in a workdir was trained and validated on: fingerprint, cases, slices.
 
     Raises:
-      WorkdirError: as `read_settings`.
+      WorkdirError: as `read_settings`, or if a part of it is not what a run writes there. A part
+        that is missing is none of that: older runs noted less.
     """
-    return read_json(workdir / DATA)
+    data = read_json(workdir / DATA)
+    for name, (test, expected) in _PARTS.items():
+        if name in data and not test(data[name]):
+            raise WorkdirError(
+                f"{workdir / DATA}: {name}: expected {expected}, got {data[name]!r:.80}"
+            )
+    return data
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_side(value: Any) -> bool:
+    """Of a split."""
+    return (
+        isinstance(value, dict) and type(value.get("slices")) is int and value["slices"] > 0
+        and _are_names(value.get("cases"))
+    )  # fmt: skip
+
+
+def _is_range(value: Any) -> bool:
+    """Of voxel edges: the smallest, then the largest."""
+    if not (isinstance(value, list) and [type(edges) for edges in value] == [list, list]):
+        return False
+    return all(
+        len(edges) == 3 and all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in edges)
+        for edges in value
+    )
+
+
+_PARTS = {
+    "fingerprint": (lambda value: isinstance(value, str), "a text"),
+    "cases": (_are_names, "a list of names"),
+    "training": (_is_side, "its number of slices and list of cases"),
+    "validation": (_is_side, "its number of slices and list of cases"),
+    "spacing": (_is_range, "two lists of three lengths in mm"),
+}
 
 
 def read_json(path: Path, *, missing: str = "no run here") -> dict[str, Any]:
     """A JSON object; `missing` says what the folder is without the file.
 
     Raises:
-      WorkdirError: if it is not there, or cannot be read as a JSON object.
+      WorkdirError: if it is not there, has more than `MAX_JSON_BYTES`, or cannot be read as a JSON
+        object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_JSON_BYTES + 1)
+        if len(text) > MAX_JSON_BYTES:
+            raise ValueError(f"expected at most {MAX_JSON_BYTES} bytes")
+        content = json.loads(text.decode("utf-8"))
     except FileNotFoundError:
         raise WorkdirError(f"{path.parent}: {missing} (it has no {path.name})") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkdirError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise WorkdirError(f"{path}: expected a JSON object, got {type(content).__name__}")

@@ -1,6 +1,7 @@
 """The manifest: what was exported is what is read, or one line says what is not."""
 
 import hashlib
+import json
 import re
 
 import pytest
@@ -77,6 +78,44 @@ def test_damaged_manifests_are_named(folder, case):
     content = content.encode() if isinstance(content, str) else content
     (folder / "manifest.json").write_bytes(content)
     damaged(folder, rf"manifest\.json: {message}")
+
+
+def manifest_with(folder, **changes):
+    content = json.loads((folder / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+OUTSIDE = (
+    "../secret", "params/../../secret", "/etc/hostname", "..", ".", "", "a//b", "./a", "params/",
+    "..\\secret", "c:secret", "a\nb", "a\0b", "\ud800",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_names_that_lead_out_of_the_bundle_are_refused(folder, name):
+    (folder.parent / "secret").touch()
+    digest = hashlib.sha256(b"").hexdigest()
+    manifest_with(folder, files={name: {"size": 0, "sha256": digest}})
+    damaged(folder, r"manifest\.json: names .*, which is no file in the bundle")
+
+
+def test_links_that_lead_out_of_the_bundle_are_refused(folder):
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("/dev/zero")  # without end
+    damaged(folder, r"config\.json: a link that leads out of the bundle")
+    (folder / "same.json").write_text("{}")
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("same.json")
+    bundle.verify(folder, bundle.read_manifest(folder))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": 3}, {"checkpoint": ["best"]}, {"step": "7"}, {"made_with": []}]
+)
+def test_fields_of_other_types_are_refused(folder, changes):
+    manifest_with(folder, **changes)
+    (name,) = changes
+    damaged(folder, rf"manifest\.json: a damaged manifest \({name} is ")
 
 
 def test_a_bundle_is_told_from_a_workdir_even_when_damaged(folder):

@@ -207,9 +207,10 @@ def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, 
     text = card("last", checkpoint="last")
     assert "The run's evaluation is of another checkpoint (best, step 5) and is not shown" in text
     assert rows[0] not in text
-    (folder / "evaluation" / "summary.json").write_text("[]")
-    with pytest.raises(WorkdirError, match=r"summary\.json: cannot be read .*; evaluate anew"):
-        card("damaged")
+    for content in ("[]", "[" * 10**5):
+        (folder / "evaluation" / "summary.json").write_text(content)
+        with pytest.raises(WorkdirError, match=r"summary\.json: cannot be read .*; evaluate anew"):
+            card("damaged")
     assert not (tmp_path / "damaged").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from jaxseg.logbook import Logbook, read_metrics
+from jaxseg.workdir import WorkdirError
 
 
 def lines(folder):
@@ -121,6 +122,20 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
     path.write_text(path.read_text().rstrip("\n"))
     write(tmp_path, 3, 3)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "bad", ["3", "null", "[]", "{}", '{"step": "3"}', '{"step": true}', "[" * 10**5, "9" * 5000]
+)
+def test_a_line_that_is_no_line_of_metrics_is_named(tmp_path, bad):
+    write(tmp_path, 1, 2)
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write(f"{bad}\n")
+    with pytest.raises(WorkdirError, match=r"metrics\.jsonl, line 3: "):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(WorkdirError, match=r"metrics\.jsonl: cannot be read"):
+        Logbook(tmp_path, step=1)
 
 
 def test_no_metrics_yet(tmp_path):

@@ -201,6 +201,15 @@ def test_a_single_bad_file_leaves_nothing(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", [".nii.gz", "..nii", "...nii.gz", "..\\x.nii", "a b%2e%2e.nii"])
+def test_whatever_a_file_is_called_its_outputs_lie_in_the_folder(name, tmp_path):
+    """A file's own name cannot hold a slash, so no path of it leads elsewhere."""
+    outputs = module._Outputs.of(module._case_name(Path("in") / name), tmp_path, True)
+    for path in outputs.all():
+        assert path.resolve().is_relative_to(tmp_path.resolve())
+        assert path.name not in ("", ".", "..")
+
+
 def test_inputs_that_are_none_are_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "picture.png").touch()

@@ -17,11 +17,22 @@ PERCENTILE = (100.5, *FROM_0)
 SEED = (2**32, *WHOLE_FROM_0)
 SWITCH = ("yes", 1, None, math.nan)
 NAME = ("mean", "", None, 3, math.nan, ["cosine"])
-PAIR_OF_SIZES = ((96,), (96, 96, 96), (96, 0), (96, 96.5), 96, "96", (True, True), None)
+PAIR_OF_SIZES = (
+    (96, 4097),
+    (30000, 30000),
+    (96,),
+    (96, 96, 96),
+    (96, 0),
+    (96, 96.5),
+    96,
+    "96",
+    (True, True),
+    None,
+)
 PAIR_OF_SHARES = ((0.5,), (0.5, 1.5), (0.5, math.nan), 0.5, None, ("a", "b"))
 
 BAD = {
-    "name": ("", " ", None, 3),
+    "name": ("", " ", None, 3, "../../x", "/x", "a\\b", "c:", "..", "a\nb", "\ud800"),
     "seed": SEED,
     "data.root": (3, True, ["a"]),
     "data.layout": NAME,
@@ -43,7 +54,7 @@ BAD = {
     "mixup.probability": SHARE,
     "mixup.tolerance": SHARE,
     "model.width": WHOLE_FROM_1,
-    "model.depth": WHOLE_FROM_0,
+    "model.depth": (13, 10**9, *WHOLE_FROM_0),
     "model.attention": SWITCH,
     "model.dense": SWITCH,
     "model.groups": WHOLE_FROM_1,
@@ -186,6 +197,32 @@ def test_an_anatomy_that_cannot_be_read_is_named_once():
     del settings["anatomy"]
     (line,) = problems(settings)
     assert line.startswith("anatomy: missing")
+
+
+@pytest.mark.parametrize("variant", ["", None, 3, "../../x"])
+def test_a_variant_is_a_name_or_is_not_there(variant):
+    (line,) = problems(with_changes({"variant": variant}))
+    assert (
+        line == f"variant: expected a name without slashes, backslashes and colons, got {variant!r}"
+    )
+    settings = with_changes({})
+    del settings["variant"]
+    check(settings)
+
+
+def test_a_dotted_name_does_not_stand_in_for_a_nested_one():
+    settings = with_changes({})
+    del settings["data"]["fold"]
+    assert problems({**settings, "data.fold": 0}) == ["'data.fold': expected a name without a dot"]
+
+
+def test_settings_nested_without_end_are_refused():
+    nested = {}
+    for _ in range(2000):
+        nested = {"a": nested}
+    assert problems({**with_changes({}), "extra": nested}) == [
+        "expected settings of two levels, got many more"
+    ]
 
 
 def test_settings_errors_are_value_errors():

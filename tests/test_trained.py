@@ -16,6 +16,7 @@ import pytest
 
 from jaxseg import bundle, trained, workdir
 from jaxseg.data import find_cases, load_case, most_probable, preprocess_case, to_native
+from jaxseg.settings import SettingsError
 from jaxseg.trained import check_data, check_spacing, load_run, make_predictor
 from jaxseg.workdir import WorkdirError
 
@@ -215,6 +216,15 @@ def test_a_bundle_of_parts_that_do_not_fit_is_refused(bundle_folder, tmp_path):
     refused(restamped(folder), r"torn: its parameters cannot be read \(no parameters\)")
     folder = edited(bundle_folder, tmp_path / "odd", "config.json", grid__spacing=-1.0)
     refused(restamped(folder), "grid.spacing: expected a number of at least 0", error=ValueError)
+
+
+@pytest.mark.parametrize("data", [None, [], 3])
+def test_a_bundle_whose_settings_lack_a_section_is_refused(bundle_folder, tmp_path, data):
+    folder = copied(bundle_folder, tmp_path / "odd")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"data": data}))
+    with pytest.raises(SettingsError, match=r"data\.split: missing, expected one of"):
+        load_run(restamped(folder))
 
 
 def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):

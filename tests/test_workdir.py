@@ -17,6 +17,7 @@ from jaxseg.workdir import (
     claim,
     locked,
     read_data,
+    read_json,
     read_settings,
     write_atomic,
     write_files,
@@ -46,6 +47,38 @@ def names(folder):
 
 def changed(**sections):
     return SETTINGS | {name: SETTINGS[name] | fields for name, fields in sections.items()}
+
+
+def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(WorkdirError, match=r"config\.json: cannot be read as JSON \(.*recursion"):
+        read_json(path)
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no space, and would take a terabyte of memory
+    with pytest.raises(WorkdirError, match=r"JSON \(expected at most 16777216 bytes\)"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "bad"),
+    [
+        ("fingerprint", [None, 3, ["f00d"]]),
+        ("cases", [None, "Case_1", {"Case_1": 0}, [1], [["Case_1"]]]),
+        ("training", [None, [], {}, {"slices": 3}, {"slices": 3, "cases": "A"}]),
+        ("validation", [{"slices": n, "cases": []} for n in (0, -1, 1.5, "3", True, None)]),
+        ("spacing", [None, 1.4, [], [[1, 1, 10]], [[1, 1], [2, 2]], [[1, 1, 0], [1, 1, 1]]]),
+        (
+            "spacing",
+            [[["1", 1, 1], [1, 1, 1]], [[1, 1, float("nan")], [1, 1, 1]], {"0": 1, "1": 2}],
+        ),
+    ],
+)
+def test_parts_of_other_types_are_named(tmp_path, part, bad):
+    for value in bad:
+        (tmp_path / "data.json").write_text(json.dumps(FACTS | {part: value}))
+        with pytest.raises(WorkdirError, match=rf"data\.json: {part}: expected .*, got "):
+            read_data(tmp_path)
 
 
 def test_lock_creates_the_folder_and_frees_it_after(tmp_path):

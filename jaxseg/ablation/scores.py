@@ -203,7 +203,7 @@ def _numbers(path: Path, rows: list[list[str]], *, whole: bool = False) -> NDArr
             return np.nan
         try:
             value = float(int(cell) if whole else cell)
-        except ValueError:
+        except (ValueError, OverflowError):  # a whole number may be too large for a float
             value = np.nan
         if not np.isfinite(value):
             raise WorkdirError(f"{path}: damaged, line {line} has {cell!r} in place of a number")

@@ -7,6 +7,7 @@ version 1 (`"labels": {"1": "scar"}`, `modality`).
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -120,8 +121,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON leaves it open which of two equal keys counts; here neither does."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"{_show(twice)} is there twice")
     return fields
 

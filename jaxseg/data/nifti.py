@@ -11,8 +11,8 @@ from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -24,7 +24,6 @@ MAX_EXTRA_BYTES = 2**24
 _CHUNK_BYTES = 2**20
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-_IMAGES = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
 # uint8, int16, int32, float32, float64, int8, uint16, uint32, int64, uint64
 _REAL_TYPES = frozenset((2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280))
 # Code of the spatial unit (the low bits of xyzt_units): unknown, m, mm, um. Most writers leave
@@ -48,11 +47,14 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
 
     Raises:
         DataError: unreadable, truncated or not NIfTI; not 3D; more than `MAX_VOXELS` voxels; a
-            zero, negative or non-finite spacing; complex or color pixels; non-finite pixels.
+            zero, negative or non-finite spacing; data that begin within the header; complex or
+            color pixels; non-finite pixels.
     """
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a file ending in .nii or .nii.gz")
+    if path.exists() and not path.is_file():  # a pipe or a device may never end
+        raise DataError(f"{path}: no regular file")
     try:
         with _open(path) as file:
             array, header = _read_stream(path, file)
@@ -61,7 +63,7 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
     except DataError:
         raise
     except (
-        OSError, EOFError, zlib.error, HeaderDataError, ImageFileError, ValueError, OverflowError
+        OSError, EOFError, zlib.error, HeaderDataError, ValueError, OverflowError
     ) as error:  # fmt: skip
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: truncated or damaged NIfTI file ({reason})") from None
@@ -136,15 +138,37 @@ def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Head
         raise DataError(f"{path}: not a NIfTI file (header size {size}, expected 348 or 540)")
     # Unchecked: nibabel's own check would quietly turn a spacing of 0 into 1 and -2 into 2.
     _check_header(path, _HEADERS[size](start[:size], None, False))
-    file.seek(0)
-    image = _IMAGES[size].from_stream(file)
-    array = np.asanyarray(image.dataobj)
+    header = cast(nib.Nifti1Header, _HEADERS[size](start[:size]))
+    header.get_best_affine()  # fails where the quaternion is none
+    array = _read_array(file, header)
     extra = 0
     while chunk := file.read(_CHUNK_BYTES):  # to the end, where gzip keeps its checksum
         extra += len(chunk)
         if extra > MAX_EXTRA_BYTES:
             raise DataError(f"{path}: more than {MAX_EXTRA_BYTES} bytes behind the volume's data")
-    return array.reshape(array.shape[:3]), cast(nib.Nifti1Header, image.header)
+    return array.reshape(array.shape[:3]), header
+
+
+def _read_array(file: BinaryIO, header: nib.Nifti1Header) -> np.ndarray:
+    """The scaled data; what lies before them, such as header extensions, is passed over.
+
+    Not nibabel's own reader: that takes the memory which the header, or an extension of it, asks
+    for before it looks whether the file has as much.
+    """
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    file.seek(header.get_data_offset())
+    data = bytearray()
+    while chunk := file.read(min(_CHUNK_BYTES, expected - len(data))):
+        data += chunk
+    if len(data) < expected:
+        raise OSError(f"expected {expected} bytes of data, got {len(data)}")
+    array = np.ndarray(shape, dtype, data, order="F")
+    slope, inter = header.get_slope_inter()
+    if slope is None or inter is None:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        return apply_read_scaling(array, np.float64(slope), np.float64(inter))
 
 
 def _space_unit(header: nib.Nifti1Header) -> int:
@@ -164,8 +188,9 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     voxels = int(np.prod([int(length) for length in shape], dtype=object))
     if voxels > MAX_VOXELS:
         raise DataError(f"{path}: shape {shape} is {voxels} voxels; at most {MAX_VOXELS} are read")
-    if not float(header["vox_offset"]) <= MAX_EXTRA_BYTES:
-        raise DataError(f"{path}: data offset {header['vox_offset']} is past {MAX_EXTRA_BYTES}")
+    offset, least = float(header["vox_offset"]), header.single_vox_offset
+    if not least <= offset <= MAX_EXTRA_BYTES:  # at 0 the header itself would be the pixels
+        raise DataError(f"{path}: data offset {offset:g}; expected {least} to {MAX_EXTRA_BYTES}")
     spacing = header["pixdim"][1:4].tolist()
     if not (np.isfinite(spacing).all() and min(spacing) > 0):
         raise DataError(f"{path}: voxel spacing (pixdim) {spacing}; expected three positive sizes")

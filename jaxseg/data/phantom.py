@@ -246,7 +246,7 @@ def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
         raise ValueError(f"{root} exists and is no phantom cohort (it has no {MANIFEST})")
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}, expected an object")

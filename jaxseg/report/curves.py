@@ -83,7 +83,7 @@ def read_history(path: Path) -> dict[str, Curve]:
 def _is_json(line: str) -> bool:
     try:
         json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -98,6 +98,8 @@ def _parse(line: str) -> tuple[int, str, float, dict[str, float]]:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
+    except RecursionError as error:
+        raise ValueError(f"not JSON ({error})") from None
     if not isinstance(fields, dict):
         raise ValueError(f"expected a JSON object, got {type(fields).__name__}")
     if not isinstance(fields.get("group"), str):

@@ -48,6 +48,14 @@ def test_names_of_numbers_are_names_in_version_2(tmp_path):
     assert found.labels == ("background", "17")
 
 
+def test_a_key_that_is_there_twice_is_found_among_many(tmp_path):
+    """In one pass: comparing all pairs of 100 000 keys takes minutes."""
+    keys = ", ".join(f'"{k}": 0' for k in range(100_000))
+    (tmp_path / "dataset.json").write_text(f'{{{keys}, "99999": 1}}')
+    with pytest.raises(DataError, match=r"\('99999' is there twice\)"):
+        read_dataset(tmp_path)
+
+
 def test_label_values(tmp_path):
     dataset = read_dataset(describe(tmp_path, FIELDS))
     values = dataset.label_values(("background", "muscle", "scar"))

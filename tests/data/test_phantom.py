@@ -455,7 +455,8 @@ def test_another_phantom_is_refused_by_what_differs(root, seed, num_cases, messa
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not readable as JSON"), ("[1]", "holds list")]
+    ("text", "message"),
+    [("{", "not readable as JSON"), ("[" * 10**5, "not readable as JSON"), ("[1]", "holds list")],
 )
 def test_damaged_manifest_is_refused(tmp_path, text, message):
     (tmp_path / MANIFEST).write_text(text)

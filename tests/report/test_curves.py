@@ -74,6 +74,7 @@ def test_only_a_torn_last_line_is_left_out(tmp_path, end):
     [
         (line(20, loss=2)[:-1], r"not JSON \(Expecting ',' delimiter at character 55\)"),
         ("", r"not JSON \(Expecting value at character 1\)"),
+        ("[" * 10**5, r"not JSON \(maximum recursion depth.*"),
         ("[1]", "expected a JSON object, got list"),
         ('{"step": 1, "epoch": 1}', "group: expected a name, got None"),
         ('{"group": "train", "epoch": 1}', "step: expected a number, got None"),

@@ -1,0 +1,166 @@
+"""JSON damaged at random is read, or refused in one line by an error of the project's own."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+
+from configs import awce_penalty
+from jaxseg import bundle, recipe, settings, workdir
+from jaxseg.anatomy import EMIDEC, Anatomy
+from jaxseg.data import DataError
+from jaxseg.data.dataset_json import read_dataset
+from jaxseg.settings import SettingsError
+from jaxseg.workdir import WorkdirError
+
+MUTATIONS = 300
+JUNK = (
+    None, True, False, 0, -1, 2, 2**40, 10**400, 0.5, -1e308, math.nan, math.inf, "", " ", "a",
+    "../../x", "/", "a\nb", "\0", "\ud800", [], {}, [[]], [0, 0], ["a", "a"], {"a": {"b": []}},
+    [[["scar"], ["scar", "cavity"]]],
+)  # fmt: skip
+
+
+def places(value, path=()):
+    """Every place in a JSON value, the whole aside."""
+    children = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in children:
+        yield (*path, key)
+        if isinstance(child, dict | list):
+            yield from places(child, (*path, key))
+
+
+def mutated(value, rng):
+    """A copy with one to three places removed, replaced, renamed, wrapped or swapped."""
+    value = copy.deepcopy(value)
+    for _ in range(rng.integers(1, 4)):
+        found = list(places(value))
+        if not found:
+            break
+        *path, key = found[rng.integers(len(found))]
+        parent = value
+        for part in path:
+            parent = parent[part]
+        other = found[rng.integers(len(found))][-1]
+        match rng.integers(5):
+            case 0:
+                del parent[key]
+            case 1 if isinstance(parent, dict):
+                parent[f"{key}x"] = parent.pop(key)
+            case 2:
+                parent[key] = [parent[key]]
+            case 3 if isinstance(parent, dict) and other in parent:
+                parent[key], parent[other] = parent[other], parent[key]
+            case _:
+                parent[key] = copy.deepcopy(JUNK[rng.integers(len(JUNK))])
+    return value
+
+
+def outcomes(content, path, read, errors):
+    """Writes and reads `MUTATIONS` damaged contents; how many were read and how many refused.
+
+    Any error that is none of `errors` ends the test.
+    """
+    rng = np.random.default_rng(0)
+    counts = [0, 0]
+    for _ in range(MUTATIONS):
+        path.write_text(json.dumps(mutated(content, rng)))
+        try:
+            read(path.parent)
+        except errors as error:
+            counts[1] += 1
+            problem = str(error)
+            # Settings have a line a problem.
+            lines = 60 if isinstance(error, SettingsError) else 1
+            assert len(problem.splitlines()) <= lines, problem
+            assert len(problem) < 10_000
+        else:
+            counts[0] += 1
+    assert min(counts) > MUTATIONS // 50, counts
+
+
+DATASETS = {
+    "version 2": {
+        "channel_names": {"0": "LGE"}, "labels": {"background": 0, "muscle": 2, "scar": 1},
+        "numTraining": 2, "file_ending": ".nii.gz", "name": "Mine", "licence": "none",
+    },
+    "version 1": {
+        "modality": {"0": "MRI"}, "labels": {"0": "background", "1": "scar"}, "numTraining": 2,
+        "training": [{"image": "a", "label": "b"}], "name": "Mine", "licence": "none",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", DATASETS)
+def test_dataset_json(version, tmp_path):
+    def read(folder):
+        dataset = read_dataset(folder)
+        assert dataset.file_ending in (".nii", ".nii.gz")
+        dataset.label_values(dataset.labels)
+
+    outcomes(DATASETS[version], tmp_path / "dataset.json", read, DataError)
+
+
+def test_config_json(tmp_path):
+    """What passes the check can be made into every object of a run."""
+
+    def read(folder):
+        config = workdir.read_settings(folder)
+        settings.check(config)
+        recipe.networks(config)
+        recipe.grid(config)
+        recipe.mixup(config)
+        recipe.reader(config)
+        recipe.objective(config, np.zeros((1, 2, 2), np.uint8))
+        workdir.check_settings(folder, config)
+        settings.without_places(config)
+
+    content = json.loads(json.dumps(awce_penalty.get_config("phantom").to_dict()))
+    outcomes(content, tmp_path / "config.json", read, (SettingsError, WorkdirError))
+
+
+def test_the_anatomy_of_config_json(tmp_path):
+    def read(folder):
+        fields = workdir.read_json(folder / "anatomy.json")
+        anatomy = Anatomy.from_dict(fields)
+        assert Anatomy.from_dict(anatomy.to_dict()) == anatomy
+        assert json.dumps(anatomy.to_dict(), ensure_ascii=False).isprintable()
+
+    outcomes(EMIDEC.to_dict(), tmp_path / "anatomy.json", read, ValueError)
+
+
+def test_data_json(tmp_path):
+    side = {"slices": 3, "cases": ["Case_N001"]}
+    content = {
+        "fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"],
+        "spacing": [[1.4, 1.4, 10.0], [1.9, 1.9, 10.0]], "training": side, "validation": side,
+        "date": "2020", "note": {"by": ["me"]},
+    }  # fmt: skip
+
+    def read(folder):
+        known = workdir.read_data(folder)
+        (folder / "config.json").unlink(missing_ok=True)
+        workdir.claim(folder, {"a": 1}, {"fingerprint": "f00d", "cases": ["Case_X"]})
+        low, high = np.asarray(known.get("spacing", np.ones((2, 3))))
+        assert low.shape == high.shape == (3,)
+        assert sum(known.get(part, side)["slices"] for part in ("training", "validation")) > 0
+
+    outcomes(content, tmp_path / "data.json", read, WorkdirError)
+
+
+def test_manifest_json(tmp_path):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "0").write_bytes(b"weights")
+    (tmp_path / "config.json").write_text("{}")
+    files = bundle.list_files(tmp_path)
+    made_with = {"jax": "1.2.3", "numpy": "1", "flax": "2"}
+    manifest = bundle.Manifest("awce", "best", 7, made_with, files)
+    bundle.write_manifest(tmp_path, manifest)
+    content = json.loads((tmp_path / "manifest.json").read_text())
+
+    def read(folder):
+        bundle.verify(folder, bundle.read_manifest(folder))
+
+    outcomes(content, tmp_path / "manifest.json", read, WorkdirError)
