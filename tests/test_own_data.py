@@ -21,6 +21,7 @@ SMALL = {
     "model": {"width": 4, "depth": 1, "groups": 4},
     "balance": {"width": 4},
     "train": {"epochs": 2, "validate_every": 1, "batch_size": 8},
+    "optimizer": {"warmup_epochs": 0.0},
     "run": {"devices": 1, "pictures": 0, "compilation_cache": ""},
 }
 
