@@ -24,9 +24,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Orbax's writers now and then leave an exception that is none: no object, no type, no trace.
-    nothing = "ignore:Exception ignored in. None$:pytest.PytestUnraisableExceptionWarning"
-    config.addinivalue_line("filterwarnings", nothing)
+    # Orbax's threads (0.12.8, November 2026) now and then leave an exception of no object: without
+    # type and trace, or since tensorstore reports to an event loop that Orbax has closed already.
+    for text in ("Exception ignored in. None$", "(?s)Exception ignored in. None.*loop is closed"):
+        noise = f"ignore:{text}:pytest.PytestUnraisableExceptionWarning"
+        config.addinivalue_line("filterwarnings", noise)
 
 
 @pytest.fixture(scope="session")
