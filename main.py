@@ -130,7 +130,7 @@ def _export() -> None:
 
 def _ablate() -> None:
     config = _CONFIG.value.to_dict()
-    stages = {stage.get_config().name: stage.get_config().to_dict() for stage in _STAGES}
+    stages = {own["name"]: own for own in (stage.get_config().to_dict() for stage in _STAGES)}
     ablate(
         config,
         stage_changes(default.get_config().to_dict(), stages),

@@ -18,6 +18,12 @@ PAPER = MappingProxyType(
 # Stages that the paper names otherwise.
 NAMES = MappingProxyType({"awce": "attention+AWCE", "awce_penalty": "attention+AWCE+penalty"})
 
+
+def display_name(stage: str) -> str:
+    """The paper's name of a stage, or its own where the paper has none."""
+    return NAMES.get(stage, stage)
+
+
 WINNER = (
     "Y. Zhang, Cascaded Convolutional Neural Network for Automatic Myocardial Infarction "
     "Segmentation from Delayed-Enhancement Cardiac MRI, STACOM 2020, arXiv:2012.14128"

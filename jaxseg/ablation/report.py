@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from jaxseg import recipe, settings
 from jaxseg.ablation import table1
 from jaxseg.ablation.plan import Run
-from jaxseg.ablation.published import NAMES
+from jaxseg.ablation.published import display_name
 from jaxseg.ablation.scores import read_run_scores
 from jaxseg.ablation.statistics import Comparison, compare
 from jaxseg.anatomy import Anatomy
@@ -42,7 +42,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
     """
     anatomy = recipe.anatomy(runs[0].settings)
     comparison = _compare(runs, anatomy)
-    title = f"Ablation: {', '.join(_name(stage) for stage in comparison.stages)}"
+    title = f"Ablation: {', '.join(display_name(stage) for stage in comparison.stages)}"
     tables = table1.table1_sections(comparison, _protocol(runs, cohort), anatomy)
     files: dict[str, str | bytes] = {
         "table1.md": markdown(title, tables),
@@ -77,10 +77,6 @@ def _compare(runs: Sequence[Run], anatomy: Anatomy) -> Comparison:
             f"the runs do not compare: {error}; remove the {folder.name} of what is named from "
             f"{folder.parents[1]} and repeat the command"
         ) from error
-
-
-def _name(stage: str) -> str:
-    return NAMES.get(stage, stage)
 
 
 def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
@@ -126,7 +122,7 @@ def _stages(runs: Sequence[Run], validation: Cohort, anatomy: Anatomy) -> Figure
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
         segment = make_labels(trained.network, batch_size=_BATCH_SIZE)
-        maps[_name(run.stage)] = segment(trained.params, slices.images)
+        maps[display_name(run.stage)] = segment(trained.params, slices.images)
     return stage_figure.stage_figure(slices.images, slices.labels, maps, slices.titles(), anatomy)
 
 
@@ -134,7 +130,7 @@ def _curves(runs: Sequence[Run], anatomy: Anatomy) -> Figure:
     histories = {}
     for run in runs:
         history = curves.read_history(run.folder / "metrics.jsonl")
-        histories.setdefault(_name(run.stage), []).append(history)
+        histories.setdefault(display_name(run.stage), []).append(history)
     try:
         return curves.curves(histories, [name for name, _ in anatomy.slice_regions])
     except ValueError as error:

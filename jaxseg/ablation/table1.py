@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxseg.ablation.published import CASES, NAMES, PAPER, SOURCE, WINNER
+from jaxseg.ablation.published import CASES, PAPER, SOURCE, WINNER, display_name
 from jaxseg.ablation.statistics import (
     CASE_MEASURES,
     FEWEST_CASES,
@@ -125,7 +125,7 @@ def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Sec
     beside = _is_paper_s(anatomy)
     rows = []
     for stage, regions in comparison.slices.items():
-        rows.append((_name(stage), *(_cell(s, 3, comparison) for s in regions.values())))
+        rows.append((display_name(stage), *(_cell(s, 3, comparison) for s in regions.values())))
         if beside and stage in PAPER:
             rows.append(("the paper [1]", *(f"{m:.3f} ± {s:.3f}" for m, s in PAPER[stage])))
     paragraphs = [
@@ -204,7 +204,7 @@ def _case_table(
     published: bool,
 ) -> Section:
     rows = [
-        (_name(stage), *(_cell(m[measure], decimals, comparison) for m in regions.values()))
+        (display_name(stage), *(_cell(m[measure], decimals, comparison) for m in regions.values()))
         for stage, regions in comparison.cases[group].items()
     ]
     paragraphs = [text] if text else []
@@ -253,8 +253,8 @@ def _tests(comparison: Comparison) -> Section:
 def _test_row(test: PairedTest) -> tuple[str, ...]:
     bounds = _signed_bounds(test.low, test.high)
     return (
-        _name(test.later),
-        _name(test.earlier),
+        display_name(test.later),
+        display_name(test.earlier),
         test.region,
         str(test.cases),
         f"{test.better} / {test.equal} / {test.worse}",
@@ -277,10 +277,6 @@ def _p(value: float) -> str:
 
 def _is_paper_s(anatomy: Anatomy) -> bool:
     return anatomy.slice_regions == EMIDEC.slice_regions
-
-
-def _name(stage: str) -> str:
-    return NAMES.get(stage, stage)
 
 
 def _cell(statistic: SeedStatistic, decimals: int, comparison: Comparison) -> str:

@@ -152,8 +152,7 @@ def _window(images: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def _name(cohort: Cohort, index: int) -> str:
-    name = cohort.case_names[cohort.case_index[index]]
-    return f"{name} slice {cohort.slice_index[index]}\nheight {cohort.heights[index]:.2f}"
+    return f"{cohort.titles()[index]}\nheight {cohort.heights[index]:.2f}"
 
 
 def _draw_contours(figure: Figure, foreground: NDArray[np.bool_], first: int, count: int) -> None:
