@@ -55,7 +55,20 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     mixup.probability = 0.5
     mixup.tolerance = 0.1  # of partners' heights in their stacks (0 base .. 1 apex)
 
+    # Ordinary augmentation, after mixup: not the paper's, and off in its stages. A size of 0 turns
+    # its piece off; 0.2 of zoom, gamma or contrast is a factor from 1 / 1.2 to 1.2.
+    config.augment = augment = ConfigDict()
+    augment.probability = 0.0  # share of examples moved, and, drawn apart, changed in intensity
+    augment.flip = False  # mirror rows and columns
+    augment.rotation = 0.0  # degrees
+    augment.zoom = 0.0
+    augment.gamma = 0.0
+    augment.contrast = 0.0
+    augment.brightness = 0.0  # largest shift, in units of the normalized image
+    augment.noise = 0.0  # largest standard deviation, in the same units
+
     config.model = model = ConfigDict()
+    model.slices = 1  # input channels: 1 a slice alone, 3 or more with its neighbors ("2.5D")
     model.width = 32  # channels of the finest level
     model.depth = 4  # poolings
     model.attention = False  # attention blocks
@@ -66,6 +79,7 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     config.loss = loss = ConfigDict()
     loss.weighted = False  # automated weighted cross-entropy (Eq. 3) instead of the plain one
     loss.penalty = 0.0  # coefficient of the neighboring loss (Eq. 5); the paper's is 0.01
+    loss.dice = 0.0  # coefficient of a soft Dice loss; not the paper's
     loss.epsilon = 1e-3  # Eq. 4's "small given number"
     loss.support = 0.0  # threshold of Eq. 4's indicators; 0.0 is the literal form
 
@@ -83,6 +97,9 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     # Linear rise from 0; 1e-2 is high for a fresh network (docs/experiments.md).
     optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # global norm of the gradient; 0.0: no clipping
+    # Decay a step of an exponential average of the network's parameters, which then stands for them
+    # in validation and inference; 0.0: none, as in the paper.
+    optimizer.average = 0.0
 
     config.train = train = ConfigDict()
     train.batch_size = 16  # of all devices together; the paper's

@@ -1,7 +1,8 @@
 """Checkpoints of a run: the only file that knows Orbax.
 
 A checkpoint holds two items, so that inference reads one of them alone: `network`, the parameters
-of the segmentation generator, and `training`, everything else that a resumed run needs. The latest
+of the segmentation generator (their average where the run keeps one), and `training`, everything
+else that a resumed run needs. The latest
 and the best checkpoint are kept; writing is asynchronous and atomic (a directory appears under its
 final name only when it is complete). For a bundle, parameters are also written bare.
 """
@@ -31,9 +32,12 @@ def _rank(metrics: dict[str, float]) -> Any:
 
 
 def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
-    rest = {name: value for name, value in state.params.items() if name != "network"}
-    training = {"params": rest, "opt_state": state.opt_state}
-    return state.params["network"], training | {"step": state.step, "seed": state.seed}
+    # What stands for the network in inference is stored once.
+    params = dict(state.params)
+    if state.average is None:
+        del params["network"]
+    training = {"params": params, "opt_state": state.opt_state}
+    return state.network, training | {"step": state.step, "seed": state.seed}
 
 
 class Checkpoints(AbstractContextManager):
@@ -129,9 +133,11 @@ class Checkpoints(AbstractContextManager):
                 training=ocp.args.StandardRestore(_abstract(training)),
             ),
         )
-        training = restored["training"]
-        params = {"network": restored["network"], **training["params"]}
-        return TrainState(params, training["opt_state"], training["step"], training["seed"])
+        network, training = restored["network"], restored["training"]
+        params = {"network": network, **training["params"]}
+        average = None if template.average is None else network
+        rest = (training["opt_state"], training["step"], training["seed"])
+        return TrainState(params, *rest, average)
 
     def restore_network(self, template: Any, step: int) -> Any:
         """Read the parameters of the segmentation generator alone.

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import bundle
+from jaxseg import bundle, recipe
 from jaxseg.bundle import Manifest
 from jaxseg.checkpoint import save_params
 from jaxseg.inference import export_probabilities
@@ -150,13 +150,14 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         anatomy=run.anatomy,
         intensity=settings["intensity"],
         spacing=run.data.get("spacing"),
+        slices=run.slices,
     )
     _write_json(folder / bundle.PREPROCESSING, note)
     try:
         save_params(folder / bundle.PARAMS, run.params)
     except ValueError as error:  # Orbax, of a full disk
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
-    exported = export_probabilities(run.network, run.params, run.grid.size)
+    exported = export_probabilities(run.network, run.params, _artifact_size(run))
     (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
     files = bundle.list_files(folder)
     manifest = Manifest(
@@ -182,6 +183,11 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     )
     (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
     return sum(file.size for file in files.values())
+
+
+def _artifact_size(run: Trained) -> tuple[int, ...]:
+    """Shape of one input of the artifact, as the notes beside it say."""
+    return run.grid.size if run.slices == 1 else recipe.input_shape(run.settings)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -109,42 +109,53 @@ def pathology_mixup(
     """Eq. 2: (1 - lambda) M∘T + lambda F inside the fixed foreground, F outside it.
 
     Args:
-      fixed_image: (H, W) float.
+      fixed_image: (H, W[, C]) float; channels, such as neighboring slices, mix alike.
       fixed_label: (H, W) integer labels, 0 is background.
-      moving_image: (H, W) float.
+      moving_image: of the same shape, float.
       moving_label: (H, W) integer labels.
       lam: (), the share of the fixed slice, in [0, 1].
       num_labels: L, background included.
 
     Returns:
-      The mixed image (H, W) and label probabilities (H, W, L) float32, which sum to 1 at every
-      pixel. A pair of which either slice has no foreground gives back the fixed slice.
+      The mixed image, shaped as the fixed one, and label probabilities (H, W, L) float32, which sum
+      to 1 at every pixel. A pair of which either slice has no foreground gives back the fixed one.
 
     Raises:
-      ValueError: if the four arrays are not all (H, W).
+      ValueError: if the four arrays do not share (H, W), or the images their channels.
     """
-    shapes = {a.shape for a in (fixed_image, fixed_label, moving_image, moving_label)}
-    if len(shapes) != 1 or fixed_image.ndim != 2:
-        raise ValueError(f"images and labels must share one (H, W), got {sorted(shapes)}")
+    _check_pairs(fixed_image, fixed_label, moving_image, moving_label)
     fixed_foreground = fixed_label > 0
     moving_foreground = moving_label > 0
     matrix = registration_matrix(fixed_foreground, moving_foreground)
     # Background is what the other labels leave, so that samples from beyond the rim count as it.
     moving_labels = jax.nn.one_hot(moving_label, num_labels, dtype=jnp.float32)[..., 1:]
-    moving = jnp.concatenate([moving_image.astype(jnp.float32)[..., None], moving_labels], axis=-1)
-    warped = warp(moving, matrix)
-    labels = warped[..., 1:]
+    channels = moving_image.astype(jnp.float32).reshape(*moving_label.shape, -1)
+    warped = warp(jnp.concatenate([channels, moving_labels], axis=-1), matrix)
+    warped_image, labels = jnp.split(warped, [channels.shape[-1]], axis=-1)
+    warped_image = warped_image.reshape(fixed_image.shape).astype(fixed_image.dtype)
     background = jnp.maximum(0.0, 1.0 - labels.sum(-1, keepdims=True))
     warped_probabilities = jnp.concatenate([background, labels], axis=-1)
 
     fixed_probabilities = jax.nn.one_hot(fixed_label, num_labels, dtype=jnp.float32)
     inside = fixed_foreground & moving_foreground.any()
     share = jnp.where(inside, jnp.asarray(lam, jnp.float32), 1.0)
-    image = share * fixed_image + (1.0 - share) * warped[..., 0].astype(fixed_image.dtype)
+    depth = share.reshape(share.shape + (1,) * (fixed_image.ndim - 2))
+    image = depth * fixed_image + (1.0 - depth) * warped_image
     probabilities = (
         share[..., None] * fixed_probabilities + (1.0 - share)[..., None] * warped_probabilities
     )
     return image.astype(fixed_image.dtype), probabilities
+
+
+def _check_pairs(
+    fixed_image: Array, fixed_label: Array, moving_image: Array, moving_label: Array
+) -> None:
+    images, labels = (fixed_image, moving_image), (fixed_label, moving_label)
+    planes = {a.shape[:2] for a in images} | {a.shape for a in labels}
+    channels = {a.shape[2:] for a in images}
+    if len(planes) != 1 or len(channels) != 1 or fixed_label.ndim != 2 or fixed_image.ndim > 3:
+        shapes = sorted({a.shape for a in (*images, *labels)})
+        raise ValueError(f"images and labels must share one (H, W), got {shapes}")
 
 
 def choose_partner(

@@ -13,6 +13,7 @@ from jaxseg.losses import (
     automated_weighted_cross_entropy,
     cross_entropy,
     neighboring_loss,
+    soft_dice_loss,
 )
 from jaxseg.models import UNet, WeightGenerator
 
@@ -31,6 +32,7 @@ class Objective:
       support: of Eq. 4.
       inclusions: the anatomy's pairs.
       difficulty: of `jaxseg.balance`.
+      dice: coefficient of the soft Dice loss, which the paper has not; 0 leaves it out.
     """
 
     weighted: bool
@@ -42,6 +44,7 @@ class Objective:
     support: float
     inclusions: tuple[Inclusion, ...]
     difficulty: str = "image"
+    dice: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def loss_and_logs(
       params: as in `TrainState`.
       networks: the sub-networks.
       objective: the stage.
-      images: (B, H, W, 1).
+      images: (B, H, W, C).
       targets: (B, H, W, L).
       axis_name: of the devices that share the batch, if several do.
 
@@ -100,5 +103,8 @@ def loss_and_logs(
             epsilon=objective.epsilon, support=objective.support,
         )  # fmt: skip
         loss = loss + objective.penalty * logs["neighboring_loss"]
+    if objective.dice:
+        logs["dice_loss"] = soft_dice_loss(logits, targets)
+        loss = loss + objective.dice * logs["dice_loss"]
     logs["loss"] = loss
     return loss + generator_loss, logs

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from jaxseg import balance
 from jaxseg.anatomy import Anatomy
+from jaxseg.augment import Augmentation
+from jaxseg.batch import Mixup
 from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet, split
 from jaxseg.data.phantom import write_phantom
 from jaxseg.models import UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
 from jaxseg.settings import SettingsError
-from jaxseg.train_step import Mixup
 
 Settings = Mapping[str, Any]
 
@@ -40,6 +41,12 @@ def grid(settings: Settings) -> Grid:
         spacing=fields["spacing"] or None,
         center=tuple(fields["center"]),
     )
+
+
+def input_shape(settings: Settings) -> tuple[int, int, int]:
+    """(H, W, C) of the network's input: a slice on the network grid, and its neighbors."""
+    height, width = grid(settings).size
+    return height, width, settings["model"]["slices"]
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,7 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         support=loss["support"],
         inclusions=prior.inclusions,
         difficulty=weights["difficulty"],
+        dice=loss["dice"],
     )
 
 
@@ -204,6 +212,11 @@ def mixup(settings: Settings) -> Mixup:
     """Settings of pathology mixup."""
     fields = settings["mixup"]
     return Mixup(probability=fields["probability"], tolerance=fields["tolerance"])
+
+
+def augmentation(settings: Settings) -> Augmentation:
+    """Settings of ordinary augmentation."""
+    return Augmentation(**settings["augment"])
 
 
 def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> optax.Schedule:

@@ -15,8 +15,9 @@ from jax import Array
 from tqdm import tqdm
 
 from jaxseg import recipe, settings, workdir
+from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.data import Cohort
+from jaxseg.data import Cohort, with_neighbors
 from jaxseg.inference import make_labels
 from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
 from jaxseg.logbook import Logbook
@@ -24,7 +25,6 @@ from jaxseg.metrics import Summary
 from jaxseg.plan import Plan
 from jaxseg.report import pictures, tables
 from jaxseg.train_step import (
-    DeviceCohort,
     TrainState,
     TrainStep,
     compile_step,
@@ -157,11 +157,15 @@ def _build(
     networks = recipe.networks(config)
     schedule = recipe.learning_rate(config, plan.steps, plan.steps_per_epoch)
     optimizer = recipe.optimizer(config, schedule)
+    average = config["optimizer"]["average"]
     step = make_train_step(
-        networks, optimizer, recipe.objective(config, training.labels), recipe.mixup(config)
-    )
+        networks, optimizer, recipe.objective(config, training.labels), recipe.mixup(config),
+        augmentation=recipe.augmentation(config), average=average,
+    )  # fmt: skip
     place = placement(devices)
-    arrays = DeviceCohort.from_slices(training.images, training.labels, training.heights)
+    slices = config["model"]["slices"]
+    inputs = with_neighbors(cohort.images, cohort.case_index, slices=slices)
+    arrays = DeviceCohort.from_slices(inputs[parts[0]], training.labels, training.heights)
     run = _Run(
         config=config,
         folder=folder,
@@ -171,11 +175,14 @@ def _build(
         step=compile_step(step, devices),
         validation=Validation(
             cohort=cohort.take(parts[1]),
+            inputs=inputs[parts[1]],
             segment=make_labels(networks.segmentation, batch_size=plan.batch_size),
             anatomy=recipe.anatomy(config),
         ),
     )
-    return run, init_state(networks, optimizer, config["seed"], recipe.grid(config).size, place)
+    size = recipe.input_shape(config)
+    state = init_state(networks, optimizer, config["seed"], size, place, average=bool(average))
+    return run, state
 
 
 def _loop(
@@ -258,8 +265,8 @@ def _flush(run: _Run, pending: list[dict[str, Array]], done: int, logbook: Logbo
 
 
 def _network_params(state: TrainState) -> Any:
-    """The network's parameters on the first device, where validation runs."""
-    return jax.device_put(state.params["network"], jax.local_devices()[0])
+    """The parameters that inference uses, on the first device, where validation runs."""
+    return jax.device_put(state.network, jax.local_devices()[0])
 
 
 def _validate(run: _Run, state: TrainState, done: int, logbook: Logbook) -> Summary:

@@ -1,9 +1,8 @@
 """The training state, one step as a pure function, and its jit and pmap compilations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, cast
 
 import flax.struct
 import jax
@@ -12,17 +11,18 @@ import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
-from jax.typing import ArrayLike
 
-from jaxseg.mixup import choose_partner, pathology_mixup
+from jaxseg.augment import Augmentation
+from jaxseg.batch import DeviceCohort, Mixup, augmented_batch, mixed_batch
 from jaxseg.models import initialize
 from jaxseg.models.weight_generator import ZERO_LAYER
 from jaxseg.objective import Networks, Objective, loss_and_logs
 
 # Purposes that the root key is folded with: one stream each, so that a new use of randomness never
 # shifts an old one.
-_INIT, _MIXUP = 0, 1
+_INIT, _MIXUP, _AUGMENT = 0, 1, 3  # 2: jaxseg.plan
 AXIS = "devices"
+_NO_AUGMENTATION = Augmentation()
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -33,48 +33,19 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: of the optimizer.
       step: () int32, steps done.
       seed: () uint32, root of all randomness.
+      average: exponential average of the network's parameters; None where none is kept.
     """
 
     params: dict
     opt_state: optax.OptState
     step: Array
     seed: Array
+    average: Any = None
 
-
-class DeviceCohort(flax.struct.PyTreeNode):
-    """The training slices, on the device for the whole run.
-
-    Attributes:
-      images: (N, H, W) float32, normalized.
-      labels: (N, H, W) uint8.
-      heights: (N,) float32, 0 base .. 1 apex.
-      eligible: (N,) bool, slices with foreground, which may be partners in mixup.
-    """
-
-    images: Array
-    labels: Array
-    heights: Array
-    eligible: Array
-
-    @classmethod
-    def from_slices(cls, images: ArrayLike, labels: ArrayLike, heights: ArrayLike) -> Self:
-        """Put slices on the first device; what a step would compute again and again, once."""
-        labels = jnp.asarray(labels)
-        foreground = (labels > 0).any((1, 2))
-        return cls(jnp.asarray(images), labels, jnp.asarray(heights), foreground)
-
-
-@dataclass(frozen=True)
-class Mixup:
-    """Settings of pathology mixup.
-
-    Attributes:
-      probability: share of the examples that are mixed; 0 turns mixup off.
-      tolerance: largest difference of relative height between partners.
-    """
-
-    probability: float
-    tolerance: float
+    @property
+    def network(self) -> Any:
+        """The network's parameters that inference uses: their average where one is kept."""
+        return self.params["network"] if self.average is None else self.average
 
 
 class TrainStep(Protocol):
@@ -103,8 +74,10 @@ def init_state(
     networks: Networks,
     optimizer: optax.GradientTransformation,
     seed: int,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     sharding: Sharding | None = None,
+    *,
+    average: bool = False,
 ) -> TrainState:
     """Initialize parameters and optimizer from the seed, compiled.
 
@@ -112,8 +85,9 @@ def init_state(
       networks: the sub-networks.
       optimizer: its state starts at zero.
       seed: non-negative, below 2^32.
-      size: (H, W) of the network grid.
+      size: (H, W[, C]) of the network's input.
       sharding: from `placement`; default the first device.
+      average: whether an average of the network's parameters is kept; it starts from them.
 
     Returns:
       A state at step 0.
@@ -122,57 +96,36 @@ def init_state(
     def init(seed: Array) -> TrainState:
         key = jax.random.fold_in(jax.random.key(seed), _INIT)
         network_key, generator_key = jax.random.split(key)
-        image = jnp.zeros((1, *size, 1))
+        image = jnp.zeros((1, *size, *(1,) * (3 - len(size))))
         params = {"network": initialize(networks.segmentation, network_key, image)}
         if networks.generator is not None:
             params["generator"] = initialize(
                 networks.generator, generator_key, image, zero=(ZERO_LAYER,)
             )
-        return TrainState(params, optimizer.init(params), jnp.int32(0), seed)
+        # A copy, since a buffer that stands for two leaves cannot be donated.
+        mean = jax.tree.map(jnp.copy, params["network"]) if average else None
+        return TrainState(params, optimizer.init(params), jnp.int32(0), seed, mean)
 
     return jax.jit(init, out_shardings=sharding)(jnp.uint32(seed))
 
 
-def mixed_batch(
-    key: Array,
-    cohort: DeviceCohort,
-    indices: Array,
-    first: Array | int,
-    mixup: Mixup,
-    num_labels: int,
-) -> tuple[Array, Array]:
-    """Gather a batch and mix each example with a partner of its own.
+def updated_average(average: Any, params: Any, step: Array, decay: float) -> Any:
+    """Move an exponential average towards new parameters.
+
+    The decay grows from (1 + t) / (10 + t) at step t to `decay`, so that initial parameters are
+    soon forgotten.
 
     Args:
-      key: of this step.
-      cohort: the training slices.
-      indices: (B,) integer, slices of this device's share of the batch.
-      first: position of the first of them in the global batch, so that an example draws the same
-        numbers on whatever device it lands.
-      mixup: settings.
-      num_labels: L.
+      average: tree of arrays, the average before.
+      params: tree of the same shapes.
+      step: () int32, steps done before this one.
+      decay: in (0, 1).
 
     Returns:
-      Images (B, H, W, 1) float32 and label probabilities (B, H, W, L) float32.
+      decay_t average + (1 - decay_t) params, as such a tree.
     """
-
-    def example(position: Array, index: Array) -> tuple[Array, Array]:
-        chance_key, lam_key, partner_key = jax.random.split(jax.random.fold_in(key, position), 3)
-        partner, found = choose_partner(
-            partner_key, index, cohort.heights, cohort.eligible, tolerance=mixup.tolerance
-        )
-        mixed = found & (jax.random.uniform(chance_key) < mixup.probability)
-        # lambda = 1 is the fixed slice itself: one code path, whether mixed or not.
-        lam = jnp.where(mixed, jax.random.uniform(lam_key), 1.0)
-        return pathology_mixup(
-            cohort.images[index], cohort.labels[index],
-            cohort.images[partner], cohort.labels[partner],
-            lam, num_labels=num_labels,
-        )  # fmt: skip
-
-    positions = first + jnp.arange(indices.shape[0])
-    images, targets = jax.vmap(example)(positions, indices)
-    return images[..., None], targets
+    decay_now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda mean, new: mean + (1.0 - decay_now) * (new - mean), average, params)
 
 
 def make_train_step(
@@ -180,8 +133,19 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     objective: Objective,
     mixup: Mixup,
+    *,
+    augmentation: Augmentation = _NO_AUGMENTATION,
+    average: float = 0.0,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Bind the stage's settings; what remains is the pure step.
+
+    Args:
+      networks: the sub-networks.
+      optimizer: of both.
+      objective: what the stage minimizes.
+      mixup: settings of mixup.
+      augmentation: settings of ordinary augmentation, after mixup.
+      average: decay of the average of the network's parameters, for states that keep one.
 
     Returns:
       `train_step(state, cohort, indices, *, axis_name=None) -> (state, logs)`. Indices (B,) are
@@ -192,24 +156,32 @@ def make_train_step(
     def train_step(
         state: TrainState, cohort: DeviceCohort, indices: Array, *, axis_name: str | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(state.seed), _MIXUP)
-        key = jax.random.fold_in(key, state.step)
+        def key(purpose: int) -> Array:
+            root = jax.random.fold_in(jax.random.key(state.seed), purpose)
+            return jax.random.fold_in(root, state.step)
+
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * indices.shape[0]
         images, targets = mixed_batch(
-            key, cohort, indices, first, mixup, networks.segmentation.num_labels
+            key(_MIXUP), cohort, indices, first, mixup, networks.segmentation.num_labels
         )
+        if augmentation.probability:
+            images, targets = augmented_batch(key(_AUGMENT), images, targets, first, augmentation)
         (_, logs), gradients = jax.value_and_grad(loss_and_logs, has_aux=True)(
             state.params, networks, objective, images, targets, axis_name=axis_name
         )
         if axis_name is not None:
             gradients, logs = jax.lax.pmean((gradients, logs), axis_name)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(dict, optax.apply_updates(state.params, updates))
         logs |= {
             "gradient_norm": optax.tree.norm(gradients),
             "update_norm": optax.tree.norm(updates),
         }
-        return state.replace(params=params, opt_state=opt_state, step=state.step + 1), logs
+        mean = state.average
+        if mean is not None:
+            mean = updated_average(mean, params["network"], state.step, average)
+        step = state.step + 1
+        return TrainState(params, opt_state, step, state.seed, mean), logs
 
     return train_step
 

@@ -12,7 +12,14 @@ import numpy as np
 from jaxseg import bundle, recipe, settings, workdir
 from jaxseg.anatomy import Anatomy
 from jaxseg.checkpoint import Checkpoints, load_params
-from jaxseg.data import Case, DataError, Grid, preprocess_case, probabilities_to_native
+from jaxseg.data import (
+    Case,
+    DataError,
+    Grid,
+    preprocess_case,
+    probabilities_to_native,
+    with_neighbors,
+)
 from jaxseg.inference import Params, Segmenter, make_probabilities
 from jaxseg.models import UNet
 from jaxseg.workdir import WorkdirError
@@ -54,6 +61,11 @@ class Trained:
     network: UNet
     params: Params
 
+    @property
+    def slices(self) -> int:
+        """Input channels: a slice and its neighbors."""
+        return self.settings["model"]["slices"]
+
 
 def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     """Read the network of a run; neither its data nor its optimizer is touched.
@@ -75,7 +87,7 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     config, data = workdir.read_settings(folder), workdir.read_data(folder)
     settings.check(config)
     network, grid = recipe.networks(config).segmentation, recipe.grid(config)
-    step, params = _restore(folder, checkpoint, _template(network, grid))
+    step, params = _restore(folder, checkpoint, _template(network, config))
     anatomy = recipe.anatomy(config)
     return Trained(folder, checkpoint, step, config, data, anatomy, grid, network, params)
 
@@ -96,16 +108,16 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
         settings.check(config)
     network, grid = recipe.networks(config).segmentation, recipe.grid(config)
     try:
-        params = load_params(folder / bundle.PARAMS, _template(network, grid))
+        params = load_params(folder / bundle.PARAMS, _template(network, config))
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "parameters", error) from error
     found, step, anatomy = manifest.checkpoint, manifest.step, recipe.anatomy(config)
     return Trained(folder, found, step, config, data, anatomy, grid, network, params)
 
 
-def _template(network: UNet, grid: Grid) -> Params:
+def _template(network: UNet, config: Mapping[str, Any]) -> Params:
     """Shapes of the network's parameters."""
-    image = jax.ShapeDtypeStruct((1, *grid.size, 1), jnp.float32)
+    image = jax.ShapeDtypeStruct((1, *recipe.input_shape(config)), jnp.float32)
     return jax.eval_shape(network.init, jax.random.key(0), image)["params"]
 
 
@@ -177,7 +189,8 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
                 normalization=intensity["method"],
                 percentiles=(intensity["low"], intensity["high"]),
             )
-            probabilities = _mirrored(segmenters[run.network], run.params, images, flips)
+            inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
+            probabilities = _mirrored(segmenters[run.network], run.params, inputs, flips)
             total += probabilities_to_native(
                 probabilities, case.image.shape, case.spacing, run.grid
             )

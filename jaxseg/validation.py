@@ -21,11 +21,13 @@ class Validation:
 
     Attributes:
       cohort: the validation slices, on the network grid.
+      inputs: the same slices as the network takes them, (N, H, W[, C]).
       segment: from `jaxseg.inference.make_labels`.
       anatomy: whose slice regions are scored.
     """
 
     cohort: Cohort
+    inputs: np.ndarray
     segment: Segmenter
     anatomy: Anatomy
 
@@ -36,7 +38,7 @@ class Validation:
 
     def predict(self, params: Params) -> np.ndarray:
         """Label maps (N, H, W) uint8 of the validation slices."""
-        return self.segment(params, self.cohort.images)
+        return self.segment(params, self.inputs)
 
     def score(self, predictions: np.ndarray) -> Summary:
         """DSC over the slices that hold each region: mean, standard deviation, count."""

@@ -66,6 +66,18 @@ def test_a_state_comes_back_bitwise(tmp_path):
     assert restored.step.sharding == state.step.sharding
 
 
+def test_the_average_stands_for_the_network_and_both_come_back(tmp_path):
+    state = new_state(5)
+    state = state.replace(average=jax.tree.map(lambda leaf: leaf + 1, state.params["network"]))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, 0.5)
+        checkpoints.wait()
+        assert_bitwise(checkpoints.restore(copy(state), 5), state)
+        assert_bitwise(checkpoints.restore_network(copy(state).average, 5), state.average)
+    with pytest.raises(AssertionError):
+        assert_bitwise(state.average, state.params["network"])
+
+
 @pytest.mark.parametrize(
     ("scores", "latest", "best"),
     [

@@ -13,6 +13,7 @@ from jaxseg.losses import (
     cross_entropy,
     neighborhood_penalty,
     neighboring_loss,
+    soft_dice_loss,
 )
 
 LN2, LN3 = np.log(2), np.log(3)
@@ -193,6 +194,35 @@ def test_neighboring_loss_through_softmax_matches_finite_differences():
         assert float((gradient * step).sum()) == pytest.approx(slope, rel=1e-4)
 
 
+def test_soft_dice_by_hand():
+    """Two images of two pixels: one holds both labels, the other label 0 alone."""
+    p = np.array([[[[0.8, 0.2], [0.4, 0.6]]], [[[0.9, 0.1], [0.7, 0.3]]]])
+    y = np.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [1.0, 0.0]]]])
+    first = 1 - (2 * 0.8 / (1.2 + 1) + 2 * 0.6 / (0.8 + 1)) / 2
+    second = 1 - 2 * 1.6 / (1.6 + 2)  # label 1 is not held: what it is given costs label 0 alone
+    loss = soft_dice_loss(*single(np.log(p), y))
+    np.testing.assert_allclose(loss, (first + second) / 2, rtol=1e-6)
+
+
+def test_soft_dice_gradient_matches_finite_differences():
+    logits, targets, _ = soft_case(8)
+    gradient = np.asarray(jax.grad(soft_dice_loss)(*single(logits, targets)), np.float64)
+
+    def dice64(z):
+        p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+        overlap, total = 2 * (p * targets).sum((1, 2)), (p + targets).sum((1, 2))
+        return (1 - overlap / total).mean()  # soft targets: every label is held
+
+    assert (targets.sum((1, 2)) > 0).all()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        place = tuple(rng.integers(logits.shape))
+        step = np.zeros_like(logits)
+        step[place] = 1e-5
+        slope = (dice64(logits + step) - dice64(logits - step)) / 2e-5
+        np.testing.assert_allclose(gradient[place], slope, rtol=1e-3, atol=1e-7)
+
+
 def test_uniform_weights_are_plain_cross_entropy():
     logits, targets = single(*soft_case(7)[:2])
     for factor in (1.0, 2.5):
@@ -202,6 +232,7 @@ def test_uniform_weights_are_plain_cross_entropy():
 
 
 ALL = {
+    "dice": lambda z, t: soft_dice_loss(z, t),
     "cross_entropy": lambda z, t: cross_entropy(z, t),
     "weighted": lambda z, t: automated_weighted_cross_entropy(z, t, jnp.full((2, 5), 1.7)),
     "penalty": lambda z, t: neighborhood_penalty(

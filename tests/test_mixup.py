@@ -319,6 +319,18 @@ def test_mixup_under_jit_and_vmap():
             np.testing.assert_allclose(actual[i], expected, atol=5e-6)
 
 
+def test_channels_mix_alike():
+    """Neighboring slices ride along: each channel is what it would be alone."""
+    fixed, moving = (np.stack(slices(k, FIXED, MOVING)) for k in (4, 5))
+    image, probabilities = mixup(
+        np.stack([fixed[0], moving[0]], -1), FIXED, np.stack([fixed[1], moving[1]], -1), MOVING, 0.3
+    )
+    for channel, (a, b) in enumerate((fixed, moving)):
+        alone, expected = mixup(a, FIXED, b, MOVING, 0.3)
+        np.testing.assert_allclose(image[..., channel], alone, atol=1e-6)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
 def test_mixup_refuses_shapes_that_differ():
     image, label = jnp.zeros((4, 4)), jnp.zeros((4, 4), jnp.int32)
     with pytest.raises(ValueError, match=r"share one \(H, W\), got \[\(4, 4\), \(4, 5\)\]"):
@@ -326,6 +338,9 @@ def test_mixup_refuses_shapes_that_differ():
     stack = jnp.zeros((2, 4, 4))
     with pytest.raises(ValueError, match=r"got \[\(2, 4, 4\)\]"):
         pathology_mixup(stack, stack.astype(int), stack, stack.astype(int), 0.5, num_labels=2)
+    pair, three = jnp.zeros((4, 4, 2)), jnp.zeros((4, 4, 3))
+    with pytest.raises(ValueError, match=r"got \[\(4, 4\), \(4, 4, 2\), \(4, 4, 3\)\]"):
+        pathology_mixup(pair, label, three, label, 0.5, num_labels=2)
 
 
 # Partners

@@ -15,27 +15,23 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from jaxseg import train_step
+from jaxseg.augment import Augmentation
 from jaxseg.balance import generator_objective
+from jaxseg.batch import Mixup
 from jaxseg.losses import automated_weighted_cross_entropy, cross_entropy, neighboring_loss
 from jaxseg.models import UNet, WeightGenerator
+from jaxseg.objective import Networks, Objective, loss_and_logs
 from jaxseg.train_step import (
-    DeviceCohort,
-    Mixup,
-    Networks,
-    Objective,
     TrainState,
     compile_step,
     init_state,
-    loss_and_logs,
     make_train_step,
-    mixed_batch,
     placement,
 )
+from tests.toy_cohort import QUICK, SIZE, L, cohort, mixing
 
-L, SIZE = 5, (16, 16)
 PAIRS = (((4,), (4, 3)), ((4, 3), (4, 3, 2)))
 FACTORS = (0.5, 1.0, 1.5, 2.0, 4.0)
-QUICK = {"xla_backend_optimization_level": 0}
 RATE, EPSILON = 1e-2, 1e-3
 STAGES = {
     "baseline": {"attention": False, "weighted": False, "penalty": 0.0},
@@ -44,6 +40,10 @@ STAGES = {
     "awce_penalty": {"attention": True, "weighted": True, "penalty": 0.01},
 }
 MIXUP = Mixup(probability=1.0, tolerance=0.3)
+AUGMENTATION = Augmentation(
+    probability=0.7, flip=True, rotation=20.0, zoom=0.2, gamma=0.3, contrast=0.2, brightness=0.2,
+    noise=0.1,
+)  # fmt: skip
 INDICES = jnp.array([0, 1, 2, 3])
 each_stage = pytest.mark.parametrize("stage", STAGES)
 
@@ -64,20 +64,6 @@ def objective(stage: str, **changes) -> Objective:
 def optimizer() -> optax.GradientTransformation:
     # With so large an epsilon a step is a smooth function of the gradient.
     return optax.adam(RATE, eps=EPSILON)
-
-
-@cache
-def cohort() -> DeviceCohort:
-    """Eight slices: disks in disks, brighter by label; the fifth has no foreground."""
-    rng = np.random.default_rng(0)
-    row, column = np.mgrid[:16, :16]
-    radius = np.hypot(row - rng.uniform(6, 9, (8, 1, 1)), column - rng.uniform(6, 9, (8, 1, 1)))
-    labels = (radius[..., None] < np.array([6, 5, 3.5, 2])).sum(-1).astype(np.uint8)
-    labels[4] = 0
-    images = labels + rng.normal(0, 0.1, labels.shape)
-    return DeviceCohort.from_slices(
-        images.astype(np.float32), labels, np.linspace(0, 1, 8, dtype=np.float32)
-    )
 
 
 @cache
@@ -110,18 +96,6 @@ def step_of(stage: str, dtype=jnp.float32):
         make_train_step(networks(stage, dtype), optimizer(), objective(stage), MIXUP), 1
     )
     return step.lower(new_state(stage), cohort(), INDICES).compile(compiler_options=QUICK)
-
-
-@cache
-def mixing(count: int):
-    """Compiled `mixed_batch` of (key, indices, first, probability, tolerance)."""
-    slices = cohort()  # made here: made while tracing, the cache would keep tracers
-
-    def batch(key, indices, first, probability, tolerance):
-        mixup = Mixup(probability=probability, tolerance=tolerance)
-        return mixed_batch(key, slices, indices, first, mixup, L)
-
-    return optimized_less(batch, jax.random.key(0), jnp.arange(count), 0, 0.0, 0.0)
 
 
 def batch_of_step(seed: int, step: int):
@@ -294,47 +268,53 @@ def test_initialization_is_the_seeds():
     assert set(shapes("attention").params) == {"network"}
 
 
-# ---- mixing
+# ---- what goes beyond the paper
 
 
-def test_no_mixup_gives_the_slices_and_their_labels():
-    images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 0.0, 1.0)
-    np.testing.assert_array_equal(images, np.asarray(cohort().images)[..., None])
-    np.testing.assert_array_equal(targets, np.eye(L)[np.asarray(cohort().labels)])
+def test_the_average_follows_the_network_and_leaves_it_alone():
+    """Decays (1 + t) / (10 + t) at the start, by hand over three steps; training is the same."""
+    stage = "baseline"
+    step = jax.jit(
+        make_train_step(networks(stage), optimizer(), objective(stage), MIXUP, average=0.2),
+        compiler_options=QUICK,
+    )
+    state, plain = new_state(stage), new_state(stage)
+    kernel = ("network", "logits", "kernel")
+    mean = np.asarray(plain.params["network"]["logits"]["kernel"], np.float64)
+    state = state.replace(average=jax.tree.map(jnp.copy, state.params["network"]))
+    for decay in (1 / 10, 2 / 11, 0.2):  # the third would be 3 / 12
+        state, _ = step(state, cohort(), INDICES)
+        plain, _ = step_of(stage)(plain, cohort(), INDICES)
+        now = np.asarray(state.params[kernel[0]][kernel[1]][kernel[2]], np.float64)
+        mean = decay * mean + (1 - decay) * now
+    np.testing.assert_allclose(state.average["logits"]["kernel"], mean, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        state.params, plain.params,
+    )  # fmt: skip
+    assert state.network is state.average
+    assert plain.network is plain.params["network"]
+    assert not np.allclose(mean, now, atol=1e-4)
 
 
-def mixed(images) -> list[bool]:
-    return [bool(x) for x in (images[..., 0] != cohort().images).any((1, 2))]
+def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monkeypatch):
+    """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
+    seen = {}
 
+    def record(key, images, targets, first, settings):
+        seen.update(images=images, targets=targets, first=first, settings=settings)
+        return images, targets
 
-def test_all_slices_mix_but_those_without_foreground_or_partner():
-    images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 1.0, 0.3)
-    assert mixed(images) == [True] * 4 + [False] + [True] * 3
-    np.testing.assert_allclose(targets.sum(-1), np.ones((8, *SIZE)), rtol=1e-6)
-    np.testing.assert_array_equal(targets[4], np.eye(L)[np.zeros(SIZE, int)])
-    # Outside the foreground a slice stays what it was.
-    outside = np.asarray(cohort().labels) == 0
-    np.testing.assert_array_equal(images[..., 0][outside], cohort().images[outside])
-    alone, _ = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 1.0, 0.1)  # heights are 1/7 apart
-    assert not any(mixed(alone))
-
-
-def test_the_probability_is_the_share_of_mixed_examples():
-    draws = [mixing(8)(jax.random.key(k), jnp.arange(8), 0, 0.25, 1.0)[0] for k in range(60)]
-    share = np.mean([np.delete(mixed(images), 4) for images in draws])
-    # 420 draws: three standard deviations are 0.063.
-    assert 0.25 - 0.063 < share < 0.25 + 0.063
-
-
-def test_an_example_depends_on_its_place_in_the_global_batch_alone():
-    key = jax.random.key(2)
-    whole = mixing(8)(key, jnp.array([1, 2, 3, 5, 6, 7, 0, 1]), 0, 1.0, 0.3)
-    share = mixing(4)(key, jnp.array([6, 7, 0, 1]), 4, 1.0, 0.3)  # of a second device
-    for all_examples, own in zip(whole, share, strict=True):
-        np.testing.assert_array_equal(all_examples[4:], own)
-    assert (whole[0][0] != whole[0][7]).any()  # one slice, two places: two draws
-    other = mixing(8)(jax.random.key(3), jnp.array([1, 2, 3, 5, 6, 7, 0, 1]), 0, 1.0, 0.3)
-    assert (other[0][0] != whole[0][0]).any()
+    monkeypatch.setattr(train_step, "augmented_batch", record)
+    step = make_train_step(
+        networks("baseline"), optimizer(), objective("baseline"), MIXUP, augmentation=AUGMENTATION
+    )
+    with jax.disable_jit():
+        step(new_state("baseline", seed=3, step=7), cohort(), INDICES)
+    images, targets = batch_of_step(3, 7)
+    np.testing.assert_allclose(seen["images"], images, atol=1e-6)
+    np.testing.assert_allclose(seen["targets"], targets, atol=1e-6)
+    assert (seen["first"], seen["settings"]) == (0, AUGMENTATION)
 
 
 # ---- devices
@@ -354,11 +334,15 @@ def test_more_devices_than_there_are_is_refused():
 def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
     stage = "awce_penalty"
-    terms = objective(stage, difficulty="batch")  # the one term that looks across devices
-    step = make_train_step(networks(stage), optimizer(), terms, MIXUP)
+    terms = objective(stage, difficulty="batch", dice=0.5)  # "batch" looks across devices
+    step = make_train_step(
+        networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION, average=0.5
+    )
     ends = []
     for devices in (1, 4):
-        state = jax.device_put(new_state(stage), placement(devices))
+        start = new_state(stage)
+        average = jax.tree.map(jnp.copy, start.params["network"])
+        state = jax.device_put(start.replace(average=average), placement(devices))
         slices = jax.device_put(cohort(), placement(devices))
         run = compile_step(step, devices)
         for k in range(3):

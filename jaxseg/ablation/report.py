@@ -12,7 +12,7 @@ from jaxseg.ablation.published import display_name
 from jaxseg.ablation.scores import read_run_scores
 from jaxseg.ablation.statistics import Comparison, compare
 from jaxseg.anatomy import Anatomy
-from jaxseg.data import Cohort
+from jaxseg.data import Cohort, with_neighbors
 from jaxseg.inference import make_labels
 from jaxseg.report import curves, mixup_figure, pictures, stage_figure
 from jaxseg.report.document import Picture, Section, Table, markdown
@@ -122,7 +122,8 @@ def _stages(runs: Sequence[Run], validation: Cohort, anatomy: Anatomy) -> Figure
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
         segment = make_labels(trained.network, batch_size=_BATCH_SIZE)
-        maps[display_name(run.stage)] = segment(trained.params, slices.images)
+        inputs = with_neighbors(validation.images, validation.case_index, slices=trained.slices)
+        maps[display_name(run.stage)] = segment(trained.params, inputs[chosen])
     return stage_figure.stage_figure(slices.images, slices.labels, maps, slices.titles(), anatomy)
 
 

@@ -13,7 +13,7 @@ from jaxseg.data.grid import (
     to_network,
 )
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
-from jaxseg.data.preprocess import normalize, preprocess_case
+from jaxseg.data.preprocess import normalize, preprocess_case, with_neighbors
 
 __all__ = [
     "Case",
@@ -35,5 +35,6 @@ __all__ = [
     "to_native",
     "to_network",
     "voxel_spacing",
+    "with_neighbors",
     "write_like",
 ]

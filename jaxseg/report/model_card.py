@@ -110,9 +110,22 @@ def _method(facts: Facts) -> dict[str, object]:
         "neighborhood penalty (Eq. 4-5)": f"coefficient {loss['penalty']:g}"
         if loss["penalty"]
         else "no",
+        "beyond the paper": ", ".join(_extras(settings)) or "nothing",
         "input": f"{grid['size'][0]} x {grid['size'][1]} pixels of {spacing}, "
         f"intensities {settings['intensity']['method']} (preprocessing.json)",
     }
+
+
+def _extras(settings: Mapping[str, Any]) -> list[str]:
+    share, dice = settings["augment"]["probability"], settings["loss"]["dice"]
+    average, slices = settings["optimizer"]["average"], settings["model"]["slices"]
+    texts = {
+        f"ordinary augmentation of {share:.0%} of the examples": share,
+        f"soft Dice loss (coefficient {dice:g})": dice,
+        f"averaged parameters (decay {average:g})": average,
+        f"{slices} neighboring slices as input": slices > 1,
+    }
+    return [text for text, used in texts.items() if used]
 
 
 def _yes(value: bool) -> str:
@@ -201,8 +214,10 @@ def _scores(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> str:
+    slices = facts.settings["model"]["slices"]
+    seen = "one slice" if slices == 1 else f"{slices} neighboring slices"
     lines = [
-        "- It sees one slice at a time, and nothing outside the network grid, which is background.",
+        f"- It sees {seen} at a time, and nothing outside the network grid, which is background.",
         "- It was trained on what the table above says: other scanners, protocols, contrast agents "
         "and patients may do worse, and no score here tells by how much.",
         "- Probabilities are a softmax, not calibrated.",
@@ -218,6 +233,10 @@ def _limits(facts: Facts) -> str:
 
 def _usage(facts: Facts) -> str:
     height, width = facts.settings["grid"]["size"]
+    slices = facts.settings["model"]["slices"]
+    shape, kind = f"3, {height}, {width}", "slices"
+    if slices > 1:
+        shape, kind = f"{shape}, {slices}", "slices, each between its neighbors"
     flag = "" if facts.checkpoint == "best" else f" --checkpoint={facts.checkpoint}"
     return f"""\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
@@ -237,7 +256,7 @@ import numpy as np
 from jax import export
 
 network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
-images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
+images = np.zeros(({shape}), np.float32)  # your {kind}: any number, this size
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
 ```

@@ -41,6 +41,11 @@ _TO_NATIVE = (
     "label = argmax of the probabilities rounded to 5 decimals, ties to the lower label",
 )
 
+_NEIGHBORS = (
+    "; channel c is slice k - {0} + c of the stack, k being the slice to segment, and the first or "
+    "the last slice where there is none"
+)
+
 
 def preprocessing_note(
     *,
@@ -48,6 +53,7 @@ def preprocessing_note(
     anatomy: Anatomy,
     intensity: Mapping[str, Any],
     spacing: Sequence[Sequence[float]] | None,
+    slices: int = 1,
 ) -> dict[str, Any]:
     """Content of `preprocessing.json`.
 
@@ -56,6 +62,7 @@ def preprocessing_note(
       anatomy: the label set.
       intensity: the settings' `method`, `low` and `high`.
       spacing: smallest and largest voxel edges (X, Y, slices) trained on, mm; None if unknown.
+      slices: input channels, a slice and its neighbors; odd.
 
     Returns:
       JSON-like.
@@ -76,9 +83,10 @@ def preprocessing_note(
             "meaning": _INTENSITY[intensity["method"]],
         },
         "input": {
-            "shape": ["batch", *grid.size],
+            "shape": ["batch", *grid.size, *([slices] if slices > 1 else [])],
             "dtype": "float32",
-            "meaning": "slices on the grid, normalized; any number of at least 1",
+            "meaning": "slices on the grid, normalized; any number of at least 1"
+            + (_NEIGHBORS.format(slices // 2) if slices > 1 else ""),
         },
         "output": {
             "shape": ["batch", *grid.size, anatomy.num_labels],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs import attention, awce, awce_penalty, baseline, default
+from configs import attention, awce, awce_penalty, baseline, best, default
 from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.settings import SettingsError, check, flatten
 
@@ -44,6 +44,26 @@ def test_a_stage_adds_its_own_piece_and_nothing_else(variant):
         {"name": "awce", "loss.weighted": True},
         {"name": "awce_penalty", "loss.penalty": 0.01},
     ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_goes_beyond_the_paper_is_in_no_stage(variant):
+    """Off in all four, on in `best`, which is the full method in all else."""
+    off = {
+        "augment.probability": 0.0, "augment.flip": False, "augment.rotation": 0.0,
+        "augment.zoom": 0.0, "augment.gamma": 0.0, "augment.contrast": 0.0,
+        "augment.brightness": 0.0, "augment.noise": 0.0, "model.slices": 1, "loss.dice": 0.0,
+        "optimizer.average": 0.0,
+    }  # fmt: skip
+    for module in STAGES.values():
+        settings = flat(module, variant)
+        assert {name: settings[name] for name in off} == off
+    added = difference(flat(awce_penalty, variant), flat(best, variant))
+    assert added == {"name": "best", **best.ADDITIONS}
+    assert set(best.ADDITIONS) <= off.keys()
+    settings = best.get_config(variant).to_dict()
+    settings["data"]["root"] = "cases"
+    check(settings)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -101,7 +121,7 @@ def test_the_anatomy_is_emidec_s(variant):
     assert Anatomy.from_dict(default.get_config(variant).to_dict()["anatomy"]) == EMIDEC
 
 
-@pytest.mark.parametrize("module", [default, *STAGES.values()])
+@pytest.mark.parametrize("module", [default, *STAGES.values(), best])
 def test_an_unknown_variant_is_refused(module):
     with pytest.raises(
         ValueError, match="config variant: expected one of phantom, emidec, got 'acdc'"

@@ -8,7 +8,7 @@ from jaxseg.data.case import Case
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import Grid
 from jaxseg.data.nifti import DataError
-from jaxseg.data.preprocess import normalize, preprocess_case
+from jaxseg.data.preprocess import normalize, preprocess_case, with_neighbors
 
 
 def make_case(image, label=None, spacing=(1.2, 0.9, 8.0)):
@@ -105,6 +105,21 @@ def test_images_and_labels_share_the_geometry():
     middle = (images[labels == 1].min() + images[labels == 0].min()) / 2
     inside_field = images != 0
     assert np.mean((images > middle)[inside_field] == labels[inside_field]) > 0.98
+
+
+def test_neighbors_stop_at_the_ends_of_their_stack():
+    images = np.arange(5.0)[:, None, None] * np.ones((1, 2, 3))
+    cases = np.array([4, 4, 4, 7, 9])
+    three = with_neighbors(images, cases, slices=3)
+    assert three.shape == (5, 2, 3, 3)
+    assert three[:, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 3], [4, 4, 4]]
+    five = with_neighbors(images, cases, slices=5)
+    assert five[0, 1, 2].tolist() == [0, 0, 0, 1, 2]
+    np.testing.assert_array_equal(five[..., 2], images)
+    assert with_neighbors(images, cases, slices=1) is images
+    for even in (0, 2):
+        with pytest.raises(ValueError, match=f"slices is {even}; expected an odd number"):
+            with_neighbors(images, cases, slices=even)
 
 
 def test_a_case_without_label_has_none():

@@ -28,10 +28,12 @@ def settings(**changes):
         "grid": {"size": [64, 96], "spacing": 1.4},
         "intensity": {"method": "zscore"},
         "mixup": {"probability": 0.5},
-        "model": {"width": 8, "depth": 2, "dense": False, "attention": True,
+        "augment": {"probability": 0.0},
+        "model": {"slices": 1, "width": 8, "depth": 2, "dense": False, "attention": True,
                   "precision": "float32"},
-        "loss": {"weighted": True, "penalty": 0.0},
-        "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine"},
+        "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0},
+        "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine",
+                      "average": 0.0},
         "train": {"epochs": 40, "batch_size": 16},
     }  # fmt: skip
     for field, value in changes.items():
@@ -170,6 +172,21 @@ def test_the_method_and_its_training():
     assert "40 epochs: 40 steps of 16 slices" in training
     assert "0.01 to 1e-06, cosine" in training
     assert "best, step 30 (epoch 30)" in training
+
+
+def test_what_goes_beyond_the_paper():
+    assert re.search(r"\| beyond the paper +\| nothing +\|", section(text(), "What it is"))
+    assert "sees one slice at a time" in section(text(), "Limits")
+    changes = {
+        "augment__probability": 0.5, "loss__dice": 1.0, "optimizer__average": 0.99,
+        "model__slices": 3,
+    }  # fmt: skip
+    card = text(settings(**changes))
+    what = section(card, "What it is")
+    assert "ordinary augmentation of 50% of the examples, soft Dice loss (coefficient 1)" in what
+    assert "averaged parameters (decay 0.99), 3 neighboring slices as input" in what
+    assert "sees 3 neighboring slices at a time" in section(card, "Limits")
+    assert "images = np.zeros((3, 64, 96, 3), np.float32)" in card
 
 
 def test_scores_stand_below_their_heading_with_what_is_to_be_said():

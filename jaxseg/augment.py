@@ -1,0 +1,145 @@
+"""Ordinary augmentation on top of mixup: flips, rotation, zoom and intensity, inside the step.
+
+Not part of the paper, whose stages leave it off. Everything here is a pure function of one example;
+batches come from `jax.vmap`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Settings of ordinary augmentation. A size of 0 turns its piece off.
+
+    Attributes:
+      probability: share of the examples that are moved, and, drawn apart, whose intensity changes.
+      flip: mirror rows and columns, each for half of the moved examples.
+      rotation: largest angle in degrees, about the center of the slice.
+      zoom: largest change of size: 0.2 is a factor from 1 / 1.2 to 1.2, log-uniform.
+      gamma: largest change of the exponent that bends intensities between their own minimum and
+        maximum; as `zoom`.
+      contrast: largest change of the distance to the mean; as `zoom`.
+      brightness: largest shift, in units of the normalized image.
+      noise: largest standard deviation of Gaussian noise, in the same units.
+    """
+
+    probability: float = 0.0
+    flip: bool = False
+    rotation: float = 0.0
+    zoom: float = 0.0
+    gamma: float = 0.0
+    contrast: float = 0.0
+    brightness: float = 0.0
+    noise: float = 0.0
+
+
+def augment(
+    key: Array, image: Array, probabilities: Array, settings: Augmentation
+) -> tuple[Array, Array]:
+    """Move an example and change its intensity.
+
+    Args:
+      key: typed PRNG key of this example.
+      image: (H, W, C) float32; the channels move together.
+      probabilities: (H, W, L) float32 label probabilities.
+      settings: what to draw from.
+
+    Returns:
+      Image and label probabilities of the same shapes; the latter still sum to 1 at every pixel.
+    """
+    move_key, space_key, change_key, intensity_key = jax.random.split(key, 4)
+    both = jnp.concatenate([image, probabilities], axis=-1)
+    moved = resample(both, _draw_matrix(space_key, settings))
+    moves = jax.random.uniform(move_key) < settings.probability
+    both = jnp.where(moves, moved, both)
+    image, probabilities = jnp.split(both, [image.shape[-1]], axis=-1)
+    changed = change_intensity(intensity_key, image, settings)
+    changes = jax.random.uniform(change_key) < settings.probability
+    return jnp.where(changes, changed, image), probabilities
+
+
+def _draw_matrix(key: Array, settings: Augmentation) -> Array:
+    """(2, 2) from output to input offsets: flips, then rotation and zoom."""
+    angle_key, zoom_key, flip_key = jax.random.split(key, 3)
+    angle = _symmetric(angle_key, math.radians(settings.rotation))
+    scale = _factor(zoom_key, settings.zoom)
+    flips = jnp.where(jax.random.bernoulli(flip_key, 0.5, (2,)) & settings.flip, -1.0, 1.0)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.array([[cos, -sin], [sin, cos]]) / scale * flips[:, None]
+
+
+def resample(image: Array, matrix: Array) -> Array:
+    """Pull an image through a linear map, bilinear.
+
+    Args:
+      image: (H, W, C) float32.
+      matrix: (2, 2), from an output pixel's (row, column) offset to the input's, both from the
+        center of the image, ((H - 1) / 2, (W - 1) / 2).
+
+    Returns:
+      (H, W, C); a sample from outside takes the nearest pixel of the rim, so that channels which
+      sum to 1 still do.
+    """
+    height, width, channels = image.shape
+    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
+    down, across = jnp.mgrid[:height, :width]
+    down, across = down - middle_row, across - middle_column
+    # Not a matrix product, which accelerators round to a tenth of a pixel.
+    pulled_row = middle_row + matrix[0, 0] * down + matrix[0, 1] * across
+    pulled_column = middle_column + matrix[1, 0] * down + matrix[1, 1] * across
+    row, below, beneath = _between(pulled_row, height)
+    column, right, beside = _between(pulled_column, width)
+    # Rows of a table: a gather of contiguous channels is the fast kind on every device.
+    table = image.reshape(height * width, channels)
+
+    def corner(row: Array, column: Array) -> Array:
+        return table[row * width + column]
+
+    top = corner(row, column) * (1 - beside) + corner(row, right) * beside
+    bottom = corner(below, column) * (1 - beside) + corner(below, right) * beside
+    return top * (1 - beneath) + bottom * beneath
+
+
+def _between(position: Array, size: int) -> tuple[Array, Array, Array]:
+    """The pixel at or before a position (H, W), the one after, and the share (H, W, 1) of that."""
+    position = jnp.clip(position, 0.0, size - 1)
+    low = jnp.floor(position)
+    index = low.astype(jnp.int32)
+    return index, jnp.minimum(index + 1, size - 1), (position - low)[..., None]
+
+
+def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
+    """Gamma, contrast, brightness and noise, in that order.
+
+    Args:
+      key: typed PRNG key.
+      image: (H, W, C) float32; all channels change alike, noise apart.
+      settings: what to draw from.
+
+    Returns:
+      (H, W, C) float32.
+    """
+    gamma_key, contrast_key, brightness_key, level_key, noise_key = jax.random.split(key, 5)
+    low, span = image.min(), image.max() - image.min()
+    # Away from 0, where a power below 1 has no slope; a flat image stays what it is.
+    unit = jnp.clip((image - low) / jnp.where(span > 0, span, 1.0), 1e-6, 1.0)
+    bent = low + span * unit ** _factor(gamma_key, settings.gamma)
+    mean = bent.mean()
+    image = mean + (bent - mean) * _factor(contrast_key, settings.contrast)
+    image = image + _symmetric(brightness_key, settings.brightness)
+    level = settings.noise * jax.random.uniform(level_key)
+    return image + level * jax.random.normal(noise_key, image.shape)
+
+
+def _symmetric(key: Array, size: float) -> Array:
+    return jax.random.uniform(key, minval=-1.0) * size
+
+
+def _factor(key: Array, size: float) -> Array:
+    """Log-uniform between 1 / (1 + size) and 1 + size."""
+    return jnp.exp(_symmetric(key, math.log1p(size)))

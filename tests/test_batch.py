@@ -1,0 +1,68 @@
+"""Batches: who mixes with whom, how often, and that an example depends on its place alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxseg.augment import Augmentation
+from jaxseg.batch import DeviceCohort, augmented_batch
+from tests.toy_cohort import SIZE, L, cohort, mixing
+
+
+def test_no_mixup_gives_the_slices_and_their_labels():
+    images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 0.0, 1.0)
+    np.testing.assert_array_equal(images, cohort().images)
+    np.testing.assert_array_equal(targets, np.eye(L)[np.asarray(cohort().labels)])
+
+
+def mixed(images) -> list[bool]:
+    return [bool(x) for x in (images != cohort().images).any((1, 2, 3))]
+
+
+def test_all_slices_mix_but_those_without_foreground_or_partner():
+    images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 1.0, 0.3)
+    assert mixed(images) == [True] * 4 + [False] + [True] * 3
+    np.testing.assert_allclose(targets.sum(-1), np.ones((8, *SIZE)), rtol=1e-6)
+    np.testing.assert_array_equal(targets[4], np.eye(L)[np.zeros(SIZE, int)])
+    # Outside the foreground a slice stays what it was.
+    outside = np.asarray(cohort().labels) == 0
+    np.testing.assert_array_equal(images[outside], cohort().images[outside])
+    alone, _ = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 1.0, 0.1)  # heights are 1/7 apart
+    assert not any(mixed(alone))
+
+
+def test_the_probability_is_the_share_of_mixed_examples():
+    draws = [mixing(8)(jax.random.key(k), jnp.arange(8), 0, 0.25, 1.0)[0] for k in range(60)]
+    share = np.mean([np.delete(mixed(images), 4) for images in draws])
+    # 420 draws: three standard deviations are 0.063.
+    assert 0.25 - 0.063 < share < 0.25 + 0.063
+
+
+def test_an_example_depends_on_its_place_in_the_global_batch_alone():
+    key = jax.random.key(2)
+    whole = mixing(8)(key, jnp.array([1, 2, 3, 5, 6, 7, 0, 1]), 0, 1.0, 0.3)
+    share = mixing(4)(key, jnp.array([6, 7, 0, 1]), 4, 1.0, 0.3)  # of a second device
+    for all_examples, own in zip(whole, share, strict=True):
+        np.testing.assert_array_equal(all_examples[4:], own)
+    assert (whole[0][0] != whole[0][7]).any()  # one slice, two places: two draws
+    other = mixing(8)(jax.random.key(3), jnp.array([1, 2, 3, 5, 6, 7, 0, 1]), 0, 1.0, 0.3)
+    assert (other[0][0] != whole[0][0]).any()
+
+
+def test_images_of_one_slice_have_one_channel_and_those_of_three_three():
+    images, labels, heights = np.zeros((4, 6, 8), np.float32), np.zeros((4, 6, 8)), np.arange(4.0)
+    assert DeviceCohort.from_slices(images, labels, heights).images.shape == (4, 6, 8, 1)
+    stacked = np.stack([images] * 3, -1)
+    assert DeviceCohort.from_slices(stacked, labels, heights).images.shape == (4, 6, 8, 3)
+
+
+def test_an_augmented_example_depends_on_its_place_in_the_global_batch_alone():
+    settings = Augmentation(probability=0.7, rotation=30.0, noise=0.1)
+    images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 0.0, 1.0)
+    key = jax.random.key(2)
+    whole = augmented_batch(key, images, targets, 0, settings)
+    share = augmented_batch(key, images[4:], targets[4:], 4, settings)  # of a second device
+    for all_examples, own in zip(whole, share, strict=True):
+        np.testing.assert_allclose(all_examples[4:], own, atol=1e-6)
+    changed = (np.asarray(whole[0]) != np.asarray(images)).any((1, 2, 3))
+    assert 0 < changed.sum() < 8
