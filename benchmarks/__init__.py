@@ -1,0 +1,1 @@
+"""This project and its PyTorch twin, measured side by side: `python -m benchmarks.run`."""

@@ -1,0 +1,208 @@
+"""This project's side: the work of `benchmarks.workload` through its own functions."""
+
+import gzip
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from benchmarks.trace import operations
+from benchmarks.workload import (
+    COPIED_NUMBERS,
+    MATRIX_SIZE,
+    Slices,
+    Workload,
+    read_cases,
+    read_slices,
+)
+from jaxseg import recipe
+from jaxseg.batch import DeviceCohort, mixed_batch
+from jaxseg.inference import make_probabilities
+from jaxseg.models import initialize
+from jaxseg.objective import loss_and_logs
+from jaxseg.plan import Plan
+from jaxseg.train_step import (
+    compile_step,
+    init_state,
+    make_train_step,
+    placement,
+)
+from jaxseg.trained import Trained, make_predictor
+
+_RATE = 1e-3  # of learning; constant, as it plays no part in the time
+
+
+class Task:
+    """Work behind a function that starts one run of it and returns what to wait for."""
+
+    def __init__(self, start: Callable[[], Any], extra: dict[str, Any] | None = None) -> None:
+        self._start = start
+        self._extra = {} if extra is None else extra  # filled as it runs
+
+    def run(self, times: int) -> None:
+        """Start each run while the one before is in flight, as the training loop does."""
+        previous = None
+        for _ in range(times):
+            started = self._start()
+            if previous is not None:
+                jax.block_until_ready(previous)
+            previous = started
+        jax.block_until_ready(previous)
+
+    def report(self) -> dict[str, Any]:
+        """Peak of the device's memory, on a GPU."""
+        statistics = jax.local_devices()[0].memory_stats() or {}
+        return {"device_peak": statistics.get("peak_bytes_in_use"), **self._extra}
+
+
+def build(workload: Workload) -> Task:
+    """The workload, not yet run."""
+    match workload.task:
+        case "step":
+            return _step(workload)
+        case "epoch":
+            return _epoch(workload)
+        case "trace":
+            return _trace(workload)
+        case "predict" | "case":
+            return _predict(workload)
+        case "matmul" | "copy":
+            return _rate(workload)
+        case _:
+            return _without_mixup(workload)
+
+
+def _networks(workload: Workload, labels: Any) -> tuple[Any, Any, Any]:
+    settings = workload.settings()
+    optimizer = recipe.optimizer(settings, optax.constant_schedule(_RATE))
+    return recipe.networks(settings), recipe.objective(settings, labels), optimizer
+
+
+def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
+    """One step of training, as `jaxseg.train` does it; and its slices."""
+    data = read_slices(workload)
+    networks, objective, optimizer = _networks(workload, data.labels)
+    mixup = recipe.mixup(workload.settings())
+    step = compile_step(make_train_step(networks, optimizer, objective, mixup), 1)
+    place, size = placement(1), (workload.size, workload.size)
+    state = init_state(networks, optimizer, 0, size, place)
+    cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
+    cohort = jax.device_put(cohort, place)
+    plan = Plan(len(data.images), workload.batch, epochs=10**6, validate_every=10**6, seed=0)
+    done = 0
+
+    def start() -> Any:
+        nonlocal state, done
+        state, logs = step(state, cohort, jnp.asarray(plan.indices(done)))
+        done += 1
+        return logs
+
+    return start, data
+
+
+def _step(workload: Workload) -> Task:
+    return Task(_training(workload)[0])
+
+
+def _epoch(workload: Workload) -> Task:
+    start, data = _training(workload)
+    steps = Task(start)
+
+    def epoch() -> None:
+        steps.run(len(data.images) // workload.batch)
+
+    return Task(epoch)
+
+
+def _without_mixup(workload: Workload) -> Task:
+    """The step taken apart: images and targets are there already."""
+    data = read_slices(workload)
+    networks, objective, optimizer = _networks(workload, data.labels)
+    cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
+    indices = jnp.arange(workload.batch)
+    mixup = recipe.mixup(workload.settings())
+
+    def mix(key: Array) -> tuple[Array, Array]:
+        return mixed_batch(key, cohort, indices, 0, mixup, networks.segmentation.num_labels)
+
+    compiled_mix = jax.jit(mix)
+    if workload.task == "mixup":
+        return Task(lambda: compiled_mix(jax.random.key(0)))
+    images, targets = compiled_mix(jax.random.key(0))
+    state = init_state(networks, optimizer, 0, (workload.size, workload.size), placement(1))
+
+    def loss(params: Any) -> tuple[Array, dict[str, Array]]:
+        return loss_and_logs(params, networks, objective, images, targets)
+
+    if workload.task == "forward":
+        forward = jax.jit(lambda params: loss(params)[0])
+        return Task(lambda: forward(state.params))
+    if workload.task == "gradient":
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        return Task(lambda: gradient(state.params))
+
+    def step(params: Any, opt_state: Any) -> tuple[Any, Any, Any]:
+        (_, logs), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, logs
+
+    compiled = jax.jit(step, donate_argnums=(0, 1))
+    if workload.task == "cost":
+        counted = compiled.lower(state.params, state.opt_state).compile().cost_analysis() or {}
+        cost = {"flops": counted.get("flops"), "bytes": counted.get("bytes accessed")}
+        return Task(lambda: None, cost)
+    carried = (state.params, state.opt_state)
+
+    def start() -> Any:
+        nonlocal carried
+        *carried, logs = compiled(*carried)
+        return logs
+
+    return Task(start)
+
+
+def _predict(workload: Workload) -> Task:
+    settings = workload.settings()
+    network, grid = recipe.networks(settings).segmentation, recipe.grid(settings)
+    params = initialize(network, jax.random.key(0), jnp.zeros((1, *grid.size, 1)))
+    if workload.task == "case":
+        anatomy, folder = recipe.anatomy(settings), Path(workload.data)
+        run = Trained(folder, "last", 0, settings, {}, anatomy, grid, network, params)
+        predict, case = make_predictor([run]), read_cases(folder)[0]
+        return Task(lambda: predict(case))
+    segment, images = make_probabilities(network, batch_size=8), read_slices(workload).images
+    return Task(lambda: segment(params, images))
+
+
+def _rate(workload: Workload) -> Task:
+    if workload.task == "copy":
+        array = jnp.zeros(COPIED_NUMBERS[workload.device], jnp.float32)
+        add = jax.jit(lambda x: x + 1.0)
+        return Task(lambda: add(array))
+    size = MATRIX_SIZE[workload.device]
+    matrix = jax.random.normal(jax.random.key(0), (size, size), workload.precision)
+    product = jax.jit(lambda x: x @ x)
+    return Task(lambda: product(matrix))
+
+
+def _trace(workload: Workload) -> Task:
+    """Steps under the profiler; the report holds milliseconds by operation, over all steps."""
+    start, _ = _training(workload)
+    steps, extra = Task(start), {}
+    steps.run(2)
+
+    def traced() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                steps.run(1)
+            (path,) = Path(folder).rglob("*.trace.json.gz")
+            with gzip.open(path, "rt") as file:
+                extra["operations"] = operations(json.load(file)["traceEvents"])
+
+    return Task(traced, extra)

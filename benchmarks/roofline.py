@@ -1,0 +1,158 @@
+"""How near a step comes to what the machine can do: counted work over measured rates."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.plan import Plan
+from benchmarks.process import Process, sides
+from benchmarks.table import REFERENCE, Table, seconds
+from benchmarks.timing import Spread
+from benchmarks.workload import (
+    COPIED_NUMBERS,
+    JAXSEG,
+    MATRIX_SIZE,
+    Workload,
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs of a pass, and the bytes that its convolutions cannot do without."""
+
+    flops: float
+    bytes: float
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+
+def convolution(
+    pixels: int, channels: int, features: int, taps: int, *, first: bool = False
+) -> Work:
+    """A convolution of one image, forward and backward.
+
+    Args:
+      pixels: of the output.
+      channels: of the input, at as many pixels (stride 1).
+      features: of the output.
+      taps: of the kernel, 9 for 3x3.
+      first: on the image itself, which needs no gradient.
+
+    Returns:
+      Two FLOPs a multiplication and addition, in two or three products: output, gradient of the
+      kernel, gradient of the input. Each reads and writes its tensors, float32, just once.
+    """
+    products = 2 if first else 3
+    tensors = 4 * (pixels * (channels + features) + taps * channels * features)
+    return Work(products * 2.0 * pixels * channels * features * taps, products * tensors)
+
+
+def step_work(workload: Workload) -> Work:
+    """Convolutions of a bare step of stage attention, counted by hand.
+
+    Normalization, activations, loss and optimizer are left out: a few FLOPs a number.
+    """
+    settings = workload.settings()
+    width, depth = workload.width, settings["model"]["depth"]
+    num_labels = len(settings["anatomy"]["labels"])
+
+    def block(pixels: int, channels: int, features: int, *, first: bool = False) -> Work:
+        branch = convolution(pixels, channels, features, 9, first=first)
+        branch += convolution(pixels, features, features, 9)
+        return branch + branch  # the block's own two layers, and the attention branch's
+
+    pixels = [(workload.size // 2**level) ** 2 for level in range(depth + 1)]
+    total, channels = Work(0.0, 0.0), 1
+    for level in range(depth + 1):
+        total += block(pixels[level], channels, width * 2**level, first=level == 0)
+        channels = width * 2**level
+    for level in range(depth):
+        features = width * 2**level
+        # Transposed 2x2 convolution: a dense layer to four pixels.
+        total += convolution(pixels[level + 1], 2 * features, 4 * features, 1)
+        total += block(pixels[level], 2 * features, features)
+    total += convolution(pixels[0], width, num_labels, 1)
+    return Work(workload.batch * total.flops, workload.batch * total.bytes)
+
+
+def roofline(plan: Plan) -> list[Table]:
+    """Measured rates, counted work, and the share of the rates that each side's step reaches."""
+    rates, reached = [], []
+    for precision in plan.precisions:
+        matmul, copy = _rates(plan, precision)
+        rates += [
+            (precision, "matrix product", *(f"{matmul[n] / 1e9:.0f} GFLOP/s" for n in _RATED)),
+            (precision, "copy", *(f"{copy[n] / 1e9:.3g} GB/s" for n in _RATED)),
+        ]
+        peak, bandwidth = max(matmul.values()), max(copy.values())
+        reached += _reached(plan, precision, peak, bandwidth)
+    count = _counts(plan)
+    header = (
+        "precision", "side", "step", "GFLOP/s", "share of peak", "bound by FLOPs",
+        "bound by convolutions' bytes", f"share of peak over {REFERENCE}",
+    )  # fmt: skip
+    notes = (
+        "The better of both frameworks' rates is the peak. Bounds are the times that the work "
+        "counted by hand would take at these rates; at half precision its bytes are halved.",
+    )
+    return [
+        count,
+        Table("Rates of the machine", ("precision", "what", *_RATED), rates),
+        Table("Share of peak, bare step", header, reached, notes),
+    ]
+
+
+_RATED = (JAXSEG, "torch eager")
+
+
+def _rates(plan: Plan, precision: str) -> tuple[dict[str, float], dict[str, float]]:
+    """FLOP/s of a matrix product and bytes/s of a copy, by framework."""
+    size, numbers = MATRIX_SIZE[plan.device], COPIED_NUMBERS[plan.device]
+    work = {"matmul": 2.0 * size**3, "copy": 8.0 * numbers}  # a copy reads and writes 4 bytes
+    found = []
+    for task, amount in work.items():
+        times = plan.compare(sides(plan.reference(task, precision=precision), _RATED))
+        rate = {name: amount / Spread.of(values).median for name, values in times.items()}
+        found.append({name: rate.get(name, float("nan")) for name in _RATED})
+    return found[0], found[1]
+
+
+def _reached(plan: Plan, precision: str, peak: float, bandwidth: float) -> list[tuple[str, ...]]:
+    workload = plan.reference("bare step", precision=precision)
+    times = plan.compare(sides(workload, plan.sides))
+    work = step_work(workload)
+    volume = work.bytes / (2 if precision == "bfloat16" else 1)
+    medians = {name: Spread.of(values).median for name, values in times.items()}
+    ours = medians.get(REFERENCE, np.nan)
+    return [
+        (
+            precision, side, seconds(median), f"{work.flops / median / 1e9:.0f}",
+            f"{work.flops / median / peak:.0%}", seconds(work.flops / peak),
+            seconds(volume / bandwidth), f"{ours / median:.2f}",
+        )
+        for side, median in medians.items()
+    ]  # fmt: skip
+
+
+def _counts(plan: Plan) -> Table:
+    """The hand's count of the bare step beside XLA's."""
+    workload = plan.reference("cost")
+    work = step_work(workload)
+    with Process(workload, plan.caches) as process:
+        cost = process.close()
+    rows = [
+        ("convolutions, by hand", f"{work.flops / 1e9:.1f}", f"{work.bytes / 1e9:.2f}"),
+        ("XLA's cost analysis of the compiled step", *(_giga(cost[n]) for n in ("flops", "bytes"))),
+    ]
+    notes = (
+        "The hand's count takes products with padding as products, as PyTorch's counter does; XLA "
+        "leaves them out. XLA counts every other operation, too, and a tensor each time that one "
+        "of its fused operations reads or writes it. A count that is far below the other's tells "
+        "of operations handed to a library, which it does not look into.",
+    )
+    return Table("Work of the bare step", ("count", "GFLOP", "GB"), rows, notes)
+
+
+def _giga(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e9:.2f}"

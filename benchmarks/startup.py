@@ -1,0 +1,102 @@
+"""Start-up, compilation and peak memory, each in a fresh process with nothing beside it."""
+
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.plan import Plan
+from benchmarks.process import Process, WorkerError
+from benchmarks.table import REFERENCE, Table, mebibytes, seconds
+from benchmarks.workload import SIDES
+
+_MEASURED_STEPS = 3
+
+
+def startup(plan: Plan) -> list[Table]:
+    """Time to the first step with cold and with warm caches; peak memory of a few steps."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(1 if plan.quick or plan.device == "gpu" else 2):
+            # The first cold start fills the caches of everything that follows.
+            caches = plan.caches if turn == 0 else Path(folder)
+            for side in plan.sides:
+                for state in _STATES:
+                    try:
+                        runs[side, state].append(fresh(plan, side, caches))
+                    except WorkerError as error:
+                        print(f"left out: {error}", file=sys.stderr)
+    return [_times(runs), _memory(runs)]
+
+
+def fresh(plan: Plan, side: str, caches: Path) -> dict[str, Any]:
+    """What a process of its own tells of its first step and of its memory."""
+    workload = plan.reference("bare step", side)
+    with Process(workload, caches) as process:
+        process.run(_MEASURED_STEPS)
+        return process.ready | process.close()
+
+
+def _times(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
+    def median(side: str, state: str, field: str) -> float:
+        return float(np.median([run[field] for run in runs[side, state]]))
+
+    rows = []
+    for side in SIDES:
+        if not (runs[side, "cold"] and runs[side, "warm"]):
+            continue
+        cold, warm = (median(side, state, "wall") for state in ("cold", "warm"))
+        base = [median(REFERENCE, s, "wall") if runs[REFERENCE, s] else np.nan for s in _STATES]
+        rows.append(
+            (
+                side, seconds(median(side, "warm", "imports")),
+                seconds(median(side, "cold", "first_run")), seconds(cold),
+                seconds(median(side, "warm", "first_run")), seconds(warm),
+                f"{cold / base[0]:.2f}", f"{warm / base[1]:.2f}",
+            )
+        )  # fmt: skip
+    header = (
+        "side", "imports", "first step, cold", "start to first step, cold", "first step, warm",
+        "start to first step, warm", f"cold over {REFERENCE}", f"warm over {REFERENCE}",
+    )  # fmt: skip
+    notes = (
+        "The bare step of stage attention. Cold: the framework's compilation cache is empty; warm: "
+        "a process before has filled it. The files of both frameworks are in the page cache. "
+        "The start includes reading the phantom and, on this project's side, initializing the "
+        "parameters in a compiled function of its own.",
+    )
+    return Table("Start-up", header, rows, notes)
+
+
+_STATES = ("cold", "warm")
+
+
+def _memory(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
+    reference = runs[REFERENCE, "warm"]
+    rows = []
+    for side in SIDES:
+        if not runs[side, "warm"]:
+            continue
+        run = runs[side, "warm"][-1]
+        field = "peak" if run["device_peak"] is None else "device_peak"
+        against = f"{run[field] / reference[-1][field]:.2f}" if reference else "-"
+        rows.append(
+            (
+                side, mebibytes(run["memory_before"]), mebibytes(run["peak"]),
+                mebibytes(run["peak"] - run["memory_before"]), mebibytes(run["device_peak"]),
+                against,
+            )
+        )  # fmt: skip
+    header = (
+        "side", "resident before the first step", "peak resident", "difference", "peak on the GPU",
+        f"over {REFERENCE}",
+    )  # fmt: skip
+    notes = (
+        f"Of a process that took {_MEASURED_STEPS + 1} bare steps with a warm cache: the largest "
+        "resident set by the operating system's account, and on a GPU the framework's own. Before "
+        "the first step lie the imports and the data.",
+    )
+    return Table("Memory", header, rows, notes)

@@ -1,0 +1,146 @@
+"""What is measured: a side, a task, the settings of a run and the slices it stands on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from configs import attention, awce_penalty
+from jaxseg.data import Case, Grid, build_cohort
+from jaxseg.data.phantom import phantom_case
+
+JAXSEG, EAGER, CHANNELS_LAST, COMPILED = (
+    "jaxseg", "torch eager", "torch channels_last", "torch compiled",
+)  # fmt: skip
+SIDES = (JAXSEG, EAGER, CHANNELS_LAST, COMPILED)
+"""This project; PyTorch as written, in channels_last, and that through torch.compile."""
+
+TASKS = {
+    "forward": "loss alone, no mixup",
+    "gradient": "loss and gradient, no mixup",
+    "bare step": "loss, gradient and Adam, no mixup",
+    "mixup": "a batch mixed on the device",
+    "step": "a training step, mixup in it on the device",
+    "epoch": "every slice once, the way the side's users train",
+    "predict": "a case's slices on the network grid to probabilities",
+    "case": "a case from its own grid to probabilities there",
+    "matmul": "a product of square matrices",
+    "copy": "one added to every number of a large array",
+    "trace": "training steps under JAX's profiler",
+    "cost": "FLOPs and bytes of the bare step, as XLA counts them; nothing is run",
+}
+MATRIX_SIZE = {"cpu": 2048, "gpu": 8192}
+"""Rows of the matrices of task "matmul", by device."""
+COPIED_NUMBERS = {"cpu": 2**26, "gpu": 2**28}
+"""Numbers of the array of task "copy", by device: far more than any cache holds."""
+_STAGES = {"attention": attention, "awce_penalty": awce_penalty}
+_PHANTOM_CASES = 12
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A piece of work for one process.
+
+    Attributes:
+      side: of `SIDES`.
+      task: of `TASKS`.
+      stage: of the ablation; "attention" is plain cross-entropy.
+      size: H and W of the network grid, pixels.
+      width: channels of the finest level.
+      batch: slices a step.
+      slices: of the cohort.
+      precision: compute dtype, "float32" or "bfloat16".
+      loader_workers: None mixes on the device; a number mixes with SciPy in that many workers of a
+        DataLoader, 0 in the training process itself. PyTorch's alone.
+      device: "cpu" or "gpu".
+      cores: threads of either framework.
+      data: folder of `write_data`.
+    """
+
+    side: str
+    task: str
+    stage: str = "attention"
+    size: int = 96
+    width: int = 16
+    batch: int = 8
+    slices: int = 96
+    precision: str = "float32"
+    loader_workers: int | None = None
+    device: str = "cpu"
+    cores: int = 1
+    data: str = ""
+
+    def __post_init__(self) -> None:
+        if self.side not in SIDES or self.task not in TASKS or self.stage not in _STAGES:
+            raise ValueError(f"no such side, task or stage: {self}")
+
+    def on(self, side: str) -> "Workload":
+        """The same work on another side."""
+        return replace(self, side=side)
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Workload":
+        """What `to_json` wrote."""
+        return cls(**json.loads(line))
+
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of the run that this stands for, from which both sides are built."""
+        config = _STAGES[self.stage].get_config("emidec")
+        config.update_from_flattened_dict(
+            {
+                "grid.size": (self.size, self.size),
+                "model.width": self.width,
+                "model.precision": self.precision,
+                "train.batch_size": self.batch,
+            }
+        )
+        return config.to_dict()
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """A cohort as plain arrays: (N, H, W) float32, (N, H, W) uint8, (N,) float32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    heights: np.ndarray
+
+
+def write_data(folder: Path) -> None:
+    """Draw the phantom cases that everything is measured on, once for all processes."""
+    for index in range(_PHANTOM_CASES):
+        case = phantom_case(0, index, num_cases=_PHANTOM_CASES)
+        np.savez(
+            folder / f"{case.name}.npz",
+            image=case.image, label=case.label, spacing=np.array(case.spacing),
+        )  # fmt: skip
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """The phantom cases in memory."""
+    cases = []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as arrays:
+            x, y, z = arrays["spacing"].tolist()
+            image = arrays["image"].astype(np.float32)
+            header = nib.Nifti1Header()
+            cases.append(Case(path.stem, image, arrays["label"], (x, y, z), header))
+    return cases
+
+
+def read_slices(workload: Workload) -> Slices:
+    """The cohort on the network grid: the phantom's slices, repeated until there are enough."""
+    # The field of view stays that of 96 pixels, so that the heart is in every image.
+    grid = Grid((workload.size, workload.size), spacing=1.4 * 96 / workload.size)
+    cohort = build_cohort(read_cases(Path(workload.data)), grid, allow_outside=True)
+    order = np.resize(np.arange(len(cohort)), workload.slices)
+    taken = cohort.take(order)
+    return Slices(taken.images, taken.labels, taken.heights)
