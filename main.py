@@ -3,6 +3,8 @@
 Train a stage, or go on where it stopped:
   python main.py --config=configs/awce_penalty.py
   python main.py --config=configs/awce_penalty.py:emidec --config.data.root=DIR --workdir=RUN
+The same over several processes, as SLURM, Open MPI or Kubernetes started them (docs/scaling.md):
+  srun python main.py --config=... --distributed=auto
 Score a run on its validation cases, or on other cases with labels:
   python main.py --mode=evaluate --workdir=RUN [--config.data.root=DIR]
 Segment NIfTI stacks that need no labels:
@@ -26,10 +28,12 @@ from jaxseg.ablation.study import AblationError, ablate
 from jaxseg.data import DataError
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
+from jaxseg.hosts import HostsError, connected
 from jaxseg.interrupt import Interrupted
+from jaxseg.loop import DivergedError
 from jaxseg.predict import PredictionError, predict
 from jaxseg.settings import SettingsError
-from jaxseg.train import DivergedError, train
+from jaxseg.train import train
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
@@ -38,7 +42,8 @@ _switch = partial(flags.DEFINE_bool, default=False)
 
 # What the user can mend.
 _MENDABLE = (
-    AblationError, DataError, DivergedError, PredictionError, SettingsError, WorkdirError,
+    AblationError, DataError, DivergedError, HostsError, PredictionError, SettingsError,
+    WorkdirError,
 )  # fmt: skip
 # Rows of Table 1.
 _STAGES = (baseline, attention, awce, awce_penalty)
@@ -75,6 +80,28 @@ _PROBABILITIES = _switch("probabilities", help="predict: write probabilities too
 _OVERWRITE = _switch("overwrite", help="predict, export: replace outputs that exist.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "ablate: trainings of each stage, on seeds one apart.")
 _FOLDS = flags.DEFINE_integer("folds", 0, "ablate: train on every fold of so many; 0: one split.")
+_DISTRIBUTED = flags.DEFINE_string(
+    "distributed",
+    None,
+    "train: one run over several processes: auto, as SLURM, Open MPI or Kubernetes say, or the "
+    "HOST:PORT where process 0 listens; default a single process.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --distributed=HOST:PORT: how many.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --distributed=HOST:PORT: which one this is, from 0.", lower_bound=0
+)
+_HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat_seconds",
+    60,
+    "With --distributed: after so long without a sign of life a process counts as dead, and the "
+    "others end.",
+    lower_bound=1,
+)
+_CONNECT = flags.DEFINE_integer(
+    "connect_seconds", 300, "With --distributed: how long to wait for all to come.", lower_bound=1
+)
 
 _REQUIRED = {
     "train": "config",
@@ -84,7 +111,7 @@ _REQUIRED = {
     "ablate": "config",
 }
 _OPTIONAL = {
-    "train": "workdir",
+    "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
     "evaluate": "data_root output checkpoint mirror",
     "predict": "checkpoint mirror ensemble probabilities overwrite",
     "export": "checkpoint overwrite",
@@ -94,7 +121,18 @@ _OPTIONAL = {
 
 def _train() -> None:
     config = _CONFIG.value.to_dict()
-    train(config, Path(_WORKDIR.value or f"runs/{config['name']}-{config['variant']}"))
+    folder = Path(_WORKDIR.value or f"runs/{config['name']}-{config['variant']}")
+    if not _DISTRIBUTED.value:
+        train(config, folder)
+        return
+    with connected(
+        coordinator=None if _DISTRIBUTED.value == "auto" else _DISTRIBUTED.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        connect_seconds=int(str(_CONNECT.value)),
+        heartbeat_seconds=int(str(_HEARTBEAT.value)),
+    ):
+        train(config, folder)
 
 
 def _evaluate() -> None:
@@ -196,8 +234,29 @@ def _check_mode() -> None:
             raise flags.Error(f"flag --{name}=None: Flag --{name} must have a value to {mode}")
     tables = " ".join([*_REQUIRED.values(), *_OPTIONAL.values()])
     for name in sorted({*tables.split()} - {*_REQUIRED[mode].split(), *_OPTIONAL[mode].split()}):
+        if flags.FLAGS[name].present and name == "distributed":
+            raise flags.Error(f"--distributed: only training runs in several processes, not {mode}")
         if flags.FLAGS[name].present:
             raise flags.Error(f"--{name}: not a flag of --mode={mode}")
+    _check_processes()
+
+
+def _check_processes() -> None:
+    """Several processes are told of by the environment or by three flags together."""
+    place, number, own = _DISTRIBUTED.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if place is None or place == "auto":
+        for name in ("num_processes", "process_id"):
+            if flags.FLAGS[name].present:
+                raise flags.Error(f"--{name}: expected with --distributed=HOST:PORT alone")
+        return
+    host, _, port = place.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise flags.Error(f"--distributed: expected auto or HOST:PORT, got {place!r}")
+    if number is None or own is None or own >= number:
+        raise flags.Error(
+            "--distributed=HOST:PORT: expected --num_processes and a --process_id below it, got "
+            f"{number} and {own}"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -107,7 +107,7 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     train.validate_every = 5  # epochs; validation and a checkpoint
 
     config.run = run = ConfigDict()  # changes nothing in the result, so a resumed run may differ
-    run.devices = 0  # local devices to use: 0 all, 1 jit, more pmap
+    run.devices = 0  # devices that each process uses: 0 all of its own
     run.log_every = 20  # steps between logged training metrics
     run.pictures = 6  # slices in the sample picture of each validation; 0: none
     run.compilation_cache = "~/.cache/jaxseg/xla"  # "": compile anew every time

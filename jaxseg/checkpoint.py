@@ -43,6 +43,8 @@ def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
 class Checkpoints(AbstractContextManager):
     """The checkpoints under `<workdir>/checkpoints`; a context manager that waits for writes.
 
+    Where several processes train one run, all call every method at the same time.
+
     Args:
       workdir: of the run, created if missing.
       read_only: for inference: nothing is created, saved or deleted.
@@ -99,6 +101,9 @@ class Checkpoints(AbstractContextManager):
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        if jax.process_count() > 1:
+            # Each process holds all of it on its own devices; of NumPy arrays process 0 writes all.
+            state = jax.device_get(state)
         network, training = _split(state)
         self._manager.save(
             step,

@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxseg import hosts
+
+_AXIS = "processes"
+
 
 class StopRequest:
     """Set by a signal, read by the training loop once a step.
@@ -19,6 +28,36 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.signal is not None
+
+
+class StopVote:
+    """Whether any process was asked to stop; all hear it at the same step.
+
+    A vote is counted on the devices, behind the step in flight, and heard with the next one, so
+    that nobody waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._last: Array | None = None
+        firsts = [jax.local_devices(process_index=k)[0] for k in range(hosts.count())]
+        self._places = NamedSharding(Mesh(np.array(firsts), (_AXIS,)), PartitionSpec(_AXIS))
+        everywhere = NamedSharding(self._places.mesh, PartitionSpec())
+        self._count = jax.jit(lambda votes: votes.max(), out_shardings=everywhere)
+
+    def __call__(self, signum: int | None) -> int | None:
+        """Vote with the signal that this process got, if any; once a step.
+
+        Returns:
+          The signal to stop for: in a single process the very one, else that of the last vote.
+        """
+        if hosts.count() == 1:
+            return signum
+        last, self._last = self._last, self._count(
+            jax.make_array_from_process_local_data(
+                self._places, np.array([signum or 0], np.int32), (hosts.count(),)
+            )
+        )  # fmt: skip
+        return None if last is None else int(last) or None
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and did

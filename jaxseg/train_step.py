@@ -186,36 +186,62 @@ def make_train_step(
     return train_step
 
 
+def batch_devices(num_devices: int) -> list[Any]:
+    """The devices that share each batch, in the order of their shares.
+
+    Args:
+      num_devices: of each process, of which every one takes as many.
+
+    Raises:
+      ValueError: if a process has fewer.
+    """
+    placement(num_devices)
+    processes = [jax.local_devices(process_index=k) for k in range(jax.process_count())]
+    for devices in processes:
+        if len(devices) < num_devices:
+            raise ValueError(f"asked for {num_devices} devices, a process has {len(devices)}")
+    return [device for devices in processes for device in devices[:num_devices]]
+
+
 def compile_step(
     train_step: Callable[..., tuple[TrainState, dict[str, Array]]], num_devices: int
 ) -> TrainStep:
-    """Compile a step for one device (jit) or several local ones (pmap).
+    """Compile a step for one device (jit) or several (pmap), of this process or of all.
 
-    State and cohort carry no device axis either way; indices are those of the global batch (B,),
-    B divisible by `num_devices`. Both should lie where `placement` says, or every step moves them.
-    On one device the old state is donated.
+    State and cohort carry no device axis either way, and every process holds them; indices are
+    those of the global batch (B,), B divisible by the number of all devices. State and cohort
+    should lie where `placement` says, or every step moves them. On one device the old state is
+    donated.
+
+    Args:
+      train_step: from `make_train_step`.
+      num_devices: of each process.
 
     Raises:
       ValueError: if there are fewer local devices, or the batch does not divide.
     """
-    placement(num_devices)
-    if num_devices == 1:
+    devices = batch_devices(num_devices)
+    if len(devices) == 1:
         return jax.jit(train_step, donate_argnums=0)
     mapped = jax.pmap(
         partial(train_step, axis_name=AXIS),
         axis_name=AXIS,
         in_axes=(None, None, 0),
         out_axes=None,
-        devices=jax.local_devices()[:num_devices],
+        devices=devices,
     )
+    first = num_devices * jax.process_index()
 
     def step(
         state: TrainState, cohort: DeviceCohort, indices: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        if indices.shape[0] % num_devices:
+        if indices.shape[0] % len(devices):
             raise ValueError(
-                f"a batch of {indices.shape[0]} cannot be shared by {num_devices} devices"
+                f"a batch of {indices.shape[0]} cannot be shared by {len(devices)} devices"
             )
-        return mapped(state, cohort, indices.reshape(num_devices, -1))
+        shares = indices.reshape(len(devices), -1)
+        if len(devices) > num_devices:
+            shares = shares[first : first + num_devices]
+        return mapped(state, cohort, shares)
 
     return step

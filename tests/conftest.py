@@ -64,14 +64,18 @@ class CommandLine:
         """Where the first run writes the phantom."""
         return self.folder / "data" / "phantom-6-cases-seed-0"
 
-    def start(self, *flags: str, config: str | None = "awce_penalty.py") -> subprocess.Popen[str]:
-        """Start a process with the given flags alone."""
+    def start(
+        self, *flags: str, config: str | None = "awce_penalty.py", devices: int = 1, **extra: str
+    ) -> subprocess.Popen[str]:
+        """Start a process with the given flags alone; `extra` goes into its environment."""
         # Tiny nets compile far longer than they run: with few optimizations runs end twice as fast.
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUMPY_RANK_PROMOTION": "raise",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "XLA_FLAGS": "--xla_backend_optimization_level=1",
+            "XLA_FLAGS": "--xla_backend_optimization_level=1 "
+            f"--xla_force_host_platform_device_count={devices}",
+            **extra,
         }
         # ml_collections still loads config files the old way.
         strict = ("-W", "error", "-W", "ignore:the load_module:DeprecationWarning")
@@ -85,14 +89,18 @@ class CommandLine:
     def start_tiny(
         self, workdir: Path, *flags: str, config: str = "awce_penalty.py", **changes: object
     ) -> subprocess.Popen[str]:
-        """Start a tiny run, by default of stage 4; `changes` set fields, with __ for the dot."""
+        """Start a tiny run, by default of stage 4, with `changes` as `tiny_flags`."""
+        return self.start(*self.tiny_flags(workdir, **changes), *flags, config=config)
+
+    def tiny_flags(self, workdir: Path, **changes: object) -> list[str]:
+        """Flags of a tiny run; `changes` set fields, with __ for the dot."""
         fields = TINY | {
             "data.root": self.phantom,
             "run.compilation_cache": self.folder / "cache",
         }
         fields |= {name.replace("__", "."): value for name, value in changes.items()}
         knobs = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
-        return self.start(*knobs, *flags, f"--workdir={workdir}", config=config)
+        return [*knobs, f"--workdir={workdir}"]
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,30 @@ USAGE = {
         "unexpected argument 'resume'; every setting is a --flag=VALUE\n",
     ),
     "unknown flag": (["--work_dir=x"], "Unknown command line flag 'work_dir'. Did you mean: wor"),
+    "processes without a place": (
+        ["--process_id=1"],
+        "--process_id: expected with --distributed=HOST:PORT alone\n",
+    ),
+    "number of processes that the environment knows": (
+        ["--distributed=auto", "--num_processes=2"],
+        "--num_processes: expected with --distributed=HOST:PORT alone\n",
+    ),
+    "place without a port": (
+        ["--distributed=here"],
+        "--distributed: expected auto or HOST:PORT, got 'here'\n",
+    ),
+    "port that is none": (
+        ["--distributed=here:65536"],
+        "--distributed: expected auto or HOST:PORT, got 'here:65536'\n",
+    ),
+    "place without processes": (
+        ["--distributed=here:1"],
+        "--distributed=HOST:PORT: expected --num_processes and a --process_id below it, got None",
+    ),
+    "process beyond the last": (
+        ["--distributed=here:1", "--num_processes=2", "--process_id=2"],
+        "--distributed=HOST:PORT: expected --num_processes and a --process_id below it, got 2 and",
+    ),
     "unknown variant": (  # of several equal flags the last one counts
         [f"--config={STAGE}:nope"],
         "config variant: expected one of phantom, emidec, got 'nope'\n",

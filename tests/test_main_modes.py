@@ -20,7 +20,8 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def main_module():
     before = {"mode", "config", "workdir", "checkpoint", "mirror", "data_root", "input", "output",
-              "ensemble", "probabilities", "overwrite", "seeds", "folds"}  # fmt: skip
+              "ensemble", "probabilities", "overwrite", "seeds", "folds", "distributed",
+              "num_processes", "process_id", "heartbeat_seconds", "connect_seconds"}  # fmt: skip
     for name in before & set(flags.FLAGS):  # of another test file's copy
         delattr(flags.FLAGS, name)
     known = set(flags.FLAGS)
@@ -165,6 +166,10 @@ USAGE = {
         "--data_root: not a flag of --mode=predict\n",
     ),
     "input of a training": ([f"--config={STAGE}", "--input=x"], "--input: not a flag of --mode=tr"),
+    "processes of an evaluation": (
+        ["--mode=evaluate", "--workdir=x", "--distributed=auto"],
+        "--distributed: only training runs in several processes, not evaluate\n",
+    ),
     "unknown mode": (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate|"),
     "no output of an export": (["--mode=export", "--workdir=x"], "flag --output=None: Flag --ou"),
     "no config of an ablation": (["--mode=ablate", "--workdir=x"], "flag --config=None: Flag --co"),

@@ -11,7 +11,8 @@ from jaxseg.ablation.plan import Run, plan_runs
 from jaxseg.ablation.report import write_report
 from jaxseg.data import Cohort
 from jaxseg.evaluate import evaluate
-from jaxseg.train import DivergedError, Say, train
+from jaxseg.loop import DivergedError, Say
+from jaxseg.train import train
 
 # Held while a run is trained and scored; training alone holds the workdir's own.
 _LOCK = ".ablation.lock"

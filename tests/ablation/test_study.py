@@ -10,8 +10,8 @@ from jaxseg import workdir
 from jaxseg.ablation import study
 from jaxseg.ablation.study import AblationError, ablate
 from jaxseg.data import Cohort
+from jaxseg.loop import DivergedError
 from jaxseg.settings import replace
-from jaxseg.train import DivergedError
 from jaxseg.workdir import InUseError, WorkdirError
 
 STAGES = {
