@@ -25,12 +25,14 @@ from ml_collections import config_flags
 from configs import attention, awce, awce_penalty, baseline, default
 from jaxseg.ablation.plan import stage_changes
 from jaxseg.ablation.study import AblationError, ablate
+from jaxseg.checkpoint import quiet_orbax
 from jaxseg.data import DataError
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
 from jaxseg.hosts import HostsError, connected
 from jaxseg.interrupt import Interrupted
 from jaxseg.loop import DivergedError
+from jaxseg.memory import OutOfMemoryError
 from jaxseg.predict import PredictionError, predict
 from jaxseg.settings import SettingsError
 from jaxseg.train import train
@@ -42,8 +44,8 @@ _switch = partial(flags.DEFINE_bool, default=False)
 
 # What the user can mend.
 _MENDABLE = (
-    AblationError, DataError, DivergedError, HostsError, PredictionError, SettingsError,
-    WorkdirError,
+    AblationError, DataError, DivergedError, HostsError, OutOfMemoryError, PredictionError,
+    SettingsError, WorkdirError,
 )  # fmt: skip
 # Rows of Table 1.
 _STAGES = (baseline, attention, awce, awce_penalty)
@@ -192,6 +194,7 @@ def main(argv: list[str]) -> None:
     del argv  # _parse lets nothing but flags through
     # JAX and Orbax tell every step of their work; to Orbax reading parameters alone is a warning.
     logging.set_verbosity(logging.ERROR)
+    quiet_orbax()
     try:
         _RUN[str(_MODE.value)]()
     except Interrupted as stop:
@@ -202,6 +205,9 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
     except _MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:  # in reading or reporting, which no setting makes smaller
+        print(f"error: out of memory ({error})", file=sys.stderr)
         sys.exit(1)
 
 

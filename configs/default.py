@@ -108,6 +108,9 @@ def get_config(variant: str = "phantom") -> ConfigDict:
 
     config.run = run = ConfigDict()  # changes nothing in the result, so a resumed run may differ
     run.devices = 0  # devices that each process uses: 0 all of its own
+    # Devices to split a CPU into, a thread pool each: one a core is faster (docs/performance.md),
+    # and rounds otherwise, as any other number of devices does.
+    run.cpu_devices = 1
     run.log_every = 20  # steps between logged training metrics
     run.pictures = 6  # slices in the sample picture of each validation; 0: none
     run.compilation_cache = "~/.cache/jaxseg/xla"  # "": compile anew every time

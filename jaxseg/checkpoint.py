@@ -2,13 +2,22 @@
 
 A checkpoint holds two items, so that inference reads one of them alone: `network`, the parameters
 of the segmentation generator (their average where the run keeps one), and `training`, everything
-else that a resumed run needs. The latest
-and the best checkpoint are kept; writing is asynchronous and atomic (a directory appears under its
-final name only when it is complete). For a bundle, parameters are also written bare.
+else that a resumed run needs. The latest and the best checkpoint are kept; writing is asynchronous
+and atomic (a directory appears under its final name only when it is complete). For a bundle,
+parameters are also written bare.
+
+Beside both lies a note: score, step and a digest of each item, since the format itself has no
+checksum over its numbers: a flipped bit would otherwise be read as another parameter.
 """
 
+import gc
+import inspect
+import logging
 import math
-from contextlib import AbstractContextManager
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +25,11 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxseg import hosts
+from jaxseg.checkpoint_note import DamagedError, make_note, read_notes, verify
+from jaxseg.memory import is_spent
 from jaxseg.train_step import TrainState
+from jaxseg.workdir import WorkdirError, os_reason
 
 _UNSCORED = -1.0  # below every DSC; Orbax loses the best checkpoint to a NaN
 
@@ -29,6 +42,11 @@ def _rank(metrics: dict[str, float]) -> Any:
     """Best last; of equals the earliest, where Orbax would keep the latest."""
     score, step = metrics["score"], metrics.get("step", 0)
     return score, -step if score > _UNSCORED else step
+
+
+# Orbax deletes a checkpoint file by file; moved here first, in one move, it is whole or gone.
+_TRASH = "deleted"
+_TIMEOUT_S = 10**8
 
 
 def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
@@ -48,9 +66,18 @@ class Checkpoints(AbstractContextManager):
     Args:
       workdir: of the run, created if missing.
       read_only: for inference: nothing is created, saved or deleted.
+
+    Raises:
+      DamagedError: the note of a checkpoint is missing or not what was written.
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
+        self._folder = folder = (workdir / "checkpoints").resolve()
+        self._trash = None if read_only or not hosts.is_writer() else folder / _TRASH
+        self._empty_trash()
+        # Before Orbax reads the notes, of whose damage it would tell in its own words.
+        for _ in read_notes(folder):
+            pass
         options = ocp.CheckpointManagerOptions(
             best_fn=_score,  # without it no metric is written; what is kept, the policy says
             preservation_policy=policies.AnyPreservationPolicy(
@@ -65,15 +92,56 @@ class Checkpoints(AbstractContextManager):
             create=not read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
+            # Orbax reads the time of day for it: a clock set forward, or a laptop that slept, would
+            # cost a checkpoint.
+            async_options=ocp.AsyncOptions(timeout_secs=_TIMEOUT_S),
+            todelete_subdir=None if read_only else _TRASH,
         )
         self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").resolve(),
-            item_names=("network", "training"),
-            options=options,
+            folder, item_names=("network", "training"), options=options
         )
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            with self._writing():
+                self._manager.close()
+            self._empty_trash()
+        except WorkdirError:
+            gc.collect()  # the writes that Orbax dropped, while they can still be passed over
+            if kind is None:  # else there is an error to tell of already, most likely this one
+                raise
+
+    def _empty_trash(self) -> None:
+        if self._trash is not None:
+            shutil.rmtree(self._trash, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Errors of writes, those in the background too, as one line."""
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore have no class for them
+            if is_spent(error):
+                raise
+            raise WorkdirError(
+                f"{self._folder}: cannot write a checkpoint ({os_reason(error)}); the "
+                "one before it is kept"
+            ) from error
+
+    @contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Whatever part of a damaged file it is that Orbax or TensorStore trips over."""
+        try:
+            yield
+        except Exception as error:
+            if is_spent(error):
+                raise
+            raise DamagedError(self._folder / str(step), os_reason(error)) from error
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, the newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
 
     @property
     def latest_step(self) -> int | None:
@@ -97,28 +165,36 @@ class Checkpoints(AbstractContextManager):
         Args:
           state: of any step not saved before; a step that is there already is left alone.
           score: mean foreground DSC, None or NaN if the step was not validated.
+
+        Raises:
+          WorkdirError: this write, or the one before it, failed.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        if jax.process_count() > 1:
+        if hosts.count() > 1:
             # Each process holds all of it on its own devices; of NumPy arrays process 0 writes all.
             state = jax.device_get(state)
         network, training = _split(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(training)
-            ),
-            metrics={
-                "score": _UNSCORED if score is None or math.isnan(score) else score,
-                "step": step,
-            },
-        )
+        score = _UNSCORED if score is None or math.isnan(score) else score
+        with self._writing():
+            self._empty_trash()
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(training)
+                ),
+                metrics=make_note(score, step, {"network": network, "training": training}),
+            )
 
     def wait(self) -> None:
-        """Block until every write is complete."""
-        self._manager.wait_until_finished()
+        """Block until every write is complete.
+
+        Raises:
+          WorkdirError: a write failed.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def restore(self, template: TrainState, step: int) -> TrainState:
         """Read a whole state.
@@ -129,15 +205,14 @@ class Checkpoints(AbstractContextManager):
 
         Returns:
           The state, placed as the template is.
+
+        Raises:
+          ValueError: the checkpoint's parameters are of other names or shapes than the template's.
+          DamagedError: the state is not the one that was saved.
         """
         network, training = _split(template)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                network=ocp.args.StandardRestore(_abstract(network)),
-                training=ocp.args.StandardRestore(_abstract(training)),
-            ),
-        )
+        self._check_shapes(network, step)
+        restored = self._restore(step, network=network, training=training)
         network, training = restored["network"], restored["training"]
         params = {"network": network, **training["params"]}
         average = None if template.average is None else network
@@ -156,19 +231,62 @@ class Checkpoints(AbstractContextManager):
 
         Raises:
           ValueError: the checkpoint's parameters are of other names or shapes than the template's.
+          DamagedError: the parameters are not those that were saved.
         """
         self._check_shapes(template, step)
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(network=ocp.args.StandardRestore(_abstract(template)))
-        )
-        return restored["network"]
+        return self._restore(step, network=template)["network"]
+
+    def _restore(self, step: int, **templates: Any) -> Any:
+        """Items by name, each of them what was saved."""
+        with self._reading(step):
+            args = {
+                name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in templates.items()
+            }
+            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+            folder = self._folder / str(step)
+            verify(
+                Path(folder), self._manager.metrics(step), {name: restored[name] for name in args}
+            )
+        return restored
+
+    def set_aside(self, step: int) -> Path:
+        """Move a checkpoint that cannot be used out of the way, into `<workdir>/damaged`.
+
+        Returns:
+          Where it lies now.
+        """
+        target = self._folder.parent / "damaged" / str(step)
+        with self._writing():
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(target)
+            self._manager.reload()
+        return target
 
     def _check_shapes(self, template: Any, step: int) -> None:
-        with ocp.StandardCheckpointer() as reader:
-            metadata: Any = reader.metadata(self._manager.directory / str(step) / "network")
+        with self._reading(step), ocp.StandardCheckpointer() as reader:
+            metadata: Any = reader.metadata(self._folder / str(step) / "network")
         if metadata.item_metadata is None:
-            raise ValueError(f"step {step} has no network")
+            raise DamagedError(self._folder / str(step), "it has no network")
         _check_tree(metadata.item_metadata.tree, template)
+
+
+def quiet_orbax() -> None:
+    """Keep Orbax from telling of a failure beside raising it: a hundred tracebacks of a full disk.
+
+    It logs what it raises; at the first read or write that fails it drops all others, of which
+    Python then tells.
+    """
+    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    shown = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        dropped = unraisable.object is None or inspect.iscoroutine(unraisable.object)
+        if not dropped:
+            shown(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def save_params(folder: Path, params: Any) -> None:
@@ -224,7 +342,7 @@ def _check_tree(stored: Any, template: Any) -> None:
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     pairs = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in pairs}
+    return {jax.tree_util.keystr(path): tuple(getattr(leaf, "shape", ())) for path, leaf in pairs}
 
 
 def _abstract(tree: Any) -> Any:

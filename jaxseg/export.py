@@ -1,6 +1,9 @@
 """Export of a trained network: a folder that predicts and evaluates without the run or its data."""
 
+import fcntl
 import json
+import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ from jaxseg.report.preprocessing_note import preprocessing_note
 from jaxseg.settings import without_places
 from jaxseg.train import Say
 from jaxseg.trained import Trained, check_data, load_run
-from jaxseg.workdir import DATA, SETTINGS, WorkdirError, check_writable
+from jaxseg.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
 
@@ -38,8 +41,8 @@ def export(
     """Write a bundle: parameters, settings, preprocessing, StableHLO artifact and model card.
 
     It is built under another name beside `output` and takes its place in one move, so that `output`
-    is whole or not there; after an error, Ctrl-C or SIGTERM nothing is left of it, after a SIGKILL
-    a hidden folder `.tmp-NAME-...`.
+    is whole or not there; after an error, Ctrl-C or SIGTERM nothing is left of it. A SIGKILL leaves
+    a hidden folder `.tmp-NAME-...`, which the next export to the same place removes.
 
     Args:
       folder: workdir of the run; nothing is written to it.
@@ -107,9 +110,12 @@ def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
       The empty folder to fill, on the same file system.
     """
     nearest = next(path for path in target.parents if path.exists())
+    _remove_abandoned(nearest, target)
     temporary = nearest / f".tmp-{target.name}-{secrets.token_hex(4)}"
     temporary.mkdir()
+    holder = os.open(temporary, os.O_RDONLY)
     try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
         yield temporary
         target.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and target.exists():
@@ -118,6 +124,32 @@ def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
             temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(holder)
+
+
+def _remove_abandoned(folder: Path, target: Path) -> None:
+    """Remove what killed exports to the same place have left; the kernel drops a dead one's lock.
+
+    An old bundle whose place is still empty is kept.
+    """
+    pattern = rf"\.tmp-{re.escape(target.name)}-[0-9a-f]{{8}}(-replaced)?"
+    for path in folder.iterdir():
+        match = re.fullmatch(pattern, path.name)
+        if (
+            not match
+            or path.is_symlink()
+            or not path.is_dir()
+            or (match[1] and not target.exists())
+        ):
+            continue
+        holder = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # of an export at work
+        finally:
+            os.close(holder)
 
 
 def _replace(target: Path, temporary: Path) -> None:
@@ -228,9 +260,10 @@ def _scores(run: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
 
 def _scored_checkpoint(path: Path) -> str:
     try:
-        return str(json.loads(_read(path))["checkpoint"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise WorkdirError(f"{path}: cannot be read ({error}); evaluate anew") from error
+        return str(read_json(path)["checkpoint"])
+    except (WorkdirError, KeyError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise WorkdirError(f"{path}: cannot be read ({reason}); evaluate anew") from error
 
 
 def _read(path: Path) -> str:

@@ -2,18 +2,26 @@
 
 import json
 import math
-import os
+import re
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+from tensorboardX.record_writer import RecordWriter
 
-from jaxseg.workdir import WorkdirError
+from jaxseg.workdir import WorkdirError, write_atomic
 
 Value = float | Mapping[str, float]
+
+METRICS = "metrics.jsonl"
+# Thousands of validations and logged steps stay far below.
+MAX_METRICS_BYTES = 2**28
 
 
 class Logbook(AbstractContextManager):
@@ -28,10 +36,12 @@ class Logbook(AbstractContextManager):
     """
 
     def __init__(self, workdir: Path, *, step: int) -> None:
-        self._path = workdir / "metrics.jsonl"
-        _drop_lines_after(self._path, step)
-        self._lines = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        path = workdir / METRICS
+        if path.exists():
+            kept = [line for line in read_metrics(path) if line["step"] <= step]
+            write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = _Board(workdir / "tensorboard", step=step)
 
     def __exit__(self, *_: object) -> None:
         self._lines.close()
@@ -52,11 +62,44 @@ class Logbook(AbstractContextManager):
         self._lines.flush()
         for name, value in flat.items():
             if math.isfinite(value):
-                self._board.add_scalar(f"{group}/{name}", value, step)
+                self._board.add(step, summary.scalar(f"{group}/{name}", value))
+        self._board.flush()
 
     def picture(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
         """Show an (H, W, 3) uint8 picture on TensorBoard."""
-        self._board.add_image(name, pixels, step, dataformats="HWC")
+        self._board.add(step, summary.image(name, pixels, dataformats="HWC"))
+
+
+class _Board:
+    """TensorBoard's event file, written here and now.
+
+    tensorboardX's own writer leaves it to a thread, which a full disk ends without a word; a dozen
+    events later the run would wait for it forever.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        folder.mkdir(exist_ok=True)
+        # TensorBoard reads the files by name. Numbered, they stay in order when the clock does not.
+        found = [re.match(r"events\.out\.tfevents\.([0-9]+)", p.name) for p in folder.iterdir()]
+        number = max((int(match[1]) for match in found if match), default=0) + 1
+        self._writer = RecordWriter(str(folder / f"events.out.tfevents.{number:010d}"))
+        self._write(Event(file_version="brain.Event:2"))
+        # Whatever an earlier sitting showed from here on is shown again.
+        self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self.flush()
+
+    def add(self, step: int, what: Any) -> None:
+        self._write(Event(step=step, summary=what))
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
 def _flatten(values: Mapping[str, Value]) -> list[tuple[str, float]]:
@@ -73,38 +116,58 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def read_metrics(workdir: Path) -> list[dict]:
-    """All complete lines of a run's metrics, oldest first; a torn last line is left out.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All lines of a run's metrics, oldest first.
+
+    A last line without its end was cut off with the run: it is left out if it is not whole.
+
+    Returns:
+      Objects with `step` (int), `group` (a name), and numbers or None by name.
 
     Raises:
-      WorkdirError: the file cannot be read, or a line is no object with a step.
+      WorkdirError: the file cannot be read, or another line is damaged; file and line are named.
     """
-    path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = []
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            content = file.read(MAX_METRICS_BYTES + 1)
+        if len(content) > MAX_METRICS_BYTES:
+            raise ValueError(f"expected at most {MAX_METRICS_BYTES} bytes")
+        text = content.decode("utf-8")
     except (OSError, ValueError) as error:
         raise WorkdirError(f"{path}: cannot be read ({error})") from error
-    for number, text in enumerate(texts, 1):
+    *complete, rest = text.split("\n")
+    lines = []
+    for number, line in enumerate(complete, 1):
         try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        except (ValueError, RecursionError) as error:
-            raise WorkdirError(f"{path}, line {number}: cannot be read ({error})") from error
-        if not isinstance(line, dict) or type(line.get("step")) is not int:
-            raise WorkdirError(f"{path}, line {number}: expected a JSON object with a step")
-        lines.append(line)
-    return lines
+            lines.append(_parse(line))
+        except ValueError as error:
+            raise WorkdirError(f"{path}, line {number}: {error}") from error
+    try:
+        return [*lines, _parse(rest)]
+    except ValueError:  # nothing behind the last line's end, or a torn line
+        return lines
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
-    # Replaced in one move: a run killed here leaves the old file or the new one.
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105
+def _parse(line: str) -> dict[str, Any]:
+    """A line of `Logbook.scalars`.
+
+    Raises:
+      ValueError: it is none.
+    """
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected a JSON object, got {type(fields).__name__}")
+    if not isinstance(fields.get("group"), str):
+        raise ValueError(f"group: expected a name, got {fields.get('group')!r:.80}")
+    if type(fields.get("step")) is not int:
+        raise ValueError(f"step: expected a whole number, got {fields.get('step')!r:.80}")
+    for name, value in fields.items():
+        is_number = type(value) is float or (type(value) is int and abs(value) < 2**63)
+        if name != "group" and value is not None and not is_number:
+            raise ValueError(f"{name}: expected a number or null, got {value!r:.80}")
+    return fields

@@ -16,6 +16,7 @@ PRECISIONS = ("float32", "bfloat16")
 # Far above any short-axis slice: what asks for more is a slip, and would take all memory.
 _MAX_SIDE = 4096
 _MAX_DEPTH = 12  # log2 of the longest side
+_MAX_WIDTH = 4096
 
 
 class SettingsError(ValueError):
@@ -116,7 +117,7 @@ _RULES: dict[str, Rule] = {
         lambda v: _is_whole(v) and 0 < v < 16 and v % 2 == 1,
         "an odd whole number up to 15",
     ),
-    "model.width": _whole(1),
+    "model.width": _whole_between(1, _MAX_WIDTH),
     "model.depth": _whole_between(0, _MAX_DEPTH),
     "model.attention": _SWITCH,
     "model.dense": _SWITCH,
@@ -131,7 +132,7 @@ _RULES: dict[str, Rule] = {
     "balance.difficulty": _one_of(balance.DIFFICULTIES),
     "balance.strength": _at_least(0),
     "balance.prevalence_power": _between(0, 1),
-    "balance.width": _whole(1),
+    "balance.width": _whole_between(1, _MAX_WIDTH),
     "optimizer.learning_rate": _above(0),
     "optimizer.final_learning_rate": _above(0),
     "optimizer.schedule": _one_of(SCHEDULES),
@@ -142,6 +143,7 @@ _RULES: dict[str, Rule] = {
     "train.epochs": _whole(1),
     "train.validate_every": _whole(1),
     "run.devices": _whole(0),
+    "run.cpu_devices": _whole_between(1, 256),
     "run.log_every": _whole(1),
     "run.pictures": _whole(0),
     "run.compilation_cache": (lambda v: isinstance(v, str), "a folder, or an empty text"),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import hosts, recipe, settings, workdir
+from jaxseg import hosts, memory, recipe, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
@@ -18,6 +18,7 @@ from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
 from jaxseg.logbook import Logbook
 from jaxseg.loop import DivergedError, Run, Say, report, run_steps
 from jaxseg.plan import Plan
+from jaxseg.resume import resume
 from jaxseg.train_step import (
     TrainState,
     batch_devices,
@@ -48,10 +49,12 @@ def train(
 
     Raises:
       SettingsError: settings that cannot be run.
-      WorkdirError: a workdir that holds another run, or is in use.
+      WorkdirError: a workdir that holds another run, is in use, cannot be written to, or whose
+        checkpoints are damaged.
       DataError: a case that cannot be used.
       HostsError: another process of the run stopped, or has other settings or cases.
       DivergedError: a loss that is not finite.
+      OutOfMemoryError: memory is spent.
       Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
     with hosts.agreed():
@@ -62,7 +65,7 @@ def train(
     hosts.check_same("the local devices", str(devices))
     if not hosts.is_writer():
         say = _say_nothing
-    with _held(folder, config), catch_signals() as stop:
+    with _held(folder, config), _told(folder, config), catch_signals() as stop:
         _use_compilation_cache(config["run"]["compilation_cache"])
         cohort = _read(config) if cohort is None else cohort
         with hosts.agreed():
@@ -77,12 +80,15 @@ def train(
 
 def _train(run: Run, state: TrainState, stop: StopRequest, say: Say) -> str:
     """From the latest checkpoint, if there is one, to the table."""
-    with Checkpoints(run.folder) as checkpoints, hosts.exit_at_once(unless=_COMMON):
-        latest = checkpoints.latest_step
-        hosts.check_same("the checkpoints", str(latest))
-        if latest is not None:
-            state = checkpoints.restore(state, latest)
-            say(f"resuming at step {latest} of {run.plan.steps}")
+    with (
+        Checkpoints(run.folder) as checkpoints,
+        hosts.exit_at_once(unless=_COMMON),
+        _told(run.folder, run.config),
+    ):
+        hosts.check_same("the checkpoints", str(checkpoints.steps))
+        state, resumed = resume(checkpoints, state, say)
+        if resumed:
+            say(f"resuming at step {int(state.step)} of {run.plan.steps}")
         writer = hosts.is_writer()
         with Logbook(run.folder, step=int(state.step)) if writer else nullcontext() as logbook:
             state = run_steps(run, state, checkpoints, logbook, stop, say)
@@ -106,6 +112,13 @@ def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
             if hosts.is_writer():
                 stack.enter_context(workdir.locked(folder))
                 workdir.check_settings(folder, config)
+        yield
+
+
+@contextmanager
+def _told(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """A workdir that cannot be written to and memory that is spent, each as one line."""
+    with workdir.writing(folder), memory.advised(memory.training_advice(config)):
         yield
 
 
@@ -133,6 +146,7 @@ def _read(config: Mapping[str, Any]) -> Cohort:
 def _devices(config: Mapping[str, Any]) -> int:
     """Number of local devices to use, the same in every process."""
     devices, batch_size = config["run"]["devices"], config["train"]["batch_size"]
+    _split_cpu(config["run"]["cpu_devices"])
     available = jax.local_device_count()
     if devices > available:
         raise settings.SettingsError(
@@ -146,6 +160,18 @@ def _devices(config: Mapping[str, Any]) -> int:
             f"got {batch_size}; or set run.devices"
         )
     return devices
+
+
+def _split_cpu(count: int) -> None:
+    """Give the CPU so many devices, if JAX has not begun to use it as another number."""
+    if count == 1:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        raise settings.SettingsError(
+            f"run.cpu_devices: expected 1, or what JAX uses in this process already, got {count}"
+        ) from error
 
 
 def _use_compilation_cache(folder: str) -> None:

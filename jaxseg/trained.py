@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg import bundle, recipe, settings, workdir
+from jaxseg import bundle, memory, recipe, settings, workdir
 from jaxseg.anatomy import Anatomy
 from jaxseg.checkpoint import Checkpoints, load_params
 from jaxseg.data import (
@@ -161,7 +161,7 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
 
     Returns:
       A function of a case, giving (X, Y, slices, L) float32; it raises DataError as
-      `preprocess_case`.
+      `preprocess_case`, and OutOfMemoryError.
 
     Raises:
       WorkdirError: runs of different label sets.
@@ -190,7 +190,8 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
                 percentiles=(intensity["low"], intensity["high"]),
             )
             inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
-            probabilities = _mirrored(segmenters[run.network], run.params, inputs, flips)
+            with memory.advised(memory.inference_advice(run.settings, _BATCH_SIZE)):
+                probabilities = _mirrored(segmenters[run.network], run.params, inputs, flips)
             total += probabilities_to_native(
                 probabilities, case.image.shape, case.spacing, run.grid
             )

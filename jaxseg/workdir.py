@@ -28,6 +28,33 @@ class InUseError(WorkdirError):
     """A workdir that another process holds."""
 
 
+def os_reason(error: BaseException) -> str:
+    """What the operating system said, out of the long words of who passed it on; one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return f"{(text.strip() or type(error).__name__).splitlines()[0]:.200}"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell in one line that a folder cannot be written to, whatever was being written.
+
+    Raises:
+      WorkdirError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(
+            f"{folder}: cannot write here ({os_reason(error)}); what is saved is kept, and the "
+            "same command resumes"
+        ) from error
+
+
 @contextmanager
 def locked(workdir: Path, *, name: str = ".lock") -> Iterator[None]:
     """Create the workdir if needed and hold it for this process alone.

@@ -1,5 +1,6 @@
 """Export end to end: a bundle alone does what the run did, and is whole or not there."""
 
+import fcntl
 import json
 import os
 import re
@@ -353,6 +354,22 @@ def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
         assert all(re.fullmatch(r"\.tmp-bundle-\w{8}", left) for left in names(tmp_path))
     export(random_run, output, say=quiet)
     assert load_run(output).step == 5
+    assert names(tmp_path) == ["bundle"]  # what was left is gone
+
+
+def test_only_what_nobody_works_on_is_removed(small, random_run, tmp_path):
+    for name in ("bundle-0123abcd", "bundle-0123abcd-replaced", "bundle-cafe0000", "other-0123abcd",
+                 "bundle-mine"):  # fmt: skip
+        (tmp_path / f".tmp-{name}" / "params").mkdir(parents=True)
+    at_work = os.open(tmp_path / ".tmp-bundle-cafe0000", os.O_RDONLY)
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    export(random_run, tmp_path / "bundle", say=quiet)
+    kept = {".tmp-bundle-cafe0000", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
+    # An old bundle killed on its way out is kept as long as nothing is in its place.
+    assert set(names(tmp_path)) == {"bundle", ".tmp-bundle-0123abcd-replaced", *kept}
+    os.close(at_work)
+    export(random_run, tmp_path / "bundle", overwrite=True, say=quiet)
+    assert set(names(tmp_path)) == {"bundle", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
 
 
 def test_a_run_is_left_as_it_is(small, random_run, tmp_path):

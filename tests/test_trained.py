@@ -142,7 +142,7 @@ def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path, random_ru
 def test_a_checkpoint_without_its_network_is_refused(tmp_path, random_run):
     folder = copied(random_run, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "5" / "network")
-    refused(folder, "its checkpoint cannot be read", "network")
+    refused(folder, "checkpoints/5: a damaged checkpoint", "network")
     assert load_run(folder, checkpoint="last").step == 6
 
 

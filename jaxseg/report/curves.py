@@ -1,6 +1,5 @@
 """Learning curves: a run's metrics read back, and the stages of an ablation drawn together."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from jaxseg.logbook import read_metrics
 from jaxseg.report.pictures import label_color
 from jaxseg.workdir import WorkdirError
 
@@ -51,73 +51,31 @@ History = Mapping[str, Curve]
 
 
 def read_history(path: Path) -> dict[str, Curve]:
-    """Read a run's `metrics.jsonl`.
+    """Read a run's `metrics.jsonl` by the logbook's rule for a line that was cut off with the run.
 
-    A last line that was cut off with the run is left out, as it is when the run is resumed. Of
-    several lines of one group and step the last counts.
+    Of several lines of one group and step the last counts.
 
     Raises:
-      WorkdirError: if the file cannot be read, is empty, or another line is damaged; the message
-        names file and line.
+      WorkdirError: as `jaxseg.logbook.read_metrics`, or the file has no line, or a line no epoch.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkdirError(f"{path}: cannot be read ({error})") from error
-    complete = text.split("\n")
-    if not _is_json(complete[-1]):  # nothing behind the last line's end, or a torn line
-        complete.pop()
-    if not complete:
+    lines = read_metrics(path)
+    if not lines:
         raise WorkdirError(f"{path}: no complete line; expected one JSON object a line")
     points: dict[str, dict[int, tuple[float, float]]] = {}
-    for number, line in enumerate(complete, 1):
-        try:
-            step, group, epoch, values = _parse(line)
-        except ValueError as error:
-            raise WorkdirError(f"{path}, line {number}: {error}") from error
-        for name, value in values.items():
-            points.setdefault(f"{group}/{name}", {})[step] = (epoch, value)
+    for number, line in enumerate(lines, 1):
+        epoch = _number(line.get("epoch"))
+        if not math.isfinite(epoch):
+            raise WorkdirError(
+                f"{path}, line {number}: epoch: expected a number, got {line.get('epoch')!r}"
+            )
+        for name in [name for name in line if name not in ("step", "group", "epoch")]:
+            curve = points.setdefault(f"{line['group']}/{name}", {})
+            curve[line["step"]] = (epoch, _number(line[name]))
     return {name: _curve(by_step) for name, by_step in points.items()}
 
 
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _parse(line: str) -> tuple[int, str, float, dict[str, float]]:
-    """Step, group, epoch and the other numbers of a line.
-
-    Raises:
-      ValueError: if the line is none of `jaxseg.logbook`'s.
-    """
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at character {error.pos + 1})") from None
-    except RecursionError as error:
-        raise ValueError(f"not JSON ({error})") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f"expected a JSON object, got {type(fields).__name__}")
-    if not isinstance(fields.get("group"), str):
-        raise ValueError(f"group: expected a name, got {fields.get('group')!r}")
-    group = fields.pop("group")
-    numbers = {name: _number(name, value) for name, value in fields.items()}
-    for name in ("step", "epoch"):
-        if not math.isfinite(numbers.get(name, math.nan)):
-            raise ValueError(f"{name}: expected a number, got {fields.get(name)!r}")
-    return int(numbers.pop("step")), group, numbers.pop("epoch"), numbers
-
-
-def _number(name: str, value: Any) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name}: expected a number or null, got {value!r}")
-    return float(value)
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _curve(by_step: Mapping[int, tuple[float, float]]) -> Curve:

@@ -77,7 +77,7 @@ def test_only_a_torn_last_line_is_left_out(tmp_path, end):
         ("[" * 10**5, r"not JSON \(maximum recursion depth.*"),
         ("[1]", "expected a JSON object, got list"),
         ('{"step": 1, "epoch": 1}', "group: expected a name, got None"),
-        ('{"group": "train", "epoch": 1}', "step: expected a number, got None"),
+        ('{"group": "train", "epoch": 1}', "step: expected a whole number, got None"),
         (line(20, epoch=None), "epoch: expected a number, got None"),
         (line(20, loss="low"), "loss: expected a number or null, got 'low'"),
         (line(20, loss=True), "loss: expected a number or null, got True"),

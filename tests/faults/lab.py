@@ -1,0 +1,143 @@
+"""Tiny runs in processes that can be killed, filled with faults and compared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ZYGOTE = Path(__file__).with_name("zygote.py")
+CONFIGS = ZYGOTE.parents[2] / "configs"
+STEPS = 27  # 35 slices, batches of 4, 3 epochs
+FIELDS = {
+    "grid.size": "16,16", "grid.spacing": 8.4, "grid.allow_outside": True, "model.width": 4,
+    "model.depth": 0, "model.groups": 4, "balance.width": 4, "data.phantom_cases": 6,
+    "train.epochs": 3, "train.batch_size": 4, "train.validate_every": 1, "run.log_every": 2,
+    "run.pictures": 1, "optimizer.warmup_epochs": 1.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: exit status (negative for a signal), what it said."""
+
+    status: int
+    output: str
+    errors: str
+
+    def refused(self, *words: str) -> str:
+        """That it ended with one clear line; gives the line."""
+        assert self.status == 1, (self.status, self.output, self.errors)
+        assert self.errors.startswith("error: "), self.errors
+        assert self.errors.count("\n") == 1, self.errors
+        for word in words:
+            assert word in self.errors, self.errors
+        return self.errors
+
+
+class Process:
+    """A `main.py` at work."""
+
+    def __init__(self, lab: "Lab", pid: int, files: tuple[Path, Path]) -> None:
+        self.pid, self._lab, self._files = pid, lab, files
+
+    def send(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def wait(self) -> Ended:
+        status = self._lab.ask({"wait": self.pid})
+        return Ended(status, *(path.read_text() for path in self._files))
+
+    def signal_when(self, condition: Callable[[], object], signum: int) -> None:
+        """A signal as soon as a condition holds, looked at as often as can be."""
+        deadline = time.monotonic() + 120
+        while not condition():
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+                raise AssertionError(f"waited in vain: {self.wait()}")
+            if Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        self.send(signum)
+
+    def kill_when(self, condition: Callable[[], object]) -> Ended:
+        self.signal_when(condition, signal.SIGKILL)
+        return self.wait()
+
+
+class Lab:
+    """Starts processes, all on one phantom and one compilation cache."""
+
+    def __init__(self, folder: Path, zygote: subprocess.Popen[str]) -> None:
+        self.folder, self._zygote, self._count = folder, zygote, 0
+
+    def ask(self, request: dict) -> int:
+        assert self._zygote.stdin is not None
+        assert self._zygote.stdout is not None
+        self._zygote.stdin.write(json.dumps(request) + "\n")
+        self._zygote.stdin.flush()
+        return json.loads(self._zygote.stdout.readline())
+
+    def start(self, *argv: object, hook: str = "") -> Process:
+        """`main.py` with flags; `hook` is Python that the process runs first."""
+        self._count += 1
+        files = tuple(self.folder / f"{name}-{self._count}.txt" for name in ("output", "errors"))
+        for file in files:
+            file.touch()  # killed at once, a process has said nothing
+        pid = self.ask(
+            {"argv": [str(a) for a in argv], "hook": hook, "output": str(files[0]),
+             "errors": str(files[1])}
+        )  # fmt: skip
+        return Process(self, pid, (files[0], files[1]))
+
+    def train(self, run: Path, *flags: str, hook: str = "", **changes: object) -> Process:
+        """A tiny training run; `changes` set fields, with __ for the dot."""
+        fields = FIELDS | {"run.compilation_cache": self.folder / "cache"}
+        fields |= {name.replace("__", "."): value for name, value in changes.items()}
+        knobs = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
+        stage = f"--config={CONFIGS / 'baseline.py'}"
+        return self.start(stage, *knobs, *flags, f"--workdir={run}", hook=hook)
+
+    def finish(self, run: Path, **changes: object) -> Ended:
+        """Train to the end, whatever is there."""
+        ended = self.train(run, **changes).wait()
+        assert (ended.status, ended.errors) == (0, ""), ended
+        return ended
+
+
+def start_zygote(folder: Path, **environment: str) -> subprocess.Popen[str]:
+    strict = ("-W", "error", "-W", "ignore:the load_module:DeprecationWarning")
+    # Tiny nets compile far longer than they run.
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": "--xla_backend_optimization_level=1",
+    }
+    return subprocess.Popen(
+        [sys.executable, *strict, str(ZYGOTE)], cwd=folder, text=True,
+        env=os.environ | settings | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def notes(run: Path) -> dict[str, dict]:
+    """Score and digests of parameters and optimizer, by step."""
+    paths = (run / "checkpoints").glob("*/metrics/metrics")
+    return {path.parts[-3]: json.loads(path.read_text()) for path in paths}
+
+
+def assert_same(run: Path, reference: Path) -> None:
+    """Same parameters and optimizer state, bit for bit, and the same files told of them."""
+    assert notes(run) == notes(reference)
+    assert str(STEPS) in notes(run)
+    kept = [{path.name for path in (r / "checkpoints").iterdir()} for r in (run, reference)]
+    assert kept[0] == kept[1]
+    for name in ("metrics.jsonl", "table.md", "table.csv", "data.json"):
+        assert (run / name).read_bytes() == (reference / name).read_bytes(), name
+    for picture in (reference / "pictures").iterdir():
+        assert (run / "pictures" / picture.name).read_bytes() == picture.read_bytes()
+    # No matter how often it was killed: no rubbish beside what a run leaves.
+    left = [{path.name for path in r.iterdir()} - {"damaged"} for r in (run, reference)]
+    assert left[0] - left[1] <= {".tmp-metrics.jsonl"}, left

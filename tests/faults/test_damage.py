@@ -1,0 +1,308 @@
+"""Checkpoints deleted, cut short and with flipped bits: the run goes on from the last good state,
+or stops with one line; no parameter is ever read that was not saved."""
+
+import hashlib
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.checkpoint_note import DamagedError, digest
+from jaxseg.resume import resume
+from jaxseg.train_step import TrainState
+from jaxseg.workdir import WorkdirError
+from tests.faults.lab import STEPS, assert_same
+
+BEST = 9  # of the reference run; its last is STEPS
+
+
+def copied(reference: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(reference, tmp_path / "run")
+
+
+def array_files(item: Path) -> list[Path]:
+    """Small arrays lie in the index, larger ones in files of their own."""
+    return [path for path in item.rglob("d/*") if path.stat().st_size]
+
+
+def flip(item: Path) -> None:
+    for path in array_files(item):
+        content = bytearray(path.read_bytes())
+        content[::512] = bytes(byte ^ 1 for byte in content[::512])
+        path.write_bytes(content)
+
+
+def truncate(item: Path) -> None:
+    for path in array_files(item):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "bit of an array": lambda step: flip(step / "training"),
+    "arrays cut short": lambda step: truncate(step / "network"),
+    "metadata deleted": lambda step: (step / "network" / "_METADATA").unlink(),
+    "item deleted": lambda step: shutil.rmtree(step / "training"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_latest_is_set_aside_and_the_run_goes_on(lab, reference, tmp_path, damage):
+    run = copied(reference, tmp_path)
+    DAMAGES[damage](run / "checkpoints" / str(STEPS))
+    ended = lab.finish(run)
+    (told,) = (line for line in ended.output.splitlines() if "damaged" in line)
+    assert told.startswith(f"{run}/checkpoints/{STEPS}: a damaged checkpoint (")
+    assert told.endswith(f"; it is in {run}/damaged/{STEPS} now, and the run goes on from step 9")
+    assert f"resuming at step {BEST} of {STEPS}" in ended.output
+    assert_same(run, reference)
+    assert (run / "damaged" / str(STEPS)).is_dir()
+
+
+def test_a_deleted_latest_is_trained_again(lab, reference, tmp_path):
+    run = copied(reference, tmp_path)
+    shutil.rmtree(run / "checkpoints" / str(STEPS))
+    assert f"resuming at step {BEST} of {STEPS}" in lab.finish(run).output
+    assert_same(run, reference)
+
+
+def test_without_any_checkpoint_the_run_begins_anew(lab, reference, tmp_path):
+    run = copied(reference, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    assert "resuming" not in lab.finish(run).output
+    assert_same(run, reference)
+
+
+def test_a_damaged_best_stops_the_run_before_any_work(lab, reference, tmp_path):
+    """It cannot be done again without a checkpoint before it."""
+    run = copied(reference, tmp_path)
+    flip(run / "checkpoints" / str(BEST) / "network")
+    line = lab.train(run).wait().refused(f"checkpoints/{BEST}: a damaged checkpoint (")
+    assert "restore it, or move it away to do without it" in line
+    evaluation = lab.start("--mode=evaluate", f"--workdir={run}").wait()
+    evaluation.refused(f"checkpoints/{BEST}: a damaged checkpoint (")
+    shutil.rmtree(run / "checkpoints")
+    lab.finish(run)
+    assert_same(run, reference)
+
+
+def test_where_all_are_damaged_the_run_stops_and_nothing_is_moved(lab, reference, tmp_path):
+    run = copied(reference, tmp_path)
+    for step in (BEST, STEPS):
+        flip(run / "checkpoints" / str(step) / "network")
+    lab.train(run).wait().refused("no checkpoint to go on from", f"checkpoints/{STEPS}: a damaged")
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
+# The same, piece by piece, on a small state
+
+
+def state_of(step: int) -> TrainState:
+    rng = np.random.default_rng([7, step])
+
+    def draw(*shape: int) -> jax.Array:
+        return jnp.array(rng.normal(size=shape), jnp.float32)
+
+    params = {"network": {"kernel": draw(3, 3, 16, 16), "shift": draw(4)}, "generator": draw(4, 5)}
+    return TrainState(params, {"mu": draw(40, 40)}, jnp.int32(step), jnp.uint32(8))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    with Checkpoints(folder) as checkpoints:
+        for step, score in ((2, 0.5), (4, 0.25)):
+            checkpoints.save(state_of(step), score)
+    return folder
+
+
+def outcome(folder: Path) -> str:
+    """What comes of reading the newest state of a damaged copy; a wrong one ends the test."""
+    try:
+        with Checkpoints(folder, read_only=True) as checkpoints:
+            assert checkpoints.latest_step == 4
+            assert checkpoints.best_step == 2
+            found = checkpoints.restore(state_of(0), 4)
+    except (DamagedError, ValueError) as error:
+        return "refused" if re.fullmatch(".{10,800}", str(error)) else f"refused with {error}"
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state_of(4)), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    return "the state that was saved"
+
+
+def damaged_copies(saved: Path, folder: Path, damage, per_file: int) -> Counter[str]:
+    """Outcomes of damaging each file of the newest checkpoint so many times."""
+    rng = np.random.default_rng(0)
+    counts: Counter[str] = Counter()
+    copy = folder / "copy"
+    shutil.copytree(saved, copy)
+    for path in sorted((copy / "checkpoints" / "4").rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        for _ in range(per_file if content else 0):
+            path.write_bytes(damage(content, rng))
+            counts[outcome(copy)] += 1
+        if content:
+            path.write_bytes(content)
+    assert outcome(copy) == "the state that was saved"
+    return counts
+
+
+def flipped(content: bytes, rng) -> bytes:
+    changed = bytearray(content)
+    changed[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    return bytes(changed)
+
+
+def cut(content: bytes, rng) -> bytes:
+    return content[: rng.integers(len(content))]
+
+
+@pytest.mark.parametrize(("damage", "per_file"), [(flipped, 6), (cut, 2)])
+def test_no_file_of_a_checkpoint_can_be_damaged_unseen(saved, tmp_path, damage, per_file):
+    counts = damaged_copies(saved, tmp_path, damage, per_file)
+    print(damage.__name__, dict(counts))
+    assert counts.keys() == {"refused", "the state that was saved"}
+    # Copies that reading never looks at, such as Orbax's notes for itself, may be damaged.
+    assert counts["refused"] >= 20
+    assert counts["the state that was saved"] >= 10
+
+
+def test_every_bit_of_an_array_counts(saved, tmp_path):
+    """Orbax alone reads another parameter: its format has no checksum over the numbers."""
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    step = copy / "checkpoints" / "4"
+    changes = [
+        (path, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], content)
+        for path in array_files(step / "network" / "ocdbt.process_0")
+        for content in (path.read_bytes(),)
+        for at in range(0, len(content), 1 + len(content) // 8)
+    ]
+    assert len(changes) > 20
+    with_digests = read_damaged(copy, changes)
+    (step / "metrics" / "metrics").write_text('{"score": 0.25, "step": 4}')
+    without = read_damaged(copy, changes)
+    assert with_digests["wrong"] == 0
+    assert without["wrong"] > 0
+    assert with_digests["right"] == without["right"] > 0
+    print("of", len(changes), dict(without))
+
+
+def read_damaged(folder: Path, changes: list[tuple[Path, bytes, bytes]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for path, damaged, content in changes:
+        path.write_bytes(damaged)
+        try:
+            with Checkpoints(folder, read_only=True) as checkpoints:
+                found = checkpoints.restore(state_of(0), 4).params["network"]
+        except (DamagedError, ValueError):
+            counts["refused"] += 1
+        else:
+            same = jax.tree.map(np.array_equal, found, state_of(4).params["network"])
+            counts["right" if all(jax.tree.leaves(same)) else "wrong"] += 1
+        path.write_bytes(content)
+    return counts
+
+
+def edit_note(folder: Path, step: int, old: str, new: str) -> None:
+    path = folder / "checkpoints" / str(step) / "metrics" / "metrics"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"score": 0.5', '"score": 0.9', "its score or digests are not those that were written"),
+        ('"step": 2', '"step": 3', "its score or digests are not those that were written"),
+        ('"sha256"', '"sha255"', "its score or digests are not those that were written"),
+        ("_sha256", "_sha257", "its score or digests are not those that were written"),
+        ('"score": 0.5', '"score": "0.5"', "its score is no number"),
+        ('"score"', '"skore"', "its score is no number"),
+        ("{", "[", "cannot be read as JSON"),
+        ("}", "", "cannot be read as JSON"),
+    ],
+)
+def test_a_damaged_note_is_told_before_anything_else(saved, tmp_path, old, new, reason, read_only):
+    """It says which checkpoint is the best."""
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    edit_note(copy, 2, old, new)
+    with pytest.raises(DamagedError) as caught:
+        Checkpoints(copy, read_only=read_only)
+    assert f"checkpoints/2: a damaged checkpoint ({'' if 'JSON' in reason else reason}" in str(
+        caught.value
+    )
+    assert reason in str(caught.value)
+
+
+def test_a_checkpoint_without_its_note_is_damaged(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints" / "4" / "metrics")
+    with pytest.raises(DamagedError, match=r"checkpoints/4: .*no note of its score"):
+        Checkpoints(copy)
+
+
+def test_a_checkpoint_older_than_digests_is_read(saved, tmp_path):
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    note = copy / "checkpoints" / "4" / "metrics" / "metrics"
+    note.write_text('{"score": 0.25, "step": 4}')
+    assert outcome(copy) == "the state that was saved"
+
+
+def test_a_checkpoint_half_deleted_is_gone(saved, tmp_path):
+    """Killed while Orbax removed what is neither the latest nor the best."""
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    trash = copy / "checkpoints" / "deleted"
+    shutil.copytree(copy / "checkpoints" / "4", trash / "3")
+    shutil.rmtree(trash / "3" / "metrics")
+    with Checkpoints(copy, read_only=True) as checkpoints:
+        assert checkpoints.steps == [4, 2]
+    assert trash.exists()
+    with Checkpoints(copy) as checkpoints:
+        assert checkpoints.steps == [4, 2]
+    assert not trash.exists()
+
+
+def test_resuming_step_by_step(saved, tmp_path):
+    lines: list[str] = []
+    with Checkpoints(tmp_path / "none") as checkpoints:
+        fresh = state_of(0)
+        assert resume(checkpoints, fresh, lines.append) == (fresh, False)
+    copy = shutil.copytree(saved, tmp_path / "copy")
+    for step, number in ((4, 1), (4, 2)):  # set aside twice, the second takes the first's place
+        flip(copy / "checkpoints" / str(step) / "training" / "ocdbt.process_0")
+        with Checkpoints(copy) as checkpoints:
+            state, resumed = resume(checkpoints, state_of(0), lines.append)
+            assert resumed
+            assert int(state.step) == 2
+            assert checkpoints.steps == [2]
+            assert len(lines) == number
+            checkpoints.save(state_of(4), 0.25)  # the step can be saved again
+    assert "checkpoints/4: a damaged checkpoint (" in lines[0]
+    with Checkpoints(copy) as checkpoints:
+        assert int(resume(checkpoints, state_of(0), lines.append)[0].step) == 4
+    flip(copy / "checkpoints" / "2" / "network" / "ocdbt.process_0")
+    with Checkpoints(copy) as checkpoints, pytest.raises(DamagedError, match=r"/2: a damaged"):
+        resume(checkpoints, state_of(0), lines.append)
+    other = state_of(0).replace(params={"network": {"kernel": jnp.zeros(3)}, "generator": 0})
+    with (
+        Checkpoints(copy) as checkpoints,
+        pytest.raises(WorkdirError, match=r"no checkpoint to go on from: its network has"),
+    ):
+        resume(checkpoints, other, lines.append)
+    assert len(lines) == 2
+
+
+def test_a_digest_by_hand():
+    """NumPy's little-endian types, shapes and bytes, in order."""
+    tree = {"b": jnp.array([1.0, -0.0]), "a": jnp.int32(3)}
+    text = b"<i4()" + np.int32(3).tobytes() + b"<f4(2,)" + np.array([1, -0.0], "<f4").tobytes()
+    assert digest(tree) == hashlib.sha256(text).hexdigest()
+    assert digest({**tree, "b": jnp.array([1.0, 0.0])}) != digest(tree)
+    assert digest(jax.tree.map(np.asarray, tree)) == digest(tree)
+    assert re.fullmatch("[0-9a-f]{64}", digest({}))
