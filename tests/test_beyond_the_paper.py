@@ -13,12 +13,12 @@ from jaxseg.data import find_cases, load_case, preprocess_case, probabilities_to
 from jaxseg.export import export
 from jaxseg.trained import load_run, make_predictor
 
-EXTRAS = {"model__slices": 3, "optimizer__average": 0.9, "loss__dice": 1.0, "augment__noise": 0.1}
+EXTRAS = {"model__slices": 3, "optimizer__average": 0.9}
 
 
 @pytest.fixture(scope="module")
 def run(command_line, finished_run, tmp_path_factory):
-    """A tiny run of `best.py` with every extra on, on the phantom that `finished_run` wrote."""
+    """A tiny run of `best.py` with what it leaves off switched on too; the phantom is there."""
     folder = tmp_path_factory.mktemp("best") / "run"
     process = command_line.start_tiny(folder, config="best.py", **EXTRAS)
     _, errors = process.communicate(timeout=300)
