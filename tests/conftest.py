@@ -18,17 +18,15 @@ from jaxseg.checkpoint import Checkpoints
 from jaxseg.export import export
 from jaxseg.models import UNet
 from jaxseg.train_step import TrainState
+from tests.allowed_warnings import ORBAX_THREADS, STRICT
 
 # Silent broadcasting of (B,) against (B, 1) is the commonest way to a wrong loss.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Orbax's threads (0.12.8, November 2026) now and then leave an exception of no object: without
-    # type and trace, or since tensorstore reports to an event loop that Orbax has closed already.
-    for text in ("Exception ignored in. None$", "(?s)Exception ignored in. None.*loop is closed"):
-        noise = f"ignore:{text}:pytest.PytestUnraisableExceptionWarning"
-        config.addinivalue_line("filterwarnings", noise)
+    for allowed in ORBAX_THREADS:
+        config.addinivalue_line("filterwarnings", allowed)
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +75,9 @@ class CommandLine:
             f"--xla_force_host_platform_device_count={devices}",
             **extra,
         }
-        # ml_collections still loads config files the old way.
-        strict = ("-W", "error", "-W", "ignore:the load_module:DeprecationWarning")
         stage = [f"--config={MAIN.parent / 'configs' / config}"] if config else []
         return subprocess.Popen(
-            [sys.executable, *strict, str(MAIN), *stage, *flags],
+            [sys.executable, *STRICT, str(MAIN), *stage, *flags],
             cwd=self.folder, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

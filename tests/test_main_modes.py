@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from absl import flags, logging
 
+from tests.allowed_warnings import CONFIG_FILES
+
 ROOT = Path(__file__).parents[1]
 STAGE = ROOT / "configs" / "awce_penalty.py"
-# ml_collections still loads config files the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(CONFIG_FILES)
 Call = Callable[..., tuple[int, str, str]]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.allowed_warnings import STRICT
+
 ZYGOTE = Path(__file__).with_name("zygote.py")
 CONFIGS = ZYGOTE.parents[2] / "configs"
 STEPS = 27  # 35 slices, batches of 4, 3 epochs
@@ -109,7 +111,6 @@ class Lab:
 
 
 def start_zygote(folder: Path, **environment: str) -> subprocess.Popen[str]:
-    strict = ("-W", "error", "-W", "ignore:the load_module:DeprecationWarning")
     # Tiny nets compile far longer than they run.
     settings = {
         "JAX_PLATFORMS": "cpu",
@@ -117,7 +118,7 @@ def start_zygote(folder: Path, **environment: str) -> subprocess.Popen[str]:
         "XLA_FLAGS": "--xla_backend_optimization_level=1",
     }
     return subprocess.Popen(
-        [sys.executable, *strict, str(ZYGOTE)], cwd=folder, text=True,
+        [sys.executable, *STRICT, str(ZYGOTE)], cwd=folder, text=True,
         env=os.environ | settings | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
 
