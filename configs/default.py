@@ -14,6 +14,16 @@ from ml_collections.config_dict import placeholder
 from jaxseg.anatomy import EMIDEC
 
 VARIANTS = ("phantom", "emidec")
+PHANTOM = {
+    "data.phantom_cases": 60,
+    "data.split": "case",
+    "data.validation_fraction": 0.2,
+    "grid.size": (64, 64),
+    "grid.spacing": 2.1,
+    "model.width": 8,
+    "train.epochs": 40,
+    "train.validate_every": 4,
+}
 
 
 def get_config(variant: str = "phantom") -> ConfigDict:
@@ -24,6 +34,16 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     config.variant = variant
     config.seed = 0  # root of initialization, batch order and mixup
 
+    _set_data(config)
+    _set_mixup_and_augmentation(config)
+    _set_networks_and_losses(config)
+    _set_training(config)
+    if variant == "phantom":
+        config.update_from_flattened_dict(PHANTOM)
+    return config.lock()
+
+
+def _set_data(config: ConfigDict) -> None:
     config.data = data = ConfigDict()
     data.root = placeholder(str)  # folder of cases; None with a phantom: data/phantom-...
     data.layout = "emidec"  # of root: "emidec", or "nnunet": nnU-Net's raw layout
@@ -49,6 +69,8 @@ def get_config(variant: str = "phantom") -> ConfigDict:
 
     config.anatomy = EMIDEC.to_dict()  # label names, inclusion pairs (Eq. 5), scored regions
 
+
+def _set_mixup_and_augmentation(config: ConfigDict) -> None:
     config.mixup = mixup = ConfigDict()  # Eq. 1-2
     # Share of examples that are mixed. The paper augments with mixed pairs, not saying how many;
     # with all examples mixed, short schedules do not learn the infarct (docs/experiments.md).
@@ -67,6 +89,8 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     augment.brightness = 0.0  # largest shift, in units of the normalized image
     augment.noise = 0.0  # largest standard deviation, in the same units
 
+
+def _set_networks_and_losses(config: ConfigDict) -> None:
     config.model = model = ConfigDict()
     model.slices = 1  # input channels: 1 a slice alone, 3 or more with its neighbors ("2.5D")
     model.width = 32  # channels of the finest level
@@ -80,6 +104,9 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     loss.weighted = False  # automated weighted cross-entropy (Eq. 3) instead of the plain one
     loss.penalty = 0.0  # coefficient of the neighboring loss (Eq. 5); the paper's is 0.01
     loss.dice = 0.0  # coefficient of a soft Dice loss; not the paper's
+    loss.dice_smooth = 0.0  # pixels; above 0 the labels that an image lacks count in it too
+    # Deep supervision, not the paper's: weight of a coarser level relative to the next finer.
+    loss.deep = 0.0
     loss.epsilon = 1e-3  # Eq. 4's "small given number"
     loss.support = 0.0  # threshold of Eq. 4's indicators; 0.0 is the literal form
 
@@ -90,6 +117,8 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     balance.prevalence_power = 0.0  # 0: weights as generated .. 1: divided by label prevalence
     balance.width = 16  # channels of the weight generator's first convolution
 
+
+def _set_training(config: ConfigDict) -> None:
     config.optimizer = optimizer = ConfigDict()  # Adam
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
@@ -103,6 +132,8 @@ def get_config(variant: str = "phantom") -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.batch_size = 16  # of all devices together; the paper's
+    # Share of examples with pathology, the inner regions of the anatomy; 0.0: as they are found.
+    train.pathology = 0.0
     train.epochs = 400  # the paper's
     train.validate_every = 5  # epochs; validation and a checkpoint
 
@@ -114,14 +145,3 @@ def get_config(variant: str = "phantom") -> ConfigDict:
     run.log_every = 20  # steps between logged training metrics
     run.pictures = 6  # slices in the sample picture of each validation; 0: none
     run.compilation_cache = "~/.cache/jaxseg/xla"  # "": compile anew every time
-
-    if variant == "phantom":
-        data.phantom_cases = 60
-        data.split = "case"
-        data.validation_fraction = 0.2
-        grid.size = (64, 64)
-        grid.spacing = 2.1
-        model.width = 8
-        train.epochs = 40
-        train.validate_every = 4
-    return config.lock()

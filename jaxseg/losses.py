@@ -65,18 +65,20 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
     return -(weighted * log_probabilities).sum(-1).mean()
 
 
-def soft_dice_loss(logits: Array, targets: Array) -> Array:
-    """One minus the soft Dice coefficient, over the labels that an image holds.
+def soft_dice_loss(logits: Array, targets: Array, *, smooth: float = 0.0) -> Array:
+    """One minus the soft Dice coefficient, over the labels that an image holds, or over all.
 
-        1/B sum_b 1/|S_b| sum_{i in S_b} (1 - 2 sum_x p_i Y_i / (sum_x p_i + sum_x Y_i))
+        1/B sum_b 1/|S_b| sum_{i in S_b} (1 - (2 sum_x p_i Y_i + s) / (sum_x p_i + sum_x Y_i + s))
 
-    p are the softmax of the logits, S_b the labels of image b, background included. Each image
-    counts alike, so that a device's share of the batch does not change what an image contributes.
-    Not part of the paper.
+    p are the softmax of the logits, S_b the labels of image b, background included. A smoothing
+    s > 0 makes S_b all labels: one that an image lacks is then asked for nothing of it, the more
+    sharply the smaller s. Each image counts alike, so that a device's share of the batch does not
+    change what an image contributes. Not part of the paper.
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is held if it has any.
+      smooth: s, in pixels.
 
     Returns:
       () float32, 0 to 1.
@@ -87,9 +89,9 @@ def soft_dice_loss(logits: Array, targets: Array) -> Array:
     _check_pair(logits, targets)
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     mass = targets.sum((1, 2))
-    held = mass > 0
-    total = probabilities.sum((1, 2)) + mass
-    dice = 2 * (probabilities * targets).sum((1, 2)) / jnp.where(held, total, 1.0)
+    held = (mass > 0) | (smooth > 0)
+    total = probabilities.sum((1, 2)) + mass + smooth
+    dice = (2 * (probabilities * targets).sum((1, 2)) + smooth) / jnp.where(held, total, 1.0)
     return (jnp.where(held, 1.0 - dice, 0.0).sum(-1) / jnp.maximum(held.sum(-1), 1)).mean()
 
 

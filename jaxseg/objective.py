@@ -1,7 +1,7 @@
 """What a stage of the ablation minimizes: its loss terms put together."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxseg.losses import (
     neighboring_loss,
     soft_dice_loss,
 )
-from jaxseg.models import UNet, WeightGenerator
+from jaxseg.models import COARSE, UNet, WeightGenerator
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Objective:
       inclusions: the anatomy's pairs.
       difficulty: of `jaxseg.balance`.
       dice: coefficient of the soft Dice loss, which the paper has not; 0 leaves it out.
+      dice_smooth: of that loss.
+      deep: weight of a coarser level of the decoder, relative to the next finer ("deep
+        supervision", which the paper has not); 0 leaves all of them out.
     """
 
     weighted: bool
@@ -45,6 +48,8 @@ class Objective:
     inclusions: tuple[Inclusion, ...]
     difficulty: str = "image"
     dice: float = 0.0
+    dice_smooth: float = 0.0
+    deep: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,25 +83,25 @@ def loss_and_logs(
       The loss () whose gradient trains both sub-networks, and logs: every term () and the label
       weights (L,) as the network sees them, averaged over the batch.
     """
-    logits = cast(Array, networks.segmentation.apply({"params": params["network"]}, images))
-    logs = {"cross_entropy": cross_entropy(logits, targets)}
+    logits, coarse = _logits(networks.segmentation, params["network"], images, bool(objective.deep))
+    logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None
     if objective.weighted and networks.generator is not None:
         generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
         factors = jnp.array(objective.factors, jnp.float32)
         weights = jax.lax.stop_gradient(generated) * factors[None, :]
-        loss = automated_weighted_cross_entropy(logits, targets, weights)
         generator_loss = balance.generator_objective(
             logits, targets, generated,
             method=objective.method, strength=objective.strength, factors=factors,
             difficulty=objective.difficulty, axis_name=axis_name,
         )  # fmt: skip
         logs |= {
-            "weighted_cross_entropy": loss,
+            "weighted_cross_entropy": automated_weighted_cross_entropy(logits, targets, weights),
             "generator_objective": generator_loss,
             "label_weights": weights.mean(0),
         }
     else:
-        loss, generator_loss = logs["cross_entropy"], jnp.float32(0.0)
+        generator_loss = jnp.float32(0.0)
+    loss = logs["cross_entropy"] if weights is None else logs["weighted_cross_entropy"]
     if objective.penalty:
         logs["neighboring_loss"] = neighboring_loss(
             jax.nn.softmax(logits), objective.inclusions,
@@ -104,7 +109,42 @@ def loss_and_logs(
         )  # fmt: skip
         loss = loss + objective.penalty * logs["neighboring_loss"]
     if objective.dice:
-        logs["dice_loss"] = soft_dice_loss(logits, targets)
+        logs["dice_loss"] = soft_dice_loss(logits, targets, smooth=objective.dice_smooth)
         loss = loss + objective.dice * logs["dice_loss"]
+    if coarse:
+        logs["deep_supervision"] = _coarse_loss(coarse, targets, weights, objective)
+        loss = loss + logs["deep_supervision"]
     logs["loss"] = loss
     return loss + generator_loss, logs
+
+
+def _logits(
+    network: UNet, params: Any, images: Array, deep: bool
+) -> tuple[Array, tuple[Array, ...]]:
+    """Logits, and those of the decoder's coarser levels if asked for, coarsest first."""
+    if not deep:
+        return cast(Array, network.apply({"params": params}, images)), ()
+    logits, kept = cast(Any, network.apply({"params": params}, images, mutable=[COARSE]))
+    return logits, kept[COARSE]["levels"]
+
+
+def _coarse_loss(
+    coarse: tuple[Array, ...], targets: Array, weights: Array | None, objective: Objective
+) -> Array:
+    """Cross-entropy and Dice at the coarser levels: sum_k deep^k of level k, 1 the next finest.
+
+    Targets there are the means of the pixels that a coarse pixel covers.
+    """
+    total = jnp.float32(0.0)
+    for level, logits in enumerate(reversed(coarse), start=1):
+        batch, height, width, labels = logits.shape
+        means = targets.reshape(batch, height, 2**level, width, 2**level, labels).mean((2, 4))
+        if weights is None:
+            loss = cross_entropy(logits, means)
+        else:
+            loss = automated_weighted_cross_entropy(logits, means, weights)
+        if objective.dice:
+            smooth = objective.dice_smooth / 4**level  # the same area
+            loss = loss + objective.dice * soft_dice_loss(logits, means, smooth=smooth)
+        total = total + objective.deep**level * loss
+    return total

@@ -14,8 +14,9 @@ class Plan:
     """Course of a run.
 
     Slices come in a fresh random order every epoch, and batches follow each other across epochs, so
-    that every batch is full and no slice is left out. Everything follows from (seed, step): a
-    resumed run sees what an uninterrupted one would have seen.
+    that every batch is full and no slice is left out. Where some slices are frequent, an epoch is
+    as long, and the slices of either kind take turns within it. Everything follows from
+    (seed, step): a resumed run sees what an uninterrupted one would have seen.
 
     Attributes:
       num_slices: training slices, N.
@@ -23,6 +24,9 @@ class Plan:
       epochs: passes over the slices.
       validate_every: epochs between validations; the end of the run is always validated.
       seed: of the run.
+      frequent: indices of the slices that make up `share` of an epoch; none leaves every slice
+        once an epoch.
+      share: of an epoch's examples, between 0 and 1.
     """
 
     num_slices: int
@@ -30,6 +34,8 @@ class Plan:
     epochs: int
     validate_every: int
     seed: int
+    frequent: tuple[int, ...] = ()
+    share: float = 0.0
 
     @property
     def steps_per_epoch(self) -> float:
@@ -60,6 +66,19 @@ class Plan:
         epochs, places = np.divmod(positions, self.num_slices)
         batch = np.empty(self.batch_size, np.int32)
         for epoch in np.unique(epochs):
-            order = np.random.default_rng([_ORDER, self.seed, epoch]).permutation(self.num_slices)
-            batch[epochs == epoch] = order[places[epochs == epoch]]
+            batch[epochs == epoch] = self._order(epoch)[places[epochs == epoch]]
         return batch
+
+    def _order(self, epoch: int) -> NDArray[np.intp]:
+        """The examples (num_slices,) of an epoch, in their order."""
+        rng = np.random.default_rng([_ORDER, self.seed, epoch])
+        if not 0 < len(self.frequent) < self.num_slices:
+            return rng.permutation(self.num_slices)
+        rest = np.setdiff1d(np.arange(self.num_slices), self.frequent)
+        count = round(self.share * self.num_slices)
+        parts = [
+            # Each slice of a kind as often as any other of it, give or take one.
+            np.resize(rng.permutation(slices), size)
+            for slices, size in ((self.frequent, count), (rest, self.num_slices - count))
+        ]
+        return rng.permutation(np.concatenate(parts))

@@ -167,6 +167,7 @@ def networks(settings: Settings) -> Networks:
         attention=model["attention"],
         dense=model["dense"],
         groups=model["groups"],
+        coarse_logits=bool(settings["loss"]["deep"]),
         dtype=dtype,
     )
     if not settings["loss"]["weighted"]:
@@ -205,7 +206,23 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         inclusions=prior.inclusions,
         difficulty=weights["difficulty"],
         dice=loss["dice"],
+        dice_smooth=loss["dice_smooth"],
+        deep=loss["deep"],
     )
+
+
+def pathology_slices(settings: Settings, labels: np.ndarray) -> tuple[int, ...]:
+    """Indices of the slices with pathology, where training is to see them more often, or none.
+
+    Args:
+      settings: of the run.
+      labels: (N, H, W) integer, the training slices; pathology is what the anatomy's pairs name
+        as inner regions.
+    """
+    if not settings["train"]["pathology"]:
+        return ()
+    inner = {label for region, _ in anatomy(settings).inclusions for label in region}
+    return tuple(np.flatnonzero(np.isin(labels, list(inner)).any((1, 2))).tolist())
 
 
 def mixup(settings: Settings) -> Mixup:

@@ -13,7 +13,10 @@ from jaxseg.data import find_cases, load_case, preprocess_case, probabilities_to
 from jaxseg.export import export
 from jaxseg.trained import load_run, make_predictor
 
-EXTRAS = {"model__slices": 3, "optimizer__average": 0.9}
+EXTRAS = {
+    "model__slices": 3, "optimizer__average": 0.9, "train__pathology": 0.8, "model__depth": 2,
+    "loss__deep": 0.5, "loss__dice_smooth": 1.0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,7 @@ def test_the_loss_terms_are_logged(run):
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "train" in str(line) and "dice_loss" in str(line)]
     assert logged, lines[:2]
+    assert "deep_supervision" in str(logged[0])
 
 
 def test_a_prediction_sees_the_slices_beside_it(run, case):

@@ -204,6 +204,17 @@ def test_soft_dice_by_hand():
     np.testing.assert_allclose(loss, (first + second) / 2, rtol=1e-6)
 
 
+def test_smoothed_soft_dice_by_hand_counts_labels_that_are_not_there():
+    p = np.array([[[[0.9, 0.1], [0.7, 0.3]]]])
+    y = np.array([[[[1.0, 0.0], [1.0, 0.0]]]])
+    expected = 1 - ((2 * 1.6 + 0.5) / (1.6 + 2 + 0.5) + 0.5 / (0.4 + 0.5)) / 2
+    loss = soft_dice_loss(*single(np.log(p), y), smooth=0.5)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    # More of the absent label costs more, and without smoothing it costs label 0 alone.
+    worse = soft_dice_loss(*single(np.log([[[[0.6, 0.4], [0.6, 0.4]]]]), y), smooth=0.5)
+    assert worse > loss + 0.1
+
+
 def test_soft_dice_gradient_matches_finite_differences():
     logits, targets, _ = soft_case(8)
     gradient = np.asarray(jax.grad(soft_dice_loss)(*single(logits, targets)), np.float64)
@@ -233,6 +244,7 @@ def test_uniform_weights_are_plain_cross_entropy():
 
 ALL = {
     "dice": lambda z, t: soft_dice_loss(z, t),
+    "smoothed dice": lambda z, t: soft_dice_loss(z, t, smooth=2.0),
     "cross_entropy": lambda z, t: cross_entropy(z, t),
     "weighted": lambda z, t: automated_weighted_cross_entropy(z, t, jnp.full((2, 5), 1.7)),
     "penalty": lambda z, t: neighborhood_penalty(

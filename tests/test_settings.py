@@ -71,6 +71,8 @@ BAD = {
     "loss.weighted": SWITCH,
     "loss.penalty": FROM_0,
     "loss.dice": FROM_0,
+    "loss.dice_smooth": FROM_0,
+    "loss.deep": SHARE,
     "loss.epsilon": SHARE,
     "loss.support": SHARE,
     "balance.method": NAME,
@@ -85,6 +87,7 @@ BAD = {
     "optimizer.clip_norm": FROM_0,
     "optimizer.average": (1, 1.0, *FROM_0),
     "train.batch_size": WHOLE_FROM_1,
+    "train.pathology": SHARE,
     "train.epochs": WHOLE_FROM_1,
     "train.validate_every": WHOLE_FROM_1,
     "run.devices": WHOLE_FROM_0,
@@ -150,7 +153,7 @@ def test_missing_fields_are_named(name):
         ),
         (
             {"optimizer.warmup_epochs": 40.0},
-            "optimizer.warmup_epochs: expected fewer than train.epochs = 40",
+            "optimizer.warmup_epochs: expected less than train.epochs = 40",
         ),
         ({"data.fold": 1}, "data.fold: expected less than data.folds = 0, got 1"),
         ({"data.folds": 5, "data.fold": 5}, "data.fold: expected less than data.folds = 5, got 5"),
@@ -161,6 +164,11 @@ def test_missing_fields_are_named(name):
             {"loss.penalty": 0.01, "anatomy.inclusions": []},
             "loss.penalty: expected 0 where anatomy.inclusions names no pair",
         ),
+        (
+            {"train.pathology": 0.5, "anatomy.inclusions": []},
+            "train.pathology: expected 0 where anatomy.inclusions names no pair",
+        ),
+        ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
     ],
 )
 def test_contradictions(changes, start):

@@ -7,6 +7,8 @@ from jax.typing import DTypeLike
 
 from jaxseg.models.layers import ConvNormRelu, Upsample, max_pool
 
+COARSE = "coarse"  # collection of the decoder's coarser logits, coarsest first
+
 
 class Block(nn.Module):
     """U-net block: two convolution layers, gated by an attention branch on the block's input.
@@ -57,6 +59,8 @@ class UNet(nn.Module):
       attention: multiply every block's output with its attention map (the ablation's second stage).
       dense: densely connected blocks (the ablation text's "dense U-net").
       groups: channel groups of the normalization.
+      coarse_logits: logits at each coarser level of the decoder as well, kept in the collection
+        `COARSE` by `apply(..., mutable=[COARSE])`: for deep supervision.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
     """
 
@@ -66,6 +70,7 @@ class UNet(nn.Module):
     attention: bool = True
     dense: bool = False
     groups: int = 8
+    coarse_logits: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -93,6 +98,12 @@ class UNet(nn.Module):
             features = self.width * 2**level
             return Block(features, self.groups, self.attention, self.dense, self.dtype, name=name)
 
+        def head(name: str) -> nn.Dense:
+            return nn.Dense(
+                self.num_labels, dtype=jnp.float32, name=name,
+                kernel_init=nn.initializers.he_normal(),
+            )  # fmt: skip
+
         x = images.astype(self.dtype)
         skips = []
         for level in range(self.depth):
@@ -104,7 +115,6 @@ class UNet(nn.Module):
             x = Upsample(self.width * 2**level, self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = block(level, f"decoder{level}")(x)
-        return nn.Dense(
-            self.num_labels, dtype=jnp.float32, name="logits",
-            kernel_init=nn.initializers.he_normal(),
-        )(x)  # fmt: skip
+            if level and self.coarse_logits:
+                self.sow(COARSE, "levels", head(f"logits{level}")(x))
+        return head("logits")(x)

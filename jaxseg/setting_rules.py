@@ -1,0 +1,147 @@
+"""What each knob of a run may be: one rule a knob."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from jaxseg import balance
+from jaxseg.data.cohort import SPLITS
+from jaxseg.data.phantom_layout import LAYOUTS
+from jaxseg.data.preprocess import NORMALIZATIONS
+
+SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
+PRECISIONS = ("float32", "bfloat16")
+# Far above any short-axis slice: what asks for more is a slip, and would take all memory.
+_MAX_SIDE = 4096
+_MAX_DEPTH = 12  # log2 of the longest side
+_MAX_WIDTH = 4096
+
+Rule = tuple[Callable[[Any], bool], str]
+"""A test of a value, which may raise TypeError or OverflowError, and what it expects in words."""
+
+
+def _is_number(value: Any) -> bool:
+    # bool is an int to Python; as a number it is a slip.
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole(low: int) -> Rule:
+    return lambda v: _is_whole(v) and v >= low, f"a whole number of at least {low}"
+
+
+def _whole_between(low: int, high: int) -> Rule:
+    return lambda v: _is_whole(v) and low <= v <= high, f"a whole number from {low} to {high}"
+
+
+def _is_name(value: Any) -> bool:
+    """The name of a run is part of a folder's name, which must not lead elsewhere."""
+    return isinstance(value, str) and bool(value.strip(". ")) and _is_plain(value)
+
+
+def _is_plain(value: str) -> bool:
+    return value.isprintable() and not set(value) & set("/\\:")
+
+
+def _at_least(low: float) -> Rule:
+    return lambda v: _is_number(v) and v >= low, f"a number of at least {low}"
+
+
+def _above(low: float) -> Rule:
+    return lambda v: _is_number(v) and v > low, f"a number above {low}"
+
+
+def _between(low: float, high: float) -> Rule:
+    return lambda v: _is_number(v) and low <= v <= high, f"a number from {low} to {high}"
+
+
+def _one_of(names: tuple[str, ...]) -> Rule:
+    return lambda v: isinstance(v, str) and v in names, f"one of {', '.join(names)}"
+
+
+def _pair(inside: Rule) -> Rule:
+    test, text = inside
+    return lambda v: len(v) == 2 and all(test(x) for x in v), f"two values, each {text}"
+
+
+_SEED: Rule = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
+_NAME = "a name without slashes, backslashes and colons"
+_SWITCH: Rule = (lambda v: isinstance(v, bool), "True or False")
+RULES: dict[str, Rule] = {
+    "name": (_is_name, _NAME),
+    "variant": (_is_name, _NAME),
+    "seed": _SEED,
+    "data.root": (lambda v: v is None or isinstance(v, str), "a folder, or None"),
+    "data.layout": _one_of(LAYOUTS),
+    "data.apex_first": _SWITCH,
+    "data.phantom_cases": _whole(0),
+    "data.phantom_seed": _SEED,
+    "data.split": _one_of(SPLITS),
+    "data.validation_fraction": (
+        lambda v: _is_number(v) and 0 < v < 1,
+        "a share between 0 and 1",
+    ),
+    "data.folds": (
+        lambda v: _is_whole(v) and (v == 0 or v >= 2),
+        "0, or a whole number of at least 2",
+    ),
+    "data.fold": _whole(0),
+    "data.split_seed": _SEED,
+    "grid.size": _pair(_whole_between(1, _MAX_SIDE)),
+    "grid.spacing": _at_least(0),
+    "grid.center": _pair(_between(0, 1)),
+    "grid.allow_outside": _SWITCH,
+    "intensity.method": _one_of(NORMALIZATIONS),
+    "intensity.low": _between(0, 100),
+    "intensity.high": _between(0, 100),
+    "mixup.probability": _between(0, 1),
+    "mixup.tolerance": _between(0, 1),
+    "augment.probability": _between(0, 1),
+    "augment.flip": _SWITCH,
+    "augment.rotation": _between(0, 180),
+    "augment.zoom": _between(0, 9),
+    "augment.gamma": _between(0, 9),
+    "augment.contrast": _between(0, 9),
+    "augment.brightness": _at_least(0),
+    "augment.noise": _at_least(0),
+    "model.slices": (
+        lambda v: _is_whole(v) and 0 < v < 16 and v % 2 == 1,
+        "an odd whole number up to 15",
+    ),
+    "model.width": _whole_between(1, _MAX_WIDTH),
+    "model.depth": _whole_between(0, _MAX_DEPTH),
+    "model.attention": _SWITCH,
+    "model.dense": _SWITCH,
+    "model.groups": _whole(1),
+    "model.precision": _one_of(PRECISIONS),
+    "loss.weighted": _SWITCH,
+    "loss.penalty": _at_least(0),
+    "loss.epsilon": _between(0, 1),
+    "loss.support": _between(0, 1),
+    "loss.dice": _at_least(0),
+    "loss.dice_smooth": _at_least(0),
+    "loss.deep": _between(0, 1),
+    "balance.method": _one_of(balance.METHODS),
+    "balance.difficulty": _one_of(balance.DIFFICULTIES),
+    "balance.strength": _at_least(0),
+    "balance.prevalence_power": _between(0, 1),
+    "balance.width": _whole_between(1, _MAX_WIDTH),
+    "optimizer.learning_rate": _above(0),
+    "optimizer.final_learning_rate": _above(0),
+    "optimizer.schedule": _one_of(SCHEDULES),
+    "optimizer.warmup_epochs": _at_least(0),
+    "optimizer.clip_norm": _at_least(0),
+    "optimizer.average": (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "train.batch_size": _whole(1),
+    "train.pathology": _between(0, 1),
+    "train.epochs": _whole(1),
+    "train.validate_every": _whole(1),
+    "run.devices": _whole(0),
+    "run.cpu_devices": _whole_between(1, 256),
+    "run.log_every": _whole(1),
+    "run.pictures": _whole(0),
+    "run.compilation_cache": (lambda v: isinstance(v, str), "a folder, or an empty text"),
+}
