@@ -70,6 +70,10 @@ _CHECKPOINT = flags.DEFINE_enum(
     "evaluate, predict, export: which checkpoint of the run; default best, or a bundle's own.",
 )
 _MIRROR = _switch("mirror", help="evaluate, predict: average over each slice's four mirror images.")
+_DROP_SMALL = _switch(
+    "drop_small",
+    help="evaluate, predict: pathology smaller than in any training case becomes what is around.",
+)
 _DATA_ROOT = _path("data_root", help="evaluate: folder of cases, as --config.data.root; the run's.")
 _INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
 _OUTPUT = _path(
@@ -114,8 +118,8 @@ _REQUIRED = {
 }
 _OPTIONAL = {
     "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
-    "evaluate": "data_root output checkpoint mirror",
-    "predict": "checkpoint mirror ensemble probabilities overwrite",
+    "evaluate": "data_root output checkpoint mirror drop_small",
+    "predict": "checkpoint mirror drop_small ensemble probabilities overwrite",
     "export": "checkpoint overwrite",
     "ablate": "workdir seeds folds",
 }
@@ -143,6 +147,7 @@ def _evaluate() -> None:
         root=Path(_DATA_ROOT.value).expanduser() if _DATA_ROOT.value else None,
         checkpoint=_CHECKPOINT.value,
         mirror=bool(_MIRROR.value),
+        drop_small=bool(_DROP_SMALL.value),
         output=Path(_OUTPUT.value) if _OUTPUT.value else None,
     )
 
@@ -154,6 +159,7 @@ def _predict() -> None:
         Path(str(_INPUT.value)),
         Path(str(_OUTPUT.value)),
         mirror=bool(_MIRROR.value),
+        drop_small=bool(_DROP_SMALL.value),
         probabilities=bool(_PROBABILITIES.value),
         overwrite=bool(_OVERWRITE.value),
     )

@@ -1,5 +1,8 @@
 """Both sides in turns: steps, epochs, predictions, and how they scale."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from benchmarks.plan import Plan
 from benchmarks.process import sides
 from benchmarks.table import (
@@ -11,8 +14,9 @@ from benchmarks.table import (
     seconds,
 )
 from benchmarks.timing import Spread
-from benchmarks.workload import CHANNELS_LAST, COMPILED, EAGER, JAXSEG
+from benchmarks.workload import CHANNELS_LAST, COMPILED, EAGER, JAXSEG, Workload
 
+SPLIT = f"{JAXSEG}, a device a core"
 _STEPS = (("attention", "bare step"), ("attention", "step"), ("awce_penalty", "step"))
 
 
@@ -24,15 +28,34 @@ def steps(plan: Plan) -> list[Table]:
             workload = plan.reference(task, stage=stage, precision=precision)
             mixup = "no" if task == "bare step" else "yes"
             groups[stage, mixup, precision] = sides(workload, plan.sides)
-    times = plan.compare_groups(groups)
-    rows = [row for key, group in times.items() for row in comparison_rows(key, group)]
-    notes = (
+            if task == "step":
+                groups[stage, mixup, precision] |= _split(plan, workload)
+    note = (
         "Loss, gradient, clipping and Adam on a batch that lies on the device. Where there is "
         "mixup, it is part of the step: this project's own, and the same two small matrix "
-        "products vectorized by hand in PyTorch.",
+        "products vectorized by hand in PyTorch."
     )
-    header = ("stage", "mixup", "precision", "side", *COMPARISON)
-    return [Table("Training step", header, rows, notes)]
+    return [_compared(plan, "Training step", ("stage", "mixup", "precision"), groups, note)]
+
+
+def _split(plan: Plan, workload: Workload) -> dict[str, Workload]:
+    """This project with `run.cpu_devices` as many as cores, where there are several."""
+    if plan.device != "cpu" or plan.cores < 2 or workload.batch % plan.cores:
+        return {}
+    return {SPLIT: replace(workload, side=JAXSEG, devices=plan.cores)}
+
+
+def _compared(
+    plan: Plan,
+    title: str,
+    keys: tuple[str, ...],
+    groups: Mapping[tuple[str, ...], Mapping[str, Workload]],
+    note: str,
+) -> Table:
+    """Sides beside each other, group by group; `keys` are what tells the groups apart."""
+    times = plan.compare_groups(groups)
+    rows = [row for key, group in times.items() for row in comparison_rows(key, group)]
+    return Table(title, (*keys, "side", *COMPARISON), rows, (note,))
 
 
 def epochs(plan: Plan) -> list[Table]:
@@ -40,7 +63,7 @@ def epochs(plan: Plan) -> list[Table]:
     workers = min(plan.cores, 8)
     reference = plan.reference("epoch", slices=24 if plan.quick else 96)
     torch_sides = [CHANNELS_LAST] if plan.quick else [EAGER, CHANNELS_LAST, COMPILED]
-    workloads = sides(reference, [JAXSEG, *torch_sides])
+    workloads = sides(reference, [JAXSEG]) | _split(plan, reference) | sides(reference, torch_sides)
     for count in (0, workers):
         loaded = plan.reference(
             "epoch", CHANNELS_LAST, slices=reference.slices, loader_workers=count
@@ -62,14 +85,12 @@ def predictions(plan: Plan) -> list[Table]:
         (what,): sides(plan.reference(task, slices=7), plan.sides)
         for task, what in (("predict", "7 slices on the network grid"), ("case", "a whole case"))
     }
-    times = plan.compare_groups(groups)
-    rows = [row for key, group in times.items() for row in comparison_rows(key, group)]
-    notes = (
+    note = (
         "NumPy array to NumPy array. The whole case adds resampling and normalization to the "
         "network grid and the probabilities' way back to the native one, by the same functions "
-        "on both sides. This project fills the 7 slices up to a batch of 8.",
+        "on both sides. This project fills the 7 slices up to a batch of 8."
     )
-    return [Table("Prediction", ("what", "side", *COMPARISON), rows, notes)]
+    return [_compared(plan, "Prediction", ("what",), groups, note)]
 
 
 def scaling(plan: Plan) -> list[Table]:

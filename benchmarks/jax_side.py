@@ -56,9 +56,11 @@ class Task:
         jax.block_until_ready(previous)
 
     def report(self) -> dict[str, Any]:
-        """Peak of the device's memory, on a GPU."""
-        statistics = jax.local_devices()[0].memory_stats() or {}
-        return {"device_peak": statistics.get("peak_bytes_in_use"), **self._extra}
+        """Number of devices there are, and the peak of the first one's memory, on a GPU."""
+        devices = jax.local_devices()
+        statistics = devices[0].memory_stats() or {}
+        peak = statistics.get("peak_bytes_in_use")
+        return {"devices": len(devices), "device_peak": peak, **self._extra}
 
 
 def build(workload: Workload) -> Task:
@@ -89,8 +91,11 @@ def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload, data.labels)
     mixup = recipe.mixup(workload.settings())
-    step = compile_step(make_train_step(networks, optimizer, objective, mixup), 1)
-    place, size = placement(1), (workload.size, workload.size)
+    devices = workload.devices
+    if devices > 1:
+        jax.config.update("jax_num_cpu_devices", devices)
+    step = compile_step(make_train_step(networks, optimizer, objective, mixup), devices)
+    place, size = placement(devices), (workload.size, workload.size)
     state = init_state(networks, optimizer, 0, size, place)
     cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
     cohort = jax.device_put(cohort, place)

@@ -57,6 +57,8 @@ class Workload:
       loader_workers: None mixes on the device; a number mixes with SciPy in that many workers of a
         DataLoader, 0 in the training process itself. PyTorch's alone.
       device: "cpu" or "gpu".
+      devices: that this project splits the CPU's cores into, as `run.cpu_devices`; tasks "step"
+        and "epoch".
       cores: threads of either framework.
       data: folder of `write_data`.
     """
@@ -71,6 +73,7 @@ class Workload:
     precision: str = "float32"
     loader_workers: int | None = None
     device: str = "cpu"
+    devices: int = 1
     cores: int = 1
     data: str = ""
 

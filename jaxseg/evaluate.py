@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import recipe
+from jaxseg import recipe, small_lesions
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.report import evaluation_files
+from jaxseg.small_lesions import without_small
 from jaxseg.train import Say
-from jaxseg.trained import Trained, check_data, load_run, make_predictor
+from jaxseg.trained import Trained, check_data, load_run, make_predictor, smallest_pathology
 from jaxseg.workdir import WorkdirError, check_writable, write_files
 
 
@@ -40,6 +41,7 @@ def evaluate(
     root: Path | None = None,
     checkpoint: str | None = None,
     mirror: bool = False,
+    drop_small: bool = False,
     output: Path | None = None,
     say: Say = print,
 ) -> Evaluation:
@@ -55,6 +57,7 @@ def evaluate(
         alone.
       checkpoint: "best" or "last", as `load_run`.
       mirror: average over the mirror images of every slice.
+      drop_small: give pathology that is smaller than in any training case to what surrounds it.
       output: folder of the files; default `evaluation` in the workdir or bundle.
       say: takes each line for the user.
 
@@ -75,13 +78,16 @@ def evaluate(
     notes = chosen.notes
     if chosen.own and run.checkpoint == "best":
         notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
+    smallest = smallest_pathology([run]) if drop_small else None
+    if smallest is not None:
+        notes += (small_lesions.described(run.anatomy, smallest),)
     evaluation = Evaluation(
         name=run.settings["name"],
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
         notes=notes,
-        cases=_score(run, chosen, mirror),
+        cases=_score(run, chosen, mirror, smallest),
     )
     files = evaluation_files.files(evaluation)
     write_files(output, files)
@@ -89,7 +95,9 @@ def evaluate(
     return evaluation
 
 
-def _score(run: Trained, chosen: _Selection, mirror: bool) -> tuple[CaseScores, ...]:
+def _score(
+    run: Trained, chosen: _Selection, mirror: bool, smallest: list[float | None] | None
+) -> tuple[CaseScores, ...]:
     predict, read = make_predictor([run], mirror=mirror), recipe.reader(run.settings)
     pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
     scores = []
@@ -98,6 +106,8 @@ def _score(run: Trained, chosen: _Selection, mirror: bool) -> tuple[CaseScores, 
         if case.label is None:
             raise DataError(f"{folder}: no label map; evaluation needs one of every case")
         labels = most_probable(predict(case))
+        if smallest is not None:
+            labels = without_small(labels, case.spacing, run.anatomy.inclusions, smallest)
         scores.append(
             score_case(case.name, labels, case.label, case.spacing, run.anatomy, held_out=held_out)
         )

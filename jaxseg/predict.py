@@ -22,8 +22,15 @@ from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.nifti import SUFFIXES
 from jaxseg.metrics import volume
 from jaxseg.report import pictures, tables
+from jaxseg.small_lesions import without_small
 from jaxseg.train import Say
-from jaxseg.trained import Predictor, Trained, check_spacing, make_predictor
+from jaxseg.trained import (
+    Predictor,
+    Trained,
+    check_spacing,
+    make_predictor,
+    smallest_pathology,
+)
 from jaxseg.workdir import WorkdirError, atomic, check_writable
 
 _VOLUMES = "volumes.csv"
@@ -62,6 +69,7 @@ def predict(
     output: Path,
     *,
     mirror: bool = False,
+    drop_small: bool = False,
     probabilities: bool = False,
     overwrite: bool = False,
     say: Say = print,
@@ -73,6 +81,8 @@ def predict(
       source: a NIfTI file, or a folder of them at any depth; `Contours` folders are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
       mirror: average over the four mirror images of every slice.
+      drop_small: give pathology that is smaller than in any training case to what surrounds it;
+        for whole stacks. Probabilities stay as they are.
       probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
       overwrite: replace what is there already.
       say: takes each line for the user.
@@ -83,13 +93,14 @@ def predict(
       WorkdirError: runs of different label sets; outputs that exist, or cannot be written.
     """
     predictor = make_predictor(runs, mirror=mirror)
+    smallest = smallest_pathology(runs) if drop_small else None
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, outputs, overwrite)
     volumes: dict[str, list[float]] = {}
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes[name] = _predict_file(runs, predictor, name, path, outputs[name])
+            volumes[name] = _predict_file(runs, predictor, smallest, name, path, outputs[name])
             with atomic(output / _VOLUMES) as temporary:
                 temporary.write_text(_volumes_csv(runs[0].anatomy, volumes), encoding="utf-8")
         except DataError as error:
@@ -151,7 +162,12 @@ def _check_output(output: Path, outputs: dict[str, _Outputs], overwrite: bool) -
 
 
 def _predict_file(
-    runs: Sequence[Trained], predictor: Predictor, name: str, path: Path, outputs: _Outputs
+    runs: Sequence[Trained],
+    predictor: Predictor,
+    smallest: list[float | None] | None,
+    name: str,
+    path: Path,
+    outputs: _Outputs,
 ) -> list[float]:
     """Predict and write one case; the label map comes last, so that it tells of a whole case.
 
@@ -163,6 +179,8 @@ def _predict_file(
         check_spacing(run, case, path)
     probabilities = predictor(case)
     labels = most_probable(probabilities)
+    if smallest is not None:
+        labels = without_small(labels, case.spacing, runs[0].anatomy.inclusions, smallest)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(outputs.overview) as temporary:

@@ -24,6 +24,7 @@ from jaxseg.data.phantom import write_phantom
 from jaxseg.models import UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
 from jaxseg.settings import SettingsError
+from jaxseg.small_lesions import smallest_volumes
 
 Settings = Mapping[str, Any]
 
@@ -223,6 +224,19 @@ def pathology_slices(settings: Settings, labels: np.ndarray) -> tuple[int, ...]:
         return ()
     inner = {label for region, _ in anatomy(settings).inclusions for label in region}
     return tuple(np.flatnonzero(np.isin(labels, list(inner)).any((1, 2))).tolist())
+
+
+def smallest_pathology(settings: Settings, training: Cohort) -> list[float | None]:
+    """Volume in mm3 of the smallest inner region of each of the anatomy's pairs, over its cases.
+
+    Args:
+      settings: of the run.
+      training: the training slices; None stands for a pair whose inner region none of them holds.
+    """
+    side = settings["grid"]["spacing"]
+    voxels = [(side * side or x * y) * z for x, y, z in training.spacings]
+    inclusions = anatomy(settings).inclusions
+    return smallest_volumes(training.labels, training.case_index, voxels, inclusions)
 
 
 def mixup(settings: Settings) -> Mixup:

@@ -207,6 +207,25 @@ def _mirrored(
     return np.mean(views, axis=0)
 
 
+def smallest_pathology(runs: Sequence[Trained]) -> list[float | None]:
+    """For `jaxseg.small_lesions`: over the training cases of all runs, by pair.
+
+    Raises:
+      WorkdirError: a run that does not tell, or not of its pairs.
+    """
+    by_run = []
+    for run in runs:
+        noted, pairs = run.data.get("smallest_mm3"), len(runs[0].anatomy.inclusions)
+        if noted is None or len(noted) != pairs:
+            raise WorkdirError(
+                f"{run.folder}: its {workdir.DATA} does not tell the smallest pathology of the "
+                f"training cases, one volume for each of its {pairs} inclusion pairs"
+            )
+        by_run.append(noted)
+    known = [[v for v in volumes if v is not None] for volumes in zip(*by_run, strict=True)]
+    return [min(volumes, default=None) for volumes in known]
+
+
 def check_spacing(run: Trained, case: Case, path: Path) -> None:
     """Make sure that a case's voxels are about as large as those that the run was trained on.
 

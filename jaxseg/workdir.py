@@ -179,12 +179,19 @@ def _is_range(value: Any) -> bool:
     )
 
 
+def _are_volumes(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        v is None or (type(v) in (int, float) and 0 < v < 1e9) for v in value
+    )
+
+
 _PARTS = {
     "fingerprint": (lambda value: isinstance(value, str), "a text"),
     "cases": (_are_names, "a list of names"),
     "training": (_is_side, "its number of slices and list of cases"),
     "validation": (_is_side, "its number of slices and list of cases"),
     "spacing": (_is_range, "two lists of three lengths in mm"),
+    "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),
 }
 
 

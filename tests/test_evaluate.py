@@ -86,6 +86,37 @@ def test_last_and_mirrored_are_said(random_run, tmp_path):
     assert "last, step 6, mirror images averaged" in (tmp_path / "summary.md").read_text()
 
 
+def noting(run, target, *volumes):
+    """A copy of a run whose training cases held no pathology smaller than these, in mm3."""
+    shutil.copytree(run, target)
+    facts = json.loads((target / "data.json").read_text())
+    (target / "data.json").write_text(json.dumps({**facts, "smallest_mm3": volumes}))
+    return target
+
+
+def test_pathology_smaller_than_in_training_is_dropped(random_run, evaluated, tmp_path):
+    before = {row["region"]: row for row in table(evaluated[1] / "cases.csv")}
+    no_reflow = float(before["NoReflow"]["prediction_mm3"])
+    infarct = float(before["Infarction"]["prediction_mm3"])
+    assert 0 < no_reflow < infarct
+    expected = {
+        (no_reflow, infarct): (no_reflow, infarct),
+        (no_reflow + 1, infarct): (0.0, infarct),
+        (None, infarct + 1): (0.0, 0.0),
+    }
+    for number, (smallest, volumes) in enumerate(expected.items()):
+        run, output = noting(random_run, tmp_path / f"run-{number}", *smallest), tmp_path / "out"
+        found = evaluate(run, drop_small=True, output=output, say=quiet)
+        rows = {row["region"]: row for row in table(output / "cases.csv")}
+        predicted = [float(rows[name]["prediction_mm3"]) for name in ("NoReflow", "Infarction")]
+        assert predicted == pytest.approx(volumes)
+        # It stays within the myocardium.
+        whole = [float(r["Myocardium"]["prediction_mm3"]) for r in (rows, before)]
+        assert whole[0] == pytest.approx(whole[1])
+        assert f"no-reflow + infarct below {smallest[1] / 1000:.2f} ml" in found.notes[-1]
+        assert found.notes[-1] in (output / "summary.md").read_text()
+
+
 def renamed(phantom, target, pairs):
     """Cases of the phantom under other names."""
     for old, new in pairs.items():

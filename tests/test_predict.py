@@ -141,6 +141,22 @@ def test_mirrors_and_further_runs_change_the_result_as_they_should(
     np.testing.assert_array_equal(found, most_probable(wanted))
 
 
+def test_pathology_smaller_than_in_training_is_dropped(run, stack, tmp_path):
+    go(run, stack, tmp_path / "all", probabilities=True)
+    plain = read_volume(tmp_path / "all" / "Case_P001.nii.gz")[0]
+    assert {2, 3, 4} <= set(np.unique(plain))
+    large = dataclasses.replace(run, data={**run.data, "smallest_mm3": [1e8, 1e8]})
+    go(large, stack, tmp_path / "without", drop_small=True, probabilities=True)
+    found = read_volume(tmp_path / "without" / "Case_P001.nii.gz")[0]
+    np.testing.assert_array_equal(found, np.where(plain >= 3, 2, plain))
+    assert float(volumes(tmp_path / "without")["Case_P001"]["Infarction_ml"]) == 0
+    kept = [
+        nib.load(tmp_path / out / "probabilities" / "Case_P001.nii.gz")
+        for out in ("all", "without")
+    ]
+    np.testing.assert_array_equal(*(np.asarray(image.dataobj) for image in kept))
+
+
 def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, monkeypatch):
     shown = []
     original = module.pictures.comparison

@@ -17,7 +17,13 @@ import pytest
 from jaxseg import bundle, trained, workdir
 from jaxseg.data import find_cases, load_case, most_probable, preprocess_case, to_native
 from jaxseg.settings import SettingsError
-from jaxseg.trained import check_data, check_spacing, load_run, make_predictor
+from jaxseg.trained import (
+    check_data,
+    check_spacing,
+    load_run,
+    make_predictor,
+    smallest_pathology,
+)
 from jaxseg.workdir import WorkdirError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -305,6 +311,33 @@ def test_the_spacing_of_training_is_known(finished_run, run):
     spacings = np.array([case.spacing for case in cases])
     low, high = workdir.read_data(finished_run)["spacing"]
     np.testing.assert_allclose([low, high], [spacings.min(0), spacings.max(0)])
+
+
+def test_the_smallest_pathology_of_training_is_known(finished_run, run):
+    """On the network grid of 4.2 mm it is about the label maps' own."""
+    facts = workdir.read_data(finished_run)
+    root = Path(run.settings["data"]["root"])
+    volumes = []
+    for name in facts["training"]["cases"]:
+        case = load_case(root / name)
+        voxel = np.prod(case.spacing)
+        volumes.append([np.isin(case.label, part).sum() * voxel for part in ((4,), (3, 4))])
+    no_reflow, infarct = (min(v for v in column if v) for column in zip(*volumes, strict=True))
+    assert facts["smallest_mm3"] == pytest.approx([no_reflow, infarct], rel=0.3)
+    assert infarct > 2 * no_reflow
+
+
+def test_the_smallest_of_several_runs_counts(run):
+    def noting(*volumes):
+        return dataclasses.replace(run, data={**run.data, "smallest_mm3": list(volumes)})
+
+    runs = [noting(300.0, 2000.0), noting(None, 1500.0), noting(400.0, None)]
+    assert smallest_pathology(runs) == [300.0, 1500.0]
+    assert smallest_pathology([noting(None, 5.0)]) == [None, 5.0]
+    noted = {name: value for name, value in run.data.items() if name != "smallest_mm3"}
+    for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
+        with pytest.raises(WorkdirError, match=r"does not tell the smallest .* its 2 inclusion"):
+            smallest_pathology([run, bad])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -72,6 +72,7 @@ def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
             "spacing",
             [[["1", 1, 1], [1, 1, 1]], [[1, 1, float("nan")], [1, 1, 1]], {"0": 1, "1": 2}],
         ),
+        ("smallest_mm3", [None, 3.0, {}, ["3"], [0], [-1.0], [True], [float("nan")], [[1.0]]]),
     ],
 )
 def test_parts_of_other_types_are_named(tmp_path, part, bad):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import compare as compare_sides
 from benchmarks import machine
 from benchmarks.plan import Plan
 from benchmarks.process import Process, compare, sides
@@ -51,13 +52,15 @@ def test_a_workload_survives_its_way_to_a_process(data: Path):
         Workload("jaxseg", "fly")
 
 
-def test_this_projects_side(data: Path, tmp_path: Path):
-    with Process(workload(data, "step", JAXSEG), tmp_path) as process:
+@pytest.mark.parametrize("devices", [1, 2])
+def test_this_projects_side(data: Path, tmp_path: Path, devices: int):
+    with Process(workload(data, "step", JAXSEG, devices=devices), tmp_path) as process:
         assert process.ready["wall"] > process.ready["imports"] > 0
         assert process.run(2) > 0
         report = process.close()
     assert report["peak"] >= process.ready["memory_before"] > 10**7
     assert report["device_peak"] is None
+    assert report["devices"] == devices
 
 
 @with_torch
@@ -89,6 +92,15 @@ def test_plans_scale_with_device_and_flags(tmp_path: Path):
     assert "bfloat16" in gpu.precisions
     assert "bfloat16" not in cpu.precisions
     assert Plan("cpu", True, 2, tmp_path, tmp_path).turns < cpu.turns
+
+
+def test_a_device_a_core_is_for_several_cores_that_share_the_batch(tmp_path: Path):
+    def split(cores: int, batch: int, device: str = "cpu") -> dict[str, Workload]:
+        plan = Plan(device, False, cores, tmp_path, tmp_path, batch=batch)
+        return compare_sides._split(plan, plan.reference("step"))
+
+    assert [w.devices for w in split(4, 8).values()] == [4]
+    assert split(1, 8) == split(3, 8) == split(4, 8, "gpu") == {}
 
 
 def test_flags(capsys: pytest.CaptureFixture[str]):

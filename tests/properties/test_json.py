@@ -135,8 +135,8 @@ def test_data_json(tmp_path):
     side = {"slices": 3, "cases": ["Case_N001"]}
     content = {
         "fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"],
-        "spacing": [[1.4, 1.4, 10.0], [1.9, 1.9, 10.0]], "training": side, "validation": side,
-        "date": "2020", "note": {"by": ["me"]},
+        "spacing": [[1.4, 1.4, 10.0], [1.9, 1.9, 10.0]], "smallest_mm3": [None, 900.0],
+        "training": side, "validation": side, "date": "2020", "note": {"by": ["me"]},
     }  # fmt: skip
 
     def read(folder):
