@@ -104,12 +104,25 @@ class Checkpoints(AbstractContextManager):
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             with self._writing():
+                self._manager.wait_until_finished()
+                superseded = self._superseded() if kind is None else []
                 self._manager.close()
-            self._empty_trash()
+                self._discard(superseded)
         except WorkdirError:
             gc.collect()  # the writes that Orbax dropped, while they can still be passed over
             if kind is None:  # else there is an error to tell of already, most likely this one
                 raise
+
+    def _superseded(self) -> list[int]:
+        """Steps that a run killed before Orbax had removed them left behind."""
+        return [step for step in self.steps if step not in (self.latest_step, self.best_step)]
+
+    def _discard(self, steps: list[int]) -> None:
+        if self._trash is not None:
+            for step in steps:
+                self._trash.mkdir(exist_ok=True)
+                (self._folder / str(step)).rename(self._trash / str(step))
+        self._empty_trash()
 
     def _empty_trash(self) -> None:
         if self._trash is not None:

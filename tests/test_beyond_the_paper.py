@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.data import find_cases, load_case, preprocess_case, probabilities_to_native
+from jaxseg.data import find_cases, load_case, probabilities_to_native
 from jaxseg.export import export
 from jaxseg.trained import load_run, make_predictor
+from tests.by_hand import prepared
 
 EXTRAS = {
     "model__slices": 3, "optimizer__average": 0.9, "train__pathology": 0.8, "model__depth": 2,
@@ -43,14 +44,6 @@ def probabilities_by_hand(run, images):
         for k in range(len(images))
     ]
     return np.concatenate([np.asarray(apply(jnp.asarray(stack[None]))) for stack in stacks])
-
-
-def prepared(run, case):
-    intensity = run.settings["intensity"]
-    percentiles = intensity["low"], intensity["high"]
-    return preprocess_case(
-        case, run.grid, normalization=intensity["method"], percentiles=percentiles
-    )[0]
 
 
 def test_the_loss_terms_are_logged(run):

@@ -95,10 +95,17 @@ def state_of(run: Path, step: int = STEPS) -> TrainState:
         return checkpoints.restore(template(run), step)
 
 
+def largest_differences(first, second):
+    return jax.tree.map(lambda a, b: float(abs(a - b).max()), first, second)
+
+
 def assert_close(run: Path, other: Path) -> None:
     """Same numbers up to the order of sums over devices."""
     ours, theirs = state_of(run), state_of(other)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), ours, theirs)
+    largest = max(jax.tree.leaves(largest_differences(ours.params, theirs.params)))
+    print(f"largest difference of a parameter: {largest:.1e}")
+    assert largest < 1e-5
     assert (run / "table.csv").read_text() == (other / "table.csv").read_text()
 
 
@@ -150,9 +157,7 @@ def test_two_processes_end_where_one_does(finished_pair, finished_run):
         recipe.optimizer(workdir.read_settings(finished_run), lambda step: 0.0 * step),
         0, (32, 32),
     )  # fmt: skip
-    moved = jax.tree.map(
-        lambda a, b: float(abs(a - b).max()), start.params, state_of(finished_pair).params
-    )
+    moved = largest_differences(start.params, state_of(finished_pair).params)
     assert max(jax.tree.leaves(moved)) > 0.05  # far more than the tolerance
 
 
@@ -186,12 +191,16 @@ def test_the_phantom_is_the_one_that_a_single_process_writes(finished_pair, comm
 # ---- interruptions
 
 
-def test_interrupted_pairs_end_as_if_nothing_had_happened(command_line, finished_pair, tmp_path):
+@pytest.mark.parametrize("victim", [0, 1])
+def test_interrupted_pairs_end_as_if_nothing_had_happened(
+    command_line, finished_pair, tmp_path, victim
+):
+    """Process 0 writes, and is where the others meet."""
     run = tmp_path / "run"
     # One process alone is asked to stop.
     with explicit(run, command_line) as processes:
         wait_for_step(processes, run, FIRST + 1)
-        processes[1].send_signal(signal.SIGTERM)
+        processes[victim].send_signal(signal.SIGTERM)
         ends = results(processes)
     with Checkpoints(run, read_only=True) as checkpoints:
         stopped = checkpoints.latest_step
@@ -203,18 +212,21 @@ def test_interrupted_pairs_end_as_if_nothing_had_happened(command_line, finished
     with explicit(run, command_line) as processes:
         wait_for_step(processes, run, 2 * FIRST + 1)
         start = time.monotonic()
-        processes[1].kill()
-        (status, output, errors), (killed, *_) = results(processes)
+        processes[victim].kill()
+        ends = results(processes)
         assert time.monotonic() - start < 60
-    assert f"resuming at step {stopped} of {STEPS}" in output
-    assert killed == -signal.SIGKILL
+    if victim == 1:  # what process 0 had said when it was killed may be lost
+        assert f"resuming at step {stopped} of {STEPS}" in ends[0][1]
+    assert ends[victim][0] == -signal.SIGKILL
+    status, _, errors = ends[1 - victim]
     assert status not in (0, 143)
     assert "another process ended" in errors or "another task died" in errors
     assert not (run / "table.md").exists()
     with explicit(run, command_line) as processes:
         ends = results(processes)
     assert [(status, errors) for status, _, errors in ends] == [(0, "")] * 2
-    assert "resuming at step " in ends[0][1]
+    (resumed,) = re.findall(r"resuming at step (\d+) of", ends[0][1])
+    assert int(resumed) >= stopped
     assert_same_bits(run, finished_pair)
 
 
@@ -361,7 +373,7 @@ def test_what_one_process_cannot_do_none_does(finished_run, command_line, tmp_pa
     assert ours["settings"].startswith(
         "HostsError: the settings of process 1 differ from those of process 0 ("
     )
-    assert theirs["one"].startswith("SettingsError: train.epochs: expected a whole number of at")
+    assert theirs["one"].startswith("SettingsError: train.epochs: expected a whole number from")
     assert ours["one"].startswith("HostsError: process 1 stopped: train.epochs: expected a whole")
     assert ours["batch"] == theirs["batch"]
     assert "expected a multiple of the 4 devices in use, got 6" in ours["batch"]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from jaxseg import bundle, trained, workdir
-from jaxseg.data import find_cases, load_case, most_probable, preprocess_case, to_native
+from jaxseg.data import find_cases, load_case, most_probable, to_native
 from jaxseg.settings import SettingsError
 from jaxseg.trained import (
     check_data,
@@ -25,6 +25,7 @@ from jaxseg.trained import (
     smallest_pathology,
 )
 from jaxseg.workdir import WorkdirError
+from tests.by_hand import prepared
 
 REPOSITORY = Path(__file__).parents[1]
 # Reads a run on 4 devices, and saves its network as a training on 4 devices does.
@@ -244,14 +245,6 @@ def segmented(run, images):
     """Softmax of the network, slice by slice, without the code under test."""
     apply = jax.jit(lambda x: jax.nn.softmax(run.network.apply({"params": run.params}, x)))
     return np.concatenate([np.asarray(apply(jnp.asarray(x[None, ..., None]))) for x in images])
-
-
-def prepared(run, case):
-    intensity = run.settings["intensity"]
-    percentiles = intensity["low"], intensity["high"]
-    return preprocess_case(
-        case, run.grid, normalization=intensity["method"], percentiles=percentiles
-    )[0]
 
 
 def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):

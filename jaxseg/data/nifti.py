@@ -19,6 +19,7 @@ SUFFIXES = (".nii", ".nii.gz")
 # 512 x 512 x 512: a hundred times the largest short-axis stack, 1 GiB as float64. A header that
 # asks for more is damaged or hostile, and is refused before any memory is taken.
 MAX_VOXELS = 2**27
+EDGES_MM = (0.01, 1000)  # of voxels
 # Header extensions before the data, and bytes behind it.
 MAX_EXTRA_BYTES = 2**24
 _CHUNK_BYTES = 2**20
@@ -197,6 +198,10 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     unit = _space_unit(header)
     if unit not in _MILLIMETERS:
         raise DataError(f"{path}: unit code {unit}; expected 1 m, 2 mm, 3 um or 0 unknown (mm)")
+    edges = [edge * _MILLIMETERS[unit] for edge in spacing]
+    low, high = EDGES_MM  # resampling takes memory as the ratio of two grids' edges
+    if not low * (1 - 1e-6) <= min(edges) <= max(edges) <= high:  # float32 rounds 0.01 down
+        raise DataError(f"{path}: voxel edges of {edges} mm; expected {low} to {high} mm")
     if int(header["datatype"]) not in _REAL_TYPES:
         raise DataError(
             f"{path}: data type code {header['datatype']}; expected real numbers, one of"

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, labels_to_network, to_network
-from jaxseg.data.nifti import DataError
+from jaxseg.data.nifti import MAX_VOXELS, DataError
 
 NORMALIZATIONS = ("zscore", "percentile", "none")
 
@@ -94,9 +94,16 @@ def preprocess_case(
         Images (slices, H, W) float32 and labels (slices, H, W) uint8, None without a reference.
 
     Raises:
-        DataError: the case's tissue on the network grid cannot be normalized.
+        DataError: the case's tissue on the network grid cannot be normalized, or the stack has more
+            than `MAX_VOXELS` pixels there.
         ValueError: unknown normalization or percentiles out of order.
     """
+    slices, (height, width) = case.image.shape[-1], grid.size
+    if slices * height * width > MAX_VOXELS:
+        raise DataError(
+            f"{case.name}: {slices} slices on a network grid of {height} x {width}; expected at "
+            f"most {MAX_VOXELS // (height * width)}"
+        )
     images = to_network(case.image, case.spacing, grid)
     try:
         images = normalize(images, method=normalization, percentiles=percentiles)

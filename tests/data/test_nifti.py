@@ -86,8 +86,12 @@ def test_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope, expected):
 
 @pytest.mark.parametrize(("code", "scale"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
 def test_spacing_is_in_millimeters_whatever_the_unit(tmp_path, code, scale):
-    _, header = read_volume(raw_file(tmp_path / "volume.nii", 123, bytes([code])))
-    assert voxel_spacing(header) == pytest.approx((1.4 * scale, 0.8 * scale, 10 * scale))
+    path = raw_file(tmp_path / "volume.nii", 123, bytes([code]))
+    content = bytearray(path.read_bytes())
+    content[80:92] = (np.array([1.4, 0.8, 10]) / scale).astype("<f4").tobytes()  # pixdim[1:4]
+    path.write_bytes(content)
+    _, header = read_volume(path)
+    assert voxel_spacing(header) == pytest.approx((1.4, 0.8, 10))
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.4, np.nan, np.inf])
@@ -260,19 +264,47 @@ def read_or_refuse(path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_damaged_header_is_refused_or_read(tmp_path, kind):
-    """500 headers with three random bytes: a stack, or a DataError."""
+def test_any_damaged_file_is_refused_or_read(tmp_path, kind):
+    """500 files with three random bytes, of pixels too: a stack, or a DataError."""
     rng = np.random.default_rng(0)
     content = KINDS[kind]()
     path = tmp_path / "volume.nii"
     read = 0
     for _ in range(500):
         damaged = bytearray(content)
-        for position in rng.integers(0, len(content) - 48, 3):
+        for position in rng.integers(0, len(content), 3):
             damaged[position] = rng.integers(0, 256)
         path.write_bytes(bytes(damaged))
         read += read_or_refuse(path) is not None
     assert 50 < read < 450
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
+def test_any_damaged_pixels_are_the_stored_ones_or_refused(tmp_path, dtype):
+    """200 payloads with random bytes and an extreme: exactly what lies there, if it is finite."""
+    rng = np.random.default_rng(2)
+    header = nib.Nifti1Header(endianness=dtype[0])
+    header.set_data_dtype(dtype)
+    content = nib.Nifti1Image(ramp().astype(dtype), AFFINE, header).to_bytes()
+    start, read = len(content) - 24 * np.dtype(dtype).itemsize, 0
+    limits = np.finfo(dtype)
+    extremes = [np.nan, np.inf, -np.inf, -0.0, limits.max, limits.smallest_subnormal]
+    path = tmp_path / "volume.nii"
+    for _ in range(200):
+        damaged = bytearray(content)
+        for position in rng.integers(start, len(content), 3):
+            damaged[position] = rng.integers(0, 256)
+        pixels = np.frombuffer(damaged, dtype, offset=start)
+        pixels[rng.integers(24)] = extremes[rng.integers(6)]
+        path.write_bytes(bytes(damaged))
+        array = read_or_refuse(path)
+        assert (array is not None) == np.isfinite(pixels).all()
+        if array is None:
+            refused(path, r"voxel \[\d, \d, \d\] is not finite")
+        else:
+            read += 1
+            assert array.tobytes(order="F") == pixels.tobytes()
+    assert 50 < read < 150
 
 
 def test_any_damaged_gzip_is_refused(tmp_path):
@@ -314,6 +346,42 @@ def test_extreme_numbers_in_a_field_are_refused_or_read(tmp_path, field):
                     damaged[at : at + size] = np.array([value], dtype).tobytes()
                 path.write_bytes(bytes(damaged))
                 read_or_refuse(path)
+
+
+@pytest.mark.parametrize("edge", [1e-7, 1e-20, 1e-45, 0.009, 1001, 1e30])
+@pytest.mark.parametrize("places", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_voxel_edges_are_refused(tmp_path, edge, places, kind):
+    """Resampled to millimeters such a stack would take all memory, or vanish."""
+    at, dtype = {"little": (80, "<f4"), "big": (80, ">f4"), "two": (112, "<f8")}[kind]
+    content = bytearray(KINDS[kind]())
+    edges = np.frombuffer(content, dtype, count=3, offset=at)
+    assert edges.min() > 0.5  # it is they
+    edges[list(places)] = edge
+    path = tmp_path / "volume.nii"
+    path.write_bytes(bytes(content))
+    refused(path, "expected 0.01 to 1000 mm")
+
+
+@pytest.mark.parametrize(
+    ("edge", "unit", "there"),
+    [
+        (0.011, 2, True), (1000, 2, True), (1.5, 1, False), (0.9, 1, True), (9, 3, False),
+        (11, 3, True),
+    ],
+)  # fmt: skip
+def test_voxel_edges_are_limited_in_millimeters(tmp_path, edge, unit, there):
+    """Whatever the unit that the header is in."""
+    content = bytearray(make_image(ramp()).to_bytes())
+    content[80:92] = np.full(3, edge, "<f4").tobytes()
+    content[123] = unit
+    path = tmp_path / "volume.nii"
+    path.write_bytes(bytes(content))
+    if there:
+        factor = {1: 1e3, 2: 1, 3: 1e-3}[unit]
+        assert voxel_spacing(read_volume(path)[1]) == pytest.approx((edge * factor,) * 3)
+    else:
+        refused(path, "expected 0.01 to 1000 mm")
 
 
 GEOMETRY = (

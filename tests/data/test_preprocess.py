@@ -57,6 +57,12 @@ def test_statistics_are_those_of_the_stack_not_of_a_slice():
     assert result[1].mean() - result[0].mean() > 1
 
 
+def test_a_stack_too_tall_for_memory_on_the_grid_is_refused():
+    """2^27 pixels are the most: 8192 slices of 128 x 128."""
+    with pytest.raises(DataError, match=r"Case_X: 8193 slices on .* 128 x 128; .* at most 8192$"):
+        preprocess_case(make_case(np.ones((1, 1, 8193))), Grid((128, 128), None))
+
+
 @pytest.mark.parametrize("method", ["zscore", "percentile"])
 def test_scanner_gain_does_not_matter(method):
     images = tissue((2, 8, 8))

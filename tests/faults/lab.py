@@ -8,8 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+import jax
+import numpy as np
+
+from jaxseg import recipe, workdir
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.train_step import init_state
 from tests.allowed_warnings import STRICT
 
 ZYGOTE = Path(__file__).with_name("zygote.py")
@@ -129,10 +136,34 @@ def notes(run: Path) -> dict[str, dict]:
     return {path.parts[-3]: json.loads(path.read_text()) for path in paths}
 
 
+@cache
+def _template(config: str) -> object:
+    settings = json.loads(config)
+    optimizer = recipe.optimizer(settings, lambda step: 0.0 * step)
+    size = tuple(settings["grid"]["size"])
+    return jax.eval_shape(lambda: init_state(recipe.networks(settings), optimizer, 0, size))
+
+
+def arrays_on_disk(run: Path) -> dict[int, list[tuple[str, tuple[int, ...], bytes]]]:
+    """Every array of every checkpoint, read back: type, shape and bytes, by step."""
+    template = _template(json.dumps(workdir.read_settings(run)))
+    with Checkpoints(run, read_only=True) as checkpoints:
+        states = {step: checkpoints.restore(template, step) for step in checkpoints.steps}
+    leaves = {step: [np.asarray(x) for x in jax.tree.leaves(s)] for step, s in states.items()}
+    return {step: [(x.dtype.str, x.shape, x.tobytes()) for x in xs] for step, xs in leaves.items()}
+
+
+_arrays_of_reference = cache(arrays_on_disk)
+
+
 def assert_same(run: Path, reference: Path) -> None:
-    """Same parameters and optimizer state, bit for bit, and the same files told of them."""
+    """Same parameters and optimizer state, bit for bit, on disk too, and the same files of them."""
     assert notes(run) == notes(reference)
     assert str(STEPS) in notes(run)
+    # Notes were made of what lay in memory.
+    arrays = arrays_on_disk(run)
+    assert STEPS in arrays
+    assert arrays == _arrays_of_reference(reference)
     kept = [{path.name for path in (r / "checkpoints").iterdir()} for r in (run, reference)]
     assert kept[0] == kept[1]
     for name in ("metrics.jsonl", "table.md", "table.csv", "data.json"):

@@ -64,6 +64,16 @@ def test_a_damaged_latest_is_set_aside_and_the_run_goes_on(lab, reference, tmp_p
     assert (run / "damaged" / str(STEPS)).is_dir()
 
 
+@pytest.mark.parametrize("item", ["network", "training"])
+def test_the_comparison_of_runs_reads_the_disk(reference, tmp_path, item):
+    """Else these tests would pass over a last checkpoint that was written wrong."""
+    run = copied(reference, tmp_path)
+    assert_same(run, reference)
+    flip(run / "checkpoints" / str(STEPS) / item)
+    with pytest.raises(DamagedError, match=f"checkpoints/{STEPS}: a damaged checkpoint"):
+        assert_same(run, reference)
+
+
 def test_a_deleted_latest_is_trained_again(lab, reference, tmp_path):
     run = copied(reference, tmp_path)
     shutil.rmtree(run / "checkpoints" / str(STEPS))

@@ -17,7 +17,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_training_twice(lab, reference, tmp_path):
-    """In another process, with all threads of the machine or one, and compiled anew."""
+    """In another process, compiled anew."""
     again = tmp_path / "again"
     lab.finish(again, run__compilation_cache=tmp_path / "cache")
     assert notes(again) == notes(reference)

@@ -4,6 +4,7 @@ Shapes are fixed, so that each function is compiled once; draws are the same in 
 """
 
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from jaxseg import metrics
 from jaxseg.anatomy import EMIDEC
+from jaxseg.balance import DIFFICULTIES, METHODS, generator_objective, prevalence_factors
 from jaxseg.data.grid import (
     Grid,
     labels_to_network,
@@ -23,8 +25,14 @@ from jaxseg.data.grid import (
     to_network,
 )
 from jaxseg.data.preprocess import normalize
-from jaxseg.losses import automated_weighted_cross_entropy, cross_entropy, neighboring_loss
+from jaxseg.losses import (
+    automated_weighted_cross_entropy,
+    cross_entropy,
+    neighboring_loss,
+    soft_dice_loss,
+)
 from jaxseg.mixup import pathology_mixup, registration_matrix, warp
+from jaxseg.models import UNet, initialize
 
 repeatable = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 
@@ -141,15 +149,8 @@ def gradients(logits, targets, weights):
     return jax.grad(lambda x: sum(losses(x, targets, weights).values()))(logits)
 
 
-@repeatable
-@given(
-    arrays(np.float32, SHAPE, elements=finite(-1e4, 1e4)),
-    arrays(np.uint8, SHAPE[:3], elements=st.integers(0, L - 1)),
-    arrays(np.float32, (2, L), elements=finite(0, 1e3)),
-    st.sampled_from(["float32", "bfloat16"]),
-    st.sampled_from(["one-hot", "no label", "zero logits", "zero weights", "one-hot logits"]),
-)
-def test_losses_and_gradients_are_finite(logits, labels, weights, dtype, case):
+def extreme(logits, labels, weights, dtype, case):
+    """Logits, targets and weights at their limits, with the name of the case."""
     targets = np.eye(L, dtype=np.float32)[labels]
     match case:
         case "no label":
@@ -160,7 +161,23 @@ def test_losses_and_gradients_are_finite(logits, labels, weights, dtype, case):
             weights = np.zeros_like(weights)
         case "one-hot logits":
             logits = 1e4 * targets
-    arguments = jnp.asarray(logits, dtype), jnp.asarray(targets), jnp.asarray(weights)
+    return case, (jnp.asarray(logits, dtype), jnp.asarray(targets), jnp.asarray(weights))
+
+
+extremes = st.builds(
+    extreme,
+    arrays(np.float32, SHAPE, elements=finite(-1e4, 1e4)),
+    arrays(np.uint8, SHAPE[:3], elements=st.integers(0, L - 1)),
+    arrays(np.float32, (2, L), elements=finite(0, 1e3)),
+    st.sampled_from(["float32", "bfloat16"]),
+    st.sampled_from(["one-hot", "no label", "zero logits", "zero weights", "one-hot logits"]),
+)
+
+
+@repeatable
+@given(extremes)
+def test_losses_and_gradients_are_finite(drawn):
+    case, arguments = drawn
     found = losses(*arguments)
     for name, loss in found.items():
         assert loss.dtype == jnp.float32, name
@@ -171,6 +188,79 @@ def test_losses_and_gradients_are_finite(logits, labels, weights, dtype, case):
     assert np.isfinite(gradients(*arguments).astype(jnp.float32)).all()
     if case == "no label" or case == "one-hot logits":
         assert found["cross-entropy"] == 0
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def jit_objective(logits, targets, weights, strength, factors, method, difficulty):
+    def objective(logits, weights):
+        return generator_objective(
+            logits, targets, weights, method=method, strength=strength, factors=factors,
+            difficulty=difficulty,
+        )  # fmt: skip
+
+    return jax.value_and_grad(objective, (0, 1))(logits, weights)
+
+
+NETWORK = UNet(L, width=2, depth=1, groups=2, dtype=jnp.bfloat16)
+
+
+@jax.jit
+def jit_network(seed, images, targets):
+    def loss(params):
+        logits = NETWORK.apply({"params": params}, images)
+        return cross_entropy(logits, targets) + soft_dice_loss(logits, targets), logits
+
+    params = initialize(NETWORK, jax.random.key(seed), images[:1])
+    slopes, logits = jax.grad(loss, has_aux=True)(params)
+    return logits, slopes
+
+
+jit_dice = jax.jit(jax.value_and_grad(soft_dice_loss))
+
+
+@repeatable
+@given(extremes, st.sampled_from([0.0, 1e-6, 1.0, 1e3]))
+def test_the_dice_loss_is_a_share_and_its_gradient_finite(drawn, smooth):
+    case, (logits, targets, _) = drawn
+    loss, gradient = jit_dice(logits, targets, smooth=smooth)
+    assert loss.dtype == jnp.float32
+    assert -1e-6 <= loss <= 1 + 1e-6
+    assert np.isfinite(gradient.astype(jnp.float32)).all()
+    if case == "one-hot logits" or (case == "no label" and not smooth):
+        assert abs(loss) <= 1e-6
+
+
+@repeatable
+@given(extremes, finite(0, 10), st.sampled_from([0.0, 0.5, 1.0]))
+def test_the_generator_s_objective_and_gradient_are_finite(drawn, strength, power):
+    """For every method and difficulty; no gradient reaches the logits."""
+    _, (logits, targets, weights) = drawn
+    factors = prevalence_factors(jnp.array([0.9, 0.06, 0.03, 0.01, 0.0]), power=power)
+    for method, difficulty in product(METHODS, DIFFICULTIES):
+        # The barrier keeps exp(z) off 0; softmax may come to it.
+        given_weights = jnp.maximum(weights, 1e-6) if method == "barrier" else weights
+        objective, slopes = jit_objective(
+            logits, targets, given_weights, strength, factors, method, difficulty
+        )
+        assert objective.dtype == jnp.float32
+        assert np.isfinite(objective), (method, difficulty)
+        assert np.isfinite(slopes[1]).all(), (method, difficulty)
+        np.testing.assert_array_equal(slopes[0].astype(jnp.float32), 0)
+
+
+@repeatable
+@given(
+    st.integers(0, 2**32 - 1),
+    arrays(np.uint8, (2, 8, 8), elements=st.integers(0, L - 1)),
+    st.sampled_from([0.0, 1.0, -1e3]),
+)
+def test_a_network_in_bfloat16_is_finite_on_an_image_without_contrast(seed, labels, level):
+    """All zero, as beyond the tissue, or another constant: the variance is 0."""
+    targets = np.eye(L, dtype=np.float32)[labels]
+    logits, slopes = jit_network(np.uint32(seed), np.full((2, 8, 8, 1), level, np.float32), targets)
+    assert logits.dtype == jnp.float32
+    for array in (logits, *jax.tree.leaves(slopes)):
+        assert np.isfinite(array).all()
 
 
 @repeatable

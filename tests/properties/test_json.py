@@ -12,6 +12,8 @@ from jaxseg import bundle, recipe, settings, workdir
 from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.data import DataError
 from jaxseg.data.dataset_json import read_dataset
+from jaxseg.plan import Plan
+from jaxseg.setting_rules import RULES
 from jaxseg.settings import SettingsError
 from jaxseg.workdir import WorkdirError
 
@@ -58,6 +60,13 @@ def mutated(value, rng):
     return value
 
 
+def names_a_field(line):
+    """A field by its dotted name, or a section, stands at the start of a line of settings."""
+    name, colon, what = line.partition(": ")
+    known = {part for field in RULES for part in (field, field.partition(".")[0])} | {"anatomy"}
+    return bool(colon and what) and name in known
+
+
 def outcomes(content, path, read, errors):
     """Writes and reads `MUTATIONS` damaged contents; how many were read and how many refused.
 
@@ -73,12 +82,15 @@ def outcomes(content, path, read, errors):
             counts[1] += 1
             problem = str(error)
             # Settings have a line a problem.
-            lines = 60 if isinstance(error, SettingsError) else 1
-            assert len(problem.splitlines()) <= lines, problem
+            if isinstance(error, SettingsError):
+                assert len(problem.splitlines()) <= 60, problem
+                assert all(names_a_field(line) for line in problem.splitlines()), problem
+            else:
+                assert len(problem.splitlines()) == 1, problem
             assert len(problem) < 10_000
         else:
             counts[0] += 1
-    assert min(counts) > MUTATIONS // 50, counts
+    assert min(counts) >= MUTATIONS // 75, counts
 
 
 DATASETS = {
@@ -116,6 +128,11 @@ def test_config_json(tmp_path):
         recipe.objective(config, np.zeros((1, 2, 2), np.uint8))
         workdir.check_settings(folder, config)
         settings.without_places(config)
+        recipe.augmentation(config)
+        train = config["train"]
+        course = Plan(35, train["batch_size"], train["epochs"], train["validate_every"], seed=0)
+        assert course.validates_after(course.steps)
+        recipe.optimizer(config, recipe.learning_rate(config, course.steps, course.steps_per_epoch))
 
     content = json.loads(json.dumps(awce_penalty.get_config("phantom").to_dict()))
     outcomes(content, tmp_path / "config.json", read, (SettingsError, WorkdirError))
