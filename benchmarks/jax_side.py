@@ -65,6 +65,8 @@ class Task:
 
 def build(workload: Workload) -> Task:
     """The workload, not yet run."""
+    if workload.devices > 1:  # before JAX begins to use the CPU
+        jax.config.update("jax_num_cpu_devices", workload.devices)
     match workload.task:
         case "step":
             return _step(workload)
@@ -91,11 +93,8 @@ def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload, data.labels)
     mixup = recipe.mixup(workload.settings())
-    devices = workload.devices
-    if devices > 1:
-        jax.config.update("jax_num_cpu_devices", devices)
-    step = compile_step(make_train_step(networks, optimizer, objective, mixup), devices)
-    place, size = placement(devices), (workload.size, workload.size)
+    step = compile_step(make_train_step(networks, optimizer, objective, mixup), workload.devices)
+    place, size = placement(workload.devices), (workload.size, workload.size)
     state = init_state(networks, optimizer, 0, size, place)
     cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
     cohort = jax.device_put(cohort, place)
