@@ -23,6 +23,7 @@ from benchmarks.workload import (
 )
 from jaxseg import recipe
 from jaxseg.batch import DeviceCohort, mixed_batch
+from jaxseg.host_memory import keep_freed_memory
 from jaxseg.inference import make_probabilities
 from jaxseg.models import initialize
 from jaxseg.objective import loss_and_logs
@@ -90,6 +91,8 @@ def _networks(workload: Workload, labels: Any) -> tuple[Any, Any, Any]:
 
 def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     """One step of training, as `jaxseg.train` does it; and its slices."""
+    if workload.device == "cpu":
+        keep_freed_memory()
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload, data.labels)
     mixup = recipe.mixup(workload.settings())

@@ -13,6 +13,7 @@ from jaxseg import hosts, memory, recipe, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
+from jaxseg.host_memory import keep_freed_memory
 from jaxseg.inference import make_labels
 from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
 from jaxseg.logbook import Logbook
@@ -67,6 +68,8 @@ def train(
         say = _say_nothing
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
         _use_compilation_cache(config["run"]["compilation_cache"])
+        if jax.default_backend() == "cpu":
+            keep_freed_memory()
         cohort = _read(config) if cohort is None else cohort
         with hosts.agreed():
             parts = _split(config, folder, cohort, say)
