@@ -150,6 +150,7 @@ def finished_pair(command_line, finished_run) -> Path:
 # ---- a run that nothing interrupts
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(finished_pair, finished_run):
     assert_close(finished_pair, finished_run)
     start = init_state(
@@ -191,6 +192,7 @@ def test_the_phantom_is_the_one_that_a_single_process_writes(finished_pair, comm
 # ---- interruptions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_interrupted_pairs_end_as_if_nothing_had_happened(
     command_line, finished_pair, tmp_path, victim
