@@ -20,11 +20,6 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def main_module():
-    before = {"mode", "config", "workdir", "checkpoint", "mirror", "data_root", "input", "output",
-              "ensemble", "probabilities", "overwrite", "seeds", "folds", "distributed",
-              "num_processes", "process_id", "heartbeat_seconds", "connect_seconds"}  # fmt: skip
-    for name in before & set(flags.FLAGS):  # of another test file's copy
-        delattr(flags.FLAGS, name)
     known = set(flags.FLAGS)
     spec = importlib.util.spec_from_file_location("jaxseg_main_modes", ROOT / "main.py")
     assert spec is not None

@@ -143,7 +143,7 @@ def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path, random_ru
     plain = edited(random_run, tmp_path / "plain", "config.json", model__attention=False)
     refused(plain, "plain: its checkpoint cannot be read", "attention.* describe None")
     odd = edited(random_run, tmp_path / "odd", "config.json", grid__spacing=-1.0)
-    refused(odd, "grid.spacing: expected a number of at least 0", error=ValueError)
+    refused(odd, "grid.spacing: expected a number from 0 to 100", error=ValueError)
 
 
 def test_a_checkpoint_without_its_network_is_refused(tmp_path, random_run):
@@ -222,7 +222,7 @@ def test_a_bundle_of_parts_that_do_not_fit_is_refused(bundle_folder, tmp_path):
     (folder / "params" / "_METADATA").unlink()
     refused(restamped(folder), r"torn: its parameters cannot be read \(no parameters\)")
     folder = edited(bundle_folder, tmp_path / "odd", "config.json", grid__spacing=-1.0)
-    refused(restamped(folder), "grid.spacing: expected a number of at least 0", error=ValueError)
+    refused(restamped(folder), "grid.spacing: expected a number from 0 to 100", error=ValueError)
 
 
 @pytest.mark.parametrize("data", [None, [], 3])
