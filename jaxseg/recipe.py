@@ -226,17 +226,22 @@ def pathology_slices(settings: Settings, labels: np.ndarray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(np.isin(labels, list(inner)).any((1, 2))).tolist())
 
 
-def smallest_pathology(settings: Settings, training: Cohort) -> list[float | None]:
+def smallest_pathology(
+    settings: Settings, cohort: Cohort, training: np.ndarray
+) -> list[float | None]:
     """Volume in mm3 of the smallest inner region of each of the anatomy's pairs, over its cases.
 
     Args:
       settings: of the run.
-      training: the training slices; None stands for a pair whose inner region none of them holds.
+      cohort: of the run.
+      training: indices of its training slices; None stands for a pair whose inner region none of
+        them holds.
     """
     side = settings["grid"]["spacing"]
-    voxels = [(side * side or x * y) * z for x, y, z in training.spacings]
+    voxels = [(side * side or x * y) * z for x, y, z in cohort.spacings]
     inclusions = anatomy(settings).inclusions
-    return smallest_volumes(training.labels, training.case_index, voxels, inclusions)
+    labels, cases = cohort.labels[training], cohort.case_index[training]
+    return smallest_volumes(labels, cases, voxels, inclusions)
 
 
 def mixup(settings: Settings) -> Mixup:

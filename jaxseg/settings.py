@@ -124,11 +124,13 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
         )
     for name, highest in (
         ("intensity.low", "intensity.high"),
-        ("data.fold", "data.folds"),
         ("optimizer.warmup_epochs", "train.epochs"),
     ):
-        if not (flat[name] < flat[highest] or (name, flat[name]) == ("data.fold", 0)):
+        if not flat[name] < flat[highest]:
             yield f"{name}: expected less than {highest} = {flat[highest]}, got {flat[name]}"
+    fold, folds = flat["data.fold"], flat["data.folds"]
+    if fold >= max(folds, 1):
+        yield f"data.fold: expected less than data.folds = {folds}, got {fold}"
     first, last = "optimizer.learning_rate", "optimizer.final_learning_rate"
     if flat[last] > flat[first]:
         yield f"{last}: expected at most {first} = {flat[first]}, got {flat[last]}"

@@ -195,7 +195,7 @@ def _split(
         "spacing": [np.min(cohort.spacings, 0).tolist(), np.max(cohort.spacings, 0).tolist()],
         "training": {"slices": len(parts[0]), "cases": names[0]},
         "validation": {"slices": len(parts[1]), "cases": names[1]},
-        "smallest_mm3": recipe.smallest_pathology(config, cohort.take(parts[0])),
+        "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),
     }
     if hosts.is_writer():
         workdir.claim(folder, config, facts)
