@@ -66,6 +66,7 @@ class Task:
 
 def build(workload: Workload) -> Task:
     """The workload, not yet run."""
+    keep_freed_memory()
     if workload.devices > 1:  # before JAX begins to use the CPU
         jax.config.update("jax_num_cpu_devices", workload.devices)
     match workload.task:
@@ -91,8 +92,6 @@ def _networks(workload: Workload, labels: Any) -> tuple[Any, Any, Any]:
 
 def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     """One step of training, as `jaxseg.train` does it; and its slices."""
-    if workload.device == "cpu":
-        keep_freed_memory()
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload, data.labels)
     mixup = recipe.mixup(workload.settings())

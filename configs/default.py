@@ -142,6 +142,9 @@ def _set_training(config: ConfigDict) -> None:
     # Devices to split a CPU into, a thread pool each: one a core is faster (docs/performance.md),
     # and rounds otherwise, as any other number of devices does.
     run.cpu_devices = 1
+    # What computes 3x3 convolutions: "native" is this project's own code for CPUs, which needs a
+    # C++ compiler once and rounds otherwise than "xla"; "auto": native where it can be had.
+    run.convolution = "auto"
     run.log_every = 20  # steps between logged training metrics
     run.pictures = 6  # slices in the sample picture of each validation; 0: none
     run.compilation_cache = "~/.cache/jaxseg/xla"  # "": compile anew every time

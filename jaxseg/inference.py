@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxseg.models import UNet
+from jaxseg.models import UNet, convolve_xla
 
 Params = Any
 Segmenter = Callable[[Params, np.ndarray], np.ndarray]
@@ -60,9 +60,10 @@ def export_probabilities(
       on `PLATFORMS`; its `serialize()` is the artifact.
     """
     constants = jax.device_get(params)
+    portable = network.clone(convolve=convolve_xla)
 
     def probabilities(images: Array) -> Array:
-        return jax.nn.softmax(_logits(network, constants, images))
+        return jax.nn.softmax(_logits(portable, constants, images))
 
     (batch,) = jax.export.symbolic_shape("batch")
     with _no_source_paths():

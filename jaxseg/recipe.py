@@ -10,18 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from tqdm import tqdm
 
-from jaxseg import balance
+from jaxseg import balance, native
 from jaxseg.anatomy import Anatomy
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
 from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet, split
 from jaxseg.data.phantom import write_phantom
-from jaxseg.models import UNet, WeightGenerator
+from jaxseg.models import Convolve, UNet, WeightGenerator, convolve_xla
 from jaxseg.objective import Networks, Objective
 from jaxseg.settings import SettingsError
 from jaxseg.small_lesions import smallest_volumes
@@ -170,6 +171,7 @@ def networks(settings: Settings) -> Networks:
         groups=model["groups"],
         coarse_logits=bool(settings["loss"]["deep"]),
         dtype=dtype,
+        convolve=convolution(settings),
     )
     if not settings["loss"]["weighted"]:
         return Networks(segmentation, None)
@@ -181,6 +183,31 @@ def networks(settings: Settings) -> Networks:
         dtype=dtype,
     )
     return Networks(segmentation, generator)
+
+
+def convolution(settings: Settings) -> Convolve:
+    """What computes the network's 3x3 convolutions here.
+
+    Raises:
+      SettingsError: run.convolution asks for the native one, and it cannot be had.
+    """
+    wanted, why_not = settings["run"]["convolution"], slow_convolution(settings)
+    if wanted == "native" and why_not:
+        raise SettingsError(f"run.convolution: expected what can be had, got native: {why_not}")
+    return convolve_xla if wanted == "xla" or why_not else native.convolve_native
+
+
+def slow_convolution(settings: Settings) -> str | None:
+    """Why the native convolution cannot be had here, in a line; None if it can."""
+    if jax.default_backend() != "cpu":
+        return f"it is for CPUs, and JAX uses the {jax.default_backend()}"
+    if settings["model"]["precision"] != "float32":
+        return f"it is for float32, and model.precision is {settings['model']['precision']}"
+    try:
+        native.load()
+    except native.NativeError as error:
+        return str(error)
+    return None
 
 
 def objective(settings: Settings, labels: np.ndarray) -> Objective:

@@ -11,6 +11,7 @@ from jaxseg.data.preprocess import NORMALIZATIONS
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
+CONVOLUTIONS = ("auto", "native", "xla")
 # Far above any short-axis slice: what asks for more is a slip, and would take all memory.
 _MAX_SIDE = 4096
 _MAX_DEPTH = 12  # log2 of the longest side
@@ -141,6 +142,7 @@ RULES: dict[str, Rule] = {
     "train.validate_every": _whole(1),
     "run.devices": _whole(0),
     "run.cpu_devices": _whole_between(1, 256),
+    "run.convolution": _one_of(CONVOLUTIONS),
     "run.log_every": _whole(1),
     "run.pictures": _whole(0),
     "run.compilation_cache": (lambda v: isinstance(v, str), "a folder, or an empty text"),

@@ -58,6 +58,7 @@ def train(
       OutOfMemoryError: memory is spent.
       Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
+    keep_freed_memory()
     with hosts.agreed():
         settings.check(config)
         devices = _devices(config)
@@ -68,8 +69,6 @@ def train(
         say = _say_nothing
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
         _use_compilation_cache(config["run"]["compilation_cache"])
-        if jax.default_backend() == "cpu":
-            keep_freed_memory()
         cohort = _read(config) if cohort is None else cohort
         with hosts.agreed():
             parts = _split(config, folder, cohort, say)
@@ -78,6 +77,7 @@ def train(
         hosts.introduce(batch_devices(devices))
         with hosts.exit_at_once(unless=_COMMON):
             run, state = _build(config, folder, cohort, parts, devices)
+            _tell_of_slowness(config, say)
             return _train(run, state, stop, say)
 
 
@@ -181,6 +181,14 @@ def _split_cpu(count: int) -> None:
 def _use_compilation_cache(folder: str) -> None:
     if folder:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+
+
+def _tell_of_slowness(config: Mapping[str, Any], say: Say) -> None:
+    """A CPU without the native convolution takes half as long again for a step."""
+    if jax.default_backend() == "cpu" and config["run"]["convolution"] == "auto":
+        why = recipe.slow_convolution(config)
+        if why:
+            say(f"convolutions by XLA, which is slower here: {why}")
 
 
 def _split(

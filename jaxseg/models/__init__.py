@@ -1,7 +1,8 @@
 """The two sub-networks of the paper's Fig. 2: segmentation generator and weight generator."""
 
+from jaxseg.models.convolution import Convolve, convolve_xla
 from jaxseg.models.initialization import initialize
 from jaxseg.models.unet import COARSE, UNet
 from jaxseg.models.weight_generator import WeightGenerator
 
-__all__ = ["COARSE", "UNet", "WeightGenerator", "initialize"]
+__all__ = ["COARSE", "Convolve", "UNet", "WeightGenerator", "convolve_xla", "initialize"]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from jaxseg.models.convolution import Convolve, convolve_xla
+
 EPSILON = 1e-5
 
 
@@ -47,6 +49,35 @@ class GroupNorm(nn.Module):
         return (x32 * factor.reshape(spread) + offset.reshape(spread)).astype(x.dtype)
 
 
+class Conv3x3(nn.Module):
+    """3x3 convolution over an image with zeros around it.
+
+    Attributes:
+      features: output channels.
+      stride: 1 or more.
+      use_bias: add a number a channel.
+      dtype: compute dtype; parameters stay float32.
+      convolve: what computes it.
+    """
+
+    features: int
+    stride: int = 1
+    use_bias: bool = False
+    dtype: DTypeLike = jnp.float32
+    convolve: Convolve = convolve_xla
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """(B, H, W, C) to (B, H / stride, W / stride, features)."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        x = self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            x = x + bias.astype(self.dtype)[None, None, None]
+        return x
+
+
 class ConvNormRelu(nn.Module):
     """3x3 convolution, group normalization, ReLU: one "convolution layer" of the network.
 
@@ -55,21 +86,22 @@ class ConvNormRelu(nn.Module):
       groups: of the normalization.
       stride: of the convolution, 1 or more.
       dtype: compute dtype; parameters stay float32.
+      convolve: what computes the convolution.
     """
 
     features: int
     groups: int
     stride: int = 1
     dtype: DTypeLike = jnp.float32
+    convolve: Convolve = convolve_xla
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """(B, H, W, C) to (B, H / stride, W / stride, features)."""
         # No bias: the normalization's shift is one.
-        x = nn.Conv(
-            self.features, (3, 3), strides=self.stride, use_bias=False, dtype=self.dtype,
-            kernel_init=nn.initializers.he_normal(),
-        )(x)  # fmt: skip
+        x = Conv3x3(
+            self.features, self.stride, dtype=self.dtype, convolve=self.convolve, name="Conv_0"
+        )(x)
         return nn.relu(GroupNorm(self.groups)(x))
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxseg.models.layers import ConvNormRelu, Upsample, max_pool
+from jaxseg.models.convolution import Convolve, convolve_xla
+from jaxseg.models.layers import Conv3x3, ConvNormRelu, Upsample, max_pool
 
 COARSE = "coarse"  # collection of the decoder's coarser logits, coarsest first
 
@@ -21,6 +22,7 @@ class Block(nn.Module):
       attention: with the branch, or f(x) alone.
       dense: densely connected: the second layer also sees the block's input.
       dtype: compute dtype.
+      convolve: what computes convolutions.
     """
 
     features: int
@@ -28,21 +30,20 @@ class Block(nn.Module):
     attention: bool
     dense: bool = False
     dtype: DTypeLike = jnp.float32
+    convolve: Convolve = convolve_xla
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """(B, H, W, C) to (B, H, W, features)."""
-        y = ConvNormRelu(self.features, self.groups, dtype=self.dtype, name="conv1")(x)
+        how = {"dtype": self.dtype, "convolve": self.convolve}
+        y = ConvNormRelu(self.features, self.groups, name="conv1", **how)(x)
         if self.dense:
             y = jnp.concatenate([x.astype(y.dtype), y], axis=-1)
-        y = ConvNormRelu(self.features, self.groups, dtype=self.dtype, name="conv2")(y)
+        y = ConvNormRelu(self.features, self.groups, name="conv2", **how)(y)
         if not self.attention:
             return y
-        gate = ConvNormRelu(self.features, self.groups, dtype=self.dtype, name="attention1")(x)
-        gate = nn.Conv(
-            self.features, (3, 3), dtype=self.dtype, name="attention2",
-            kernel_init=nn.initializers.he_normal(),
-        )(gate)  # fmt: skip
+        gate = ConvNormRelu(self.features, self.groups, name="attention1", **how)(x)
+        gate = Conv3x3(self.features, use_bias=True, name="attention2", **how)(gate)
         return y * nn.sigmoid(gate)
 
 
@@ -62,6 +63,7 @@ class UNet(nn.Module):
       coarse_logits: logits at each coarser level of the decoder as well, kept in the collection
         `COARSE` by `apply(..., mutable=[COARSE])`: for deep supervision.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
+      convolve: what computes 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.
     """
 
     num_labels: int
@@ -72,6 +74,7 @@ class UNet(nn.Module):
     groups: int = 8
     coarse_logits: bool = False
     dtype: DTypeLike = jnp.float32
+    convolve: Convolve = convolve_xla
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
@@ -96,7 +99,10 @@ class UNet(nn.Module):
 
         def block(level: int, name: str) -> Block:
             features = self.width * 2**level
-            return Block(features, self.groups, self.attention, self.dense, self.dtype, name=name)
+            return Block(
+                features, self.groups, self.attention, self.dense, self.dtype, self.convolve,
+                name=name,
+            )  # fmt: skip
 
         def head(name: str) -> nn.Dense:
             return nn.Dense(

@@ -155,7 +155,8 @@ def test_no_source_uses_pickle_eval_or_the_network():
     banned = ("pickle", "eval(", "exec(", "allow_pickle=True", "import socket", "import requests",
               "urllib", "os.system", "subprocess", "yaml.load", "marshal", "shelve")  # fmt: skip
     found = [
-        (path.name, word) for path in files for word in banned
+        (path.relative_to(root).as_posix(), word) for path in files for word in banned
         if word in path.read_text().replace("jax.eval_shape(", "").replace("no pickle", "")
     ]  # fmt: skip
-    assert found == []
+    # The compiler of the native convolution, and nothing else.
+    assert found == [("jaxseg/native/library.py", "subprocess")]

@@ -1,0 +1,70 @@
+"""The library's convolution and its gradients as a function that JAX can differentiate."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxseg.models.convolution import convolve_xla
+from jaxseg.native import library
+
+_LANES = 8  # output channels come in multiples of it
+
+
+def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
+    """A 3x3 convolution as `convolve_xla`, on a CPU, by the library where it is made for it.
+
+    That is stride 1, float32 and output channels a multiple of 8; the gradient by the images also
+    needs such input channels. The rest is XLA's. Sums are those of Eq. y[i, j] = sum of
+    kernel[a, b] images[i + a - 1, j + b - 1] over a and b, in an order that depends on the shapes
+    alone, not on the number of threads. No forward-mode differentiation.
+
+    Args:
+      images: (B, H, W, I) floating point.
+      kernel: (3, 3, I, O) of the same dtype.
+      stride: 1 or more.
+
+    Returns:
+      (B, H / stride, W / stride, O).
+
+    Raises:
+      ValueError: shapes that do not belong together.
+      NativeError: the library cannot be built or loaded.
+    """
+    if images.ndim != 4 or kernel.shape[:3] != (3, 3, images.shape[-1]) or kernel.ndim != 4:
+        raise ValueError(
+            f"expected images (B, H, W, I) and a kernel (3, 3, I, O), got {images.shape} and "
+            f"{kernel.shape}"
+        )
+    fits = images.dtype == kernel.dtype == jnp.float32 and not kernel.shape[-1] % _LANES
+    if stride != 1 or not fits or not images.size:
+        return convolve_xla(images, kernel, stride)
+    library.load()
+    return _convolve(images, kernel)
+
+
+@jax.custom_vjp
+def _convolve(images: Array, kernel: Array) -> Array:
+    return _call("jaxseg_convolve", (*images.shape[:3], kernel.shape[3]), images, kernel,
+                 turned=False)  # fmt: skip
+
+
+def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(images, kernel), (images, kernel)
+
+
+def _backward(kept: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
+    images, kernel = kept
+    if images.shape[-1] % _LANES:
+        # Of the network's own images, where it is not asked for and XLA drops it.
+        (by_images,) = jax.vjp(lambda x: convolve_xla(x, kernel, 1), images)[1](cotangents)
+    else:
+        by_images = _call("jaxseg_convolve", images.shape, cotangents, kernel, turned=True)
+    return by_images, _call("jaxseg_kernel_gradient", kernel.shape, images, cotangents)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _call(target: str, shape: tuple[int, ...], *arrays: Array, **attributes: bool) -> Array:
+    result = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*arrays, **attributes)

@@ -1,0 +1,41 @@
+// What XLA calls; `convolution.py` gives it shapes that fit.
+
+#include "convolve.h"
+#include "kernel_gradient.h"
+
+namespace ffi = xla::ffi;
+using Floats = ffi::Buffer<ffi::F32, 4>;
+using Result = ffi::Result<Floats>;
+
+namespace {
+
+jaxseg::Shape shape(const Floats& images, int64_t out) {
+  const auto sizes = images.dimensions();
+  return {sizes[0], sizes[1], sizes[2], sizes[3], out};
+}
+
+ffi::Error convolve(ffi::ThreadPool pool, Floats images, Floats kernel, bool turned,
+                    Result result) {
+  jaxseg::convolve(pool, images.typed_data(), kernel.typed_data(), result->typed_data(),
+                   shape(images, result->dimensions()[3]), turned);
+  return ffi::Error::Success();
+}
+
+ffi::Error kernel_gradient(ffi::ThreadPool pool, Floats images, Floats cotangents, Result result) {
+  jaxseg::kernel_gradient(pool, images.typed_data(), cotangents.typed_data(),
+                          result->typed_data(), shape(images, result->dimensions()[3]));
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxseg_convolve, convolve,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Floats>()
+                                  .Arg<Floats>()
+                                  .Attr<bool>("turned")
+                                  .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    jaxseg_kernel_gradient, kernel_gradient,
+    ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Floats>().Arg<Floats>().Ret<Floats>());

@@ -1,0 +1,103 @@
+// Work shared by the threads of XLA's pool, and vectors of floats.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxseg {
+
+// Floats of the machine's widest vector, and registers for sums: what is left of all of them when
+// one tile's other operands have theirs.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kSums = 28;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kSums = 12;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kSums = 24;
+#else
+constexpr int kLanes = 4, kSums = 12;
+#endif
+
+template <int N>
+struct VectorOf {
+  typedef float type __attribute__((vector_size(4 * N), aligned(4), may_alias));
+};
+template <int N>
+using Vector = typename VectorOf<N>::type;
+
+template <int N>
+inline Vector<N> load(const float* from) {
+  return *reinterpret_cast<const Vector<N>*>(from);
+}
+
+template <int N>
+inline void store(float* to, Vector<N> values) {
+  *reinterpret_cast<Vector<N>*>(to) = values;
+}
+
+// Memory that a thread keeps from one call to the next.
+class Scratch {
+ public:
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(data_); }
+
+  // At least `count` floats, whose contents are left over from before.
+  float* floats(int64_t count) {
+    if (count > count_) {
+      std::free(data_);
+      count_ = (count + 15) / 16 * 16;
+      data_ = static_cast<float*>(std::aligned_alloc(64, 4 * count_));
+      if (data_ == nullptr) {
+        std::fprintf(stderr, "out of memory: a convolution asked for %lld bytes\n",
+                     static_cast<long long>(4 * count_));
+        std::abort();
+      }
+    }
+    return data_;
+  }
+
+ private:
+  float* data_ = nullptr;
+  int64_t count_ = 0;
+};
+
+// Do work(0) to work(count - 1), in any order, on this thread and those of the pool that are free.
+// This thread waits for pieces that others have begun, never for others to begin, so that calls
+// within a busy pool cannot wait for each other.
+inline void share(xla::ffi::ThreadPool& pool, int64_t count,
+                  const std::function<void(int64_t)>& work) {
+  struct Progress {
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  auto progress = std::make_shared<Progress>();
+  // A helper that starts late finds nothing left, and does not touch `work`, which is gone by then.
+  std::function<void()> run = [progress, count, &work] {
+    for (int64_t piece; (piece = progress->next.fetch_add(1)) < count;) {
+      work(piece);
+      progress->done.fetch_add(1, std::memory_order_release);
+    }
+  };
+  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
+  for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule(std::function<void()>(run));
+  run();
+  while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
+}
+
+// Of a convolution: images (batch, height, width, in), kernel (3, 3, in, out), results
+// (batch, height, width, out), row-major; `out` is a multiple of 8.
+struct Shape {
+  int64_t batch, height, width, in, out;
+};
+
+}  // namespace jaxseg

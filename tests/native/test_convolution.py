@@ -1,0 +1,200 @@
+"""The C++ convolution against XLA's and by hand: values, gradients, threads, what it leaves."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.models import UNet, convolve_xla
+from jaxseg.native import convolve_native
+
+ROOT = Path(__file__).parents[2]
+# Sizes, then channels in and out: every width of tile on each vector width, one and many rows, odd
+# sides, groups of channels that are not full.
+SHAPES = [
+    (2, 96, 96, 1, 16), (2, 96, 96, 16, 16), (1, 96, 96, 32, 16), (3, 48, 48, 16, 32),
+    (2, 24, 24, 64, 64), (2, 12, 12, 128, 128), (2, 6, 6, 128, 256), (5, 4, 4, 64, 64),
+    (2, 64, 64, 8, 8), (2, 64, 64, 16, 8), (2, 32, 32, 8, 16), (1, 11, 23, 24, 40),
+    (2, 1, 1, 8, 8), (1, 1, 37, 8, 16), (1, 37, 1, 16, 8), (4, 7, 5, 3, 24), (1, 130, 200, 8, 48),
+    (17, 8, 8, 40, 72), (1, 5, 1000, 8, 32), (2, 2, 2, 512, 8),
+]  # fmt: skip
+
+
+def random(*shape: int, seed: int = 0) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def in_float64(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The sum itself, nine shifted products."""
+    images, kernel = images.astype(np.float64), kernel.astype(np.float64)
+    _, height, width, _ = images.shape
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sum(
+        padded[:, dy : dy + height, dx : dx + width] @ kernel[dy, dx]
+        for dy in range(3) for dx in range(3)
+    )  # fmt: skip
+
+
+def close(given: jax.Array, wanted: np.ndarray, *, terms: int) -> None:
+    """Within what sums of so many float32 products may be off, of numbers of about 1."""
+    np.testing.assert_allclose(given, wanted, rtol=0, atol=2e-6 * np.sqrt(terms) + 1e-6 * terms)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_value_and_gradients_are_those_of_the_sum(shape):
+    *size, channels, features = shape
+    images, kernel = random(*size, channels), random(3, 3, channels, features, seed=1)
+    cotangents = random(*size, features, seed=2)
+    result, pullback = jax.vjp(lambda x, k: convolve_native(x, k, 1), images, kernel)
+    close(result, in_float64(np.asarray(images), np.asarray(kernel)), terms=9 * channels)
+    by_images, by_kernel = pullback(cotangents)
+    turned = np.asarray(kernel)[::-1, ::-1].swapaxes(2, 3)
+    close(by_images, in_float64(np.asarray(cotangents), turned), terms=9 * features)
+    padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    _, height, width = size
+    wanted = [
+        [np.einsum("bhwi,bhwo->io", padded[:, dy : dy + height, dx : dx + width], cotangents)
+         for dx in range(3)] for dy in range(3)
+    ]  # fmt: skip
+    terms = int(np.prod(size))
+    np.testing.assert_allclose(by_kernel, wanted, rtol=0, atol=2e-5 * np.sqrt(terms))
+
+
+def test_by_hand():
+    """One pixel of 2 in a corner: the kernel, turned half round and cut off at the edge, twice."""
+    image = jnp.zeros((1, 3, 3, 1)).at[0, 0, 0, 0].set(2.0)
+    kernel = jnp.arange(9.0).reshape(3, 3, 1, 1) * jnp.ones((1, 1, 1, 8))
+    result = convolve_native(image, kernel, 1)
+    np.testing.assert_array_equal(result[0, :, :, 5], [[8, 6, 0], [2, 0, 0], [0, 0, 0]])
+
+
+def test_works_inside_vmap_and_loops():
+    images, kernel = random(3, 2, 8, 8, 8), random(3, 3, 8, 16, seed=1)
+    plain = jnp.stack([convolve_native(x, kernel, 1) for x in images])
+    one = partial(convolve_native, kernel=kernel, stride=1)
+    np.testing.assert_array_equal(jax.vmap(one)(images), plain)
+    np.testing.assert_array_equal(jax.jit(lambda x: jax.lax.map(one, x))(images), plain)
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "stride"),
+    [
+        (random(2, 8, 8, 8), random(3, 3, 8, 16), 2),
+        (random(2, 8, 8, 8), random(3, 3, 8, 5), 1),
+        (random(2, 8, 8, 8).astype(jnp.bfloat16), random(3, 3, 8, 8).astype(jnp.bfloat16), 1),
+        (jnp.zeros((0, 8, 8, 8)), random(3, 3, 8, 8), 1),
+    ],
+    ids=["stride", "channels", "bfloat16", "no images"],
+)
+def test_the_rest_is_xla_s(images, kernel, stride):
+    lowered = jax.jit(convolve_native, static_argnums=2).lower(images, kernel, stride).as_text()
+    assert "jaxseg_convolve" not in lowered
+    given = convolve_native(images, kernel, stride)
+    np.testing.assert_array_equal(given, convolve_xla(images, kernel, stride))
+
+
+def test_what_it_is_made_for_is_not_xla_s():
+    lowered = jax.jit(convolve_native, static_argnums=2).lower(
+        random(2, 8, 8, 8), random(3, 3, 8, 16), 1
+    )
+    assert "jaxseg_convolve" in lowered.as_text()
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel"), [((8, 8, 8), (3, 3, 8, 8)), ((1, 8, 8, 8), (3, 3, 4, 8)),
+                           ((1, 8, 8, 8), (5, 5, 8, 8))],
+)  # fmt: skip
+def test_shapes_that_do_not_fit_are_refused(images, kernel):
+    with pytest.raises(ValueError, match=r"expected images \(B, H, W, I\) and a kernel"):
+        convolve_native(jnp.zeros(images), jnp.zeros(kernel), 1)
+
+
+def test_not_a_number_stays_where_it_is():
+    images = jnp.zeros((1, 9, 9, 8)).at[0, 4, 4, 3].set(jnp.nan)
+    result = convolve_native(images, jnp.ones((3, 3, 8, 8)), 1)
+    there = np.isnan(result[0]).all(-1)
+    assert there[3:6, 3:6].all()
+    assert there.sum() == 9
+
+
+THREADS = """
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[2])])
+import jax
+import numpy as np
+from jaxseg.native import convolve_native
+arrays = []
+for size, channels, features in ((64, 16, 16), (24, 64, 32), (6, 128, 64)):
+    x = jax.random.normal(jax.random.key(0), (6, size, size, channels))
+    k = jax.random.normal(jax.random.key(1), (3, 3, channels, features))
+    y, pullback = jax.vjp(lambda x, k: convolve_native(x, k, 1), x, k)
+    arrays += [y, *pullback(y)]
+np.savez(sys.argv[1], *arrays)
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core alone")
+def test_bits_do_not_depend_on_the_number_of_threads(tmp_path):
+    results = []
+    for count in (1, 2):
+        file = tmp_path / f"{count}.npz"
+        command = [sys.executable, "-c", THREADS, str(file), str(count)]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        with np.load(file) as arrays:
+            results.append([arrays[name] for name in arrays.files])
+    assert len(results[0]) == 9
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_twice_the_same_bits():
+    images, kernel = random(4, 48, 48, 32), random(3, 3, 32, 32, seed=1)
+
+    def loss(images, kernel):
+        return jnp.square(convolve_native(images, kernel, 1)).sum()
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    first, *rest = [gradient(images, kernel) for _ in range(5)]
+    for again in rest:
+        jax.tree.map(np.testing.assert_array_equal, again, first)
+
+
+def test_many_calls_at_once_do_not_wait_for_each_other():
+    """Independent branches run on one pool of threads, each of which shares its work there."""
+    kernels = random(24, 3, 3, 16, 16)
+    images = random(2, 32, 32, 16)
+
+    @jax.jit
+    def branches(images):
+        return sum(convolve_native(images, kernel, 1) for kernel in kernels)
+
+    for _ in range(20):
+        result = branches(images)
+    wanted = convolve_xla(images, kernels.sum(0), 1)
+    np.testing.assert_allclose(result, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_network_agrees_with_xla_s(attention):
+    images = random(2, 32, 32, 1)
+    plain = UNet(num_labels=5, width=8, depth=2, attention=attention)
+    params = plain.init(jax.random.key(0), images)
+
+    def loss(params, network):
+        return jnp.square(network.apply(params, images)).mean()
+
+    value, gradient = jax.value_and_grad(loss)(params, plain)
+    fast = plain.clone(convolve=convolve_native)
+    fast_value, fast_gradient = jax.value_and_grad(loss)(params, fast)
+    np.testing.assert_allclose(fast_value, value, rtol=1e-5)
+    scale = max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=0, atol=1e-5 * scale), fast_gradient, gradient
+    )

@@ -1,0 +1,151 @@
+"""Building and keeping the library: once, atomically, and in a line where it cannot be."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from configs import awce_penalty
+from jaxseg import native, recipe
+from jaxseg.models import convolve_xla
+from jaxseg.native import NativeError, convolve_native, library
+from jaxseg.settings import SettingsError, replace
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    """A cache folder with nothing in it, as for a user's first run."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "jaxseg"
+
+
+def build() -> Path:
+    """A library of this folder, not loaded; as `load` does it but for XLA's registry."""
+    path = library.cache_folder() / f"native-{library._digest()}.so"
+    library._build(path)
+    return path
+
+
+def test_first_use_builds_and_the_next_process_reads(empty_cache):
+    def use() -> tuple[str, int]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from jaxseg import native; print(native.load())"],
+            cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        (path,) = empty_cache.iterdir()
+        assert done.stdout.strip() == str(path)
+        return path.name, path.stat().st_mtime_ns
+
+    assert use() == use()
+    assert empty_cache.stat().st_mode & 0o077 == 0  # nobody else writes what is loaded
+
+
+def test_processes_may_build_at_the_same_time(empty_cache):
+    with ThreadPoolExecutor(2) as pool:
+        paths = {pool.submit(build) for _ in range(2)}
+    assert {path.result() for path in paths} == set(empty_cache.iterdir())
+
+
+def test_sources_flags_and_processor_tell_libraries_apart(monkeypatch):
+    name = library._digest()
+    assert name == library._digest()
+    for part in ("_flags", "_processor"):
+        with monkeypatch.context() as changed:
+            changed.setattr(library, part, lambda part=part: [part] if part == "_flags" else part)
+            assert library._digest() != name
+    assert set(library._SOURCES) == {
+        path.name
+        for path in Path(library.__file__).parent.iterdir()
+        if path.suffix in (".cc", ".h")
+    }
+
+
+def compile_with(monkeypatch, folder: Path, script: str) -> None:
+    """Let a Python script stand for the compiler."""
+    (folder / "compiler.py").write_text(script)
+    monkeypatch.setenv("CXX", f"{sys.executable} {folder / 'compiler.py'}")
+
+
+def test_a_compiler_that_is_not_there_is_told(empty_cache, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(NativeError, match=r"expected a C\+\+ compiler, no-such-compiler is not"):
+        build()
+    assert list(empty_cache.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("raise SystemExit(1)", "cannot build handlers.cc: status 1"),
+        ("raise SystemExit('In a file:\\na.h:3: error: no such type\\nmore')",
+         "cannot build handlers.cc: a.h:3: error: no such type"),
+    ],
+)  # fmt: skip
+def test_a_compiler_that_fails_is_told_in_one_line(
+    empty_cache, monkeypatch, tmp_path, script, message
+):
+    compile_with(monkeypatch, tmp_path, script)
+    with pytest.raises(NativeError, match=message) as told:
+        build()
+    assert "\n" not in str(told.value)
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_compiler_that_hangs_is_given_up(empty_cache, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "_SECONDS", 0.5)
+    compile_with(monkeypatch, tmp_path, "import time; time.sleep(30)")
+    with pytest.raises(NativeError, match=r"took more than 0\.5 s"):
+        build()
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
+    (tmp_path / "jaxseg").write_text("a file, not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(NativeError, match="cannot keep the library here"):
+        build()
+
+
+def test_a_file_that_is_no_library_is_told(empty_cache):
+    empty_cache.mkdir(parents=True)
+    path = empty_cache / f"native-{library._digest()}.so"
+    path.write_text("not a library")
+    with pytest.raises(NativeError, match="expected a library of this machine"):
+        library.load.__wrapped__()
+
+
+def settings(**changes: object) -> dict:
+    return replace(
+        awce_penalty.get_config().to_dict(),
+        {name.replace("__", "."): value for name, value in changes.items()},
+    )
+
+
+def without_compiler(monkeypatch) -> None:
+    def load() -> Path:
+        raise NativeError("expected a C++ compiler, c++ is not there")
+
+    monkeypatch.setattr(native, "load", load)
+
+
+def test_settings_choose_and_auto_makes_do(monkeypatch):
+    assert recipe.convolution(settings()) is convolve_native
+    assert recipe.convolution(settings(run__convolution="native")) is convolve_native
+    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
+    assert recipe.convolution(settings(model__precision="bfloat16")) is convolve_xla
+    assert recipe.networks(settings()).segmentation.convolve is convolve_native
+    without_compiler(monkeypatch)
+    assert recipe.convolution(settings()) is convolve_xla
+    assert recipe.slow_convolution(settings()) == "expected a C++ compiler, c++ is not there"
+
+
+def test_native_that_cannot_be_had_is_refused(monkeypatch):
+    wanted = settings(run__convolution="native", model__precision="bfloat16")
+    with pytest.raises(SettingsError, match=r"run\.convolution: .* it is for float32"):
+        recipe.convolution(wanted)
+    without_compiler(monkeypatch)
+    with pytest.raises(SettingsError, match=r"run\.convolution: .*c\+\+ is not there"):
+        recipe.convolution(settings(run__convolution="native"))
