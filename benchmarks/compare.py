@@ -16,7 +16,7 @@ from benchmarks.table import (
 from benchmarks.timing import Spread
 from benchmarks.workload import CHANNELS_LAST, COMPILED, EAGER, JAXSEG, Workload
 
-SPLIT = f"{JAXSEG}, a device a core"
+SPLIT, PLAIN = f"{JAXSEG}, a device a core", f"{JAXSEG}, XLA's convolutions"
 _STEPS = (("attention", "bare step"), ("attention", "step"), ("awce_penalty", "step"))
 
 
@@ -29,7 +29,7 @@ def steps(plan: Plan) -> list[Table]:
             mixup = "no" if task == "bare step" else "yes"
             groups[stage, mixup, precision] = sides(workload, plan.sides)
             if task == "step":
-                groups[stage, mixup, precision] |= _split(plan, workload)
+                groups[stage, mixup, precision] |= _variants(plan, workload)
     note = (
         "Loss, gradient, clipping and Adam on a batch that lies on the device. Where there is "
         "mixup, it is part of the step: this project's own, and the same two small matrix "
@@ -38,11 +38,15 @@ def steps(plan: Plan) -> list[Table]:
     return [_compared(plan, "Training step", ("stage", "mixup", "precision"), groups, note)]
 
 
-def _split(plan: Plan, workload: Workload) -> dict[str, Workload]:
-    """This project with `run.cpu_devices` as many as cores, where there are several."""
-    if plan.device != "cpu" or plan.cores < 2 or workload.batch % plan.cores:
+def _variants(plan: Plan, workload: Workload) -> dict[str, Workload]:
+    """This project on a CPU without its native convolution, and with a device a core if several."""
+    if plan.device != "cpu":
         return {}
-    return {SPLIT: replace(workload, side=JAXSEG, devices=plan.cores)}
+    ours = replace(workload, side=JAXSEG)
+    variants = {PLAIN: replace(ours, convolution="xla")}
+    if plan.cores > 1 and not workload.batch % plan.cores:
+        variants[SPLIT] = replace(ours, devices=plan.cores)
+    return variants
 
 
 def _compared(
@@ -63,7 +67,7 @@ def epochs(plan: Plan) -> list[Table]:
     workers = min(plan.cores, 8)
     reference = plan.reference("epoch", slices=24 if plan.quick else 96)
     torch_sides = [CHANNELS_LAST] if plan.quick else [EAGER, CHANNELS_LAST, COMPILED]
-    workloads = sides(reference, [JAXSEG]) | _split(plan, reference) | sides(reference, torch_sides)
+    workloads = sides(reference, [JAXSEG]) | _variants(plan, reference) | sides(reference, torch_sides)
     for count in (0, workers):
         loaded = plan.reference(
             "epoch", CHANNELS_LAST, slices=reference.slices, loader_workers=count

@@ -109,6 +109,7 @@ def environment(workload: Workload, caches: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": cores,
         "TORCHINDUCTOR_CACHE_DIR": str(caches / "torch"),
         "TRITON_CACHE_DIR": str(caches / "triton"),
+        "XDG_CACHE_HOME": str(caches / "home"),  # this project's native convolution
         # Several processes share a GPU, and peaks are to be told apart.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }

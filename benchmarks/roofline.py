@@ -137,7 +137,8 @@ def _reached(plan: Plan, precision: str, peak: float, bandwidth: float) -> list[
 
 def _counts(plan: Plan) -> Table:
     """The hand's count of the bare step beside XLA's."""
-    workload = plan.reference("cost")
+    # XLA's own convolutions: it does not look into others.
+    workload = plan.reference("cost", convolution="xla")
     work = step_work(workload)
     with Process(workload, plan.caches) as process:
         cost = process.close()

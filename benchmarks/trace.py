@@ -7,7 +7,7 @@ from typing import Any
 
 # The first that matches names the kind; names are those of HLO operations and of GPU kernels.
 _KINDS = (
-    ("convolution", r"conv|cudnn|implicit|wgrad|dgrad|fprop|winograd"),
+    ("convolution", r"conv(?!ert)|ffi_call|cudnn|implicit|wgrad|dgrad|fprop|winograd"),
     # XLA's library for CPUs, which takes products and reductions alike.
     ("YNNPACK", r"^ynn"),
     ("matrix product", r"dot|gemm|matmul|cublas|cutlass"),

@@ -59,6 +59,7 @@ class Workload:
       device: "cpu" or "gpu".
       devices: that this project splits the CPU's cores into, as `run.cpu_devices`; tasks "step"
         and "epoch".
+      convolution: of this project, as `run.convolution`.
       cores: threads of either framework.
       data: folder of `write_data`.
     """
@@ -74,6 +75,7 @@ class Workload:
     loader_workers: int | None = None
     device: str = "cpu"
     devices: int = 1
+    convolution: str = "auto"
     cores: int = 1
     data: str = ""
 
@@ -103,6 +105,7 @@ class Workload:
                 "model.width": self.width,
                 "model.precision": self.precision,
                 "train.batch_size": self.batch,
+                "run.convolution": self.convolution,
             }
         )
         return config.to_dict()

@@ -11,6 +11,8 @@ from benchmarks.trace import kind, operations
         ("sm90_xmma_fprop_implicit_gemm_f32f32_tf32f32", "convolution"),
         ("convolution.12", "convolution"),
         ("ampere_sgemm_128x64_nn", "matrix product"),
+        ("ffi_call.7", "convolution"),
+        ("convert_fusion.2", "fused elementwise"),
         ("dot.3", "matrix product"),
         ("ynn_fusion.1", "YNNPACK"),
         ("loop_add_fusion_7", "fused elementwise"),

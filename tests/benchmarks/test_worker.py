@@ -94,13 +94,16 @@ def test_plans_scale_with_device_and_flags(tmp_path: Path):
     assert Plan("cpu", True, 2, tmp_path, tmp_path).turns < cpu.turns
 
 
-def test_a_device_a_core_is_for_several_cores_that_share_the_batch(tmp_path: Path):
-    def split(cores: int, batch: int, device: str = "cpu") -> dict[str, Workload]:
+def test_variants_of_this_project_are_for_cpus_whose_cores_share_the_batch(tmp_path: Path):
+    def variants(cores: int, batch: int, device: str = "cpu") -> list[tuple[str, int]]:
         plan = Plan(device, False, cores, tmp_path, tmp_path, batch=batch)
-        return compare_sides._split(plan, plan.reference("step"))
+        found = compare_sides._variants(plan, plan.reference("step", CHANNELS_LAST))
+        assert {workload.side for workload in found.values()} <= {JAXSEG}
+        return [(workload.convolution, workload.devices) for workload in found.values()]
 
-    assert [w.devices for w in split(4, 8).values()] == [4]
-    assert split(1, 8) == split(3, 8) == split(4, 8, "gpu") == {}
+    assert variants(4, 8) == [("xla", 1), ("auto", 4)]
+    assert variants(1, 8) == variants(3, 8) == [("xla", 1)]
+    assert variants(4, 8, "gpu") == []
 
 
 def test_flags(capsys: pytest.CaptureFixture[str]):
