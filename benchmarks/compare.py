@@ -67,7 +67,8 @@ def epochs(plan: Plan) -> list[Table]:
     workers = min(plan.cores, 8)
     reference = plan.reference("epoch", slices=24 if plan.quick else 96)
     torch_sides = [CHANNELS_LAST] if plan.quick else [EAGER, CHANNELS_LAST, COMPILED]
-    workloads = sides(reference, [JAXSEG]) | _variants(plan, reference) | sides(reference, torch_sides)
+    workloads = sides(reference, [JAXSEG]) | _variants(plan, reference)
+    workloads |= sides(reference, torch_sides)
     for count in (0, workers):
         loaded = plan.reference(
             "epoch", CHANNELS_LAST, slices=reference.slices, loader_workers=count

@@ -12,9 +12,9 @@ def keep_freed_memory() -> bool:
 
     On a CPU, XLA allocates a step's activations anew every step. glibc gives blocks of that size
     back to the system when they are freed, and takes page by page of the next one from it: some
-    8 % of a step. The process keeps its peak from now on, and no result changes. To be called
-    before JAX begins to use a device: a thread that has a heap of its own by then, which goes back
-    as a whole, keeps it.
+    8 % of a step. The process keeps its peak from now on, on a GPU's host too, and no result
+    changes. To be called before JAX begins to use a device: a thread that has a heap of its own by
+    then, which goes back as a whole, keeps it.
 
     Returns:
       Whether the C library has such a setting; where it has none, nothing happens.

@@ -191,18 +191,21 @@ def convolution(settings: Settings) -> Convolve:
     Raises:
       SettingsError: run.convolution asks for the native one, and it cannot be had.
     """
-    wanted, why_not = settings["run"]["convolution"], slow_convolution(settings)
+    wanted = settings["run"]["convolution"]
+    if wanted == "xla":
+        return convolve_xla
+    why_not = slow_convolution(settings)
     if wanted == "native" and why_not:
-        raise SettingsError(f"run.convolution: expected what can be had, got native: {why_not}")
-    return convolve_xla if wanted == "xla" or why_not else native.convolve_native
+        raise SettingsError(f"run.convolution: expected auto or xla, got native; {why_not}")
+    return convolve_xla if why_not else native.convolve_native
 
 
 def slow_convolution(settings: Settings) -> str | None:
     """Why the native convolution cannot be had here, in a line; None if it can."""
     if jax.default_backend() != "cpu":
-        return f"it is for CPUs, and JAX uses the {jax.default_backend()}"
+        return f"native is for CPUs, and JAX uses the {jax.default_backend()}"
     if settings["model"]["precision"] != "float32":
-        return f"it is for float32, and model.precision is {settings['model']['precision']}"
+        return f"native is for float32, and model.precision is {settings['model']['precision']}"
     try:
         native.load()
     except native.NativeError as error:

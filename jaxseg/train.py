@@ -58,13 +58,15 @@ def train(
       OutOfMemoryError: memory is spent.
       Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
-    keep_freed_memory()
     with hosts.agreed():
         settings.check(config)
+        keep_freed_memory()
         devices = _devices(config)
+        convolution = recipe.convolution(config).__name__
     result = {**settings.without_places(config), "run": None}  # what bears on the result
     hosts.check_same("the settings", hosts.digest(json.dumps(result)))
     hosts.check_same("the local devices", str(devices))
+    hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
     if not hosts.is_writer():
         say = _say_nothing
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
@@ -188,7 +190,7 @@ def _tell_of_slowness(config: Mapping[str, Any], say: Say) -> None:
     if jax.default_backend() == "cpu" and config["run"]["convolution"] == "auto":
         why = recipe.slow_convolution(config)
         if why:
-            say(f"convolutions by XLA, which is slower here: {why}")
+            say(f"convolutions by XLA, slower here than the native ones: {why}")
 
 
 def _split(

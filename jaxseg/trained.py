@@ -86,7 +86,7 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     checkpoint = checkpoint or "best"
     config, data = workdir.read_settings(folder), workdir.read_data(folder)
     settings.check(config)
-    network, grid = recipe.networks(config).segmentation, recipe.grid(config)
+    network, grid = _network(config), recipe.grid(config)
     step, params = _restore(folder, checkpoint, _template(network, config))
     anatomy = recipe.anatomy(config)
     return Trained(folder, checkpoint, step, config, data, anatomy, grid, network, params)
@@ -106,13 +106,18 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
         settings.check({**config, "data": {**config["data"], "root": "not in the bundle"}})
     else:
         settings.check(config)
-    network, grid = recipe.networks(config).segmentation, recipe.grid(config)
+    network, grid = _network(config), recipe.grid(config)
     try:
         params = load_params(folder / bundle.PARAMS, _template(network, config))
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "parameters", error) from error
     found, step, anatomy = manifest.checkpoint, manifest.step, recipe.anatomy(config)
     return Trained(folder, found, step, config, data, anatomy, grid, network, params)
+
+
+def _network(config: Mapping[str, Any]) -> UNet:
+    """The run's network, as fast as this machine can run it: not the one that trained it."""
+    return recipe.networks(settings.replace(config, {"run.convolution": "auto"})).segmentation
 
 
 def _template(network: UNet, config: Mapping[str, Any]) -> Params:

@@ -13,10 +13,9 @@ _LANES = 8  # output channels come in multiples of it
 def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
     """A 3x3 convolution as `convolve_xla`, on a CPU, by the library where it is made for it.
 
-    That is stride 1, float32 and output channels a multiple of 8; the gradient by the images also
-    needs such input channels. The rest is XLA's. Sums are those of Eq. y[i, j] = sum of
-    kernel[a, b] images[i + a - 1, j + b - 1] over a and b, in an order that depends on the shapes
-    alone, not on the number of threads. No forward-mode differentiation.
+    That is stride 1, float32 and output channels a multiple of 8; the rest is XLA's. The sums
+    y[i, j] = sum_ab images[i + a - 1, j + b - 1] kernel[a, b] are added up in an order that depends
+    on the shapes alone, not on the number of threads. No forward-mode differentiation.
 
     Args:
       images: (B, H, W, I) floating point.
@@ -36,7 +35,7 @@ def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
             f"{kernel.shape}"
         )
     fits = images.dtype == kernel.dtype == jnp.float32 and not kernel.shape[-1] % _LANES
-    if stride != 1 or not fits or not images.size:
+    if stride != 1 or not fits or not images.size or not kernel.size:
         return convolve_xla(images, kernel, stride)
     library.load()
     return _convolve(images, kernel)
@@ -54,11 +53,12 @@ def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(kept: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
     images, kernel = kept
-    if images.shape[-1] % _LANES:
-        # Of the network's own images, where it is not asked for and XLA drops it.
-        (by_images,) = jax.vjp(lambda x: convolve_xla(x, kernel, 1), images)[1](cotangents)
-    else:
-        by_images = _call("jaxseg_convolve", images.shape, cotangents, kernel, turned=True)
+    channels = images.shape[-1]
+    filled = channels + -channels % _LANES
+    wide = jnp.pad(kernel, ((0, 0), (0, 0), (0, filled - channels), (0, 0)))
+    by_images = _call(
+        "jaxseg_convolve", (*images.shape[:3], filled), cotangents, wide, turned=True
+    )[..., :channels]
     return by_images, _call("jaxseg_kernel_gradient", kernel.shape, images, cotangents)
 
 

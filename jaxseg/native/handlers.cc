@@ -14,17 +14,30 @@ jaxseg::Shape shape(const Floats& images, int64_t out) {
   return {sizes[0], sizes[1], sizes[2], sizes[3], out};
 }
 
-ffi::Error convolve(ffi::ThreadPool pool, Floats images, Floats kernel, bool turned,
-                    Result result) {
-  jaxseg::convolve(pool, images.typed_data(), kernel.typed_data(), result->typed_data(),
-                   shape(images, result->dimensions()[3]), turned);
+template <typename Work>
+ffi::Error told(Work work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "Out of memory while allocating room for a convolution.");
+  }
   return ffi::Error::Success();
 }
 
+ffi::Error convolve(ffi::ThreadPool pool, Floats images, Floats kernel, bool turned,
+                    Result result) {
+  return told([&] {
+    jaxseg::convolve(pool, images.typed_data(), kernel.typed_data(), result->typed_data(),
+                     shape(images, result->dimensions()[3]), turned);
+  });
+}
+
 ffi::Error kernel_gradient(ffi::ThreadPool pool, Floats images, Floats cotangents, Result result) {
-  jaxseg::kernel_gradient(pool, images.typed_data(), cotangents.typed_data(),
-                          result->typed_data(), shape(images, result->dimensions()[3]));
-  return ffi::Error::Success();
+  return told([&] {
+    jaxseg::kernel_gradient(pool, images.typed_data(), cotangents.typed_data(),
+                            result->typed_data(), shape(images, result->dimensions()[3]));
+  });
 }
 
 }  // namespace

@@ -4,13 +4,16 @@ import ctypes
 import hashlib
 import os
 import platform
+import re
+import shlex
+import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import jax.ffi
 
 TARGETS = ("jaxseg_convolve", "jaxseg_kernel_gradient")
@@ -23,35 +26,114 @@ class NativeError(RuntimeError):
     """Why there is no library; one line."""
 
 
-def cache_folder() -> Path:
-    """Where libraries are kept: `jaxseg` in $XDG_CACHE_HOME, which is ~/.cache by default."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxseg"
-
-
-@cache
 def load() -> Path:
     """Build the library unless it is kept already, load it, and make its functions known to XLA.
 
-    Once a process; a failure is tried again.
+    Once a process, whether it succeeds or fails.
 
     Returns:
-      The library's file. Its name tells sources, compiler flags, processor and jaxlib, so that
-      another machine that sees the same folder takes another one.
+      The library's file, in `jaxseg/native` of $XDG_CACHE_HOME, which is ~/.cache by default. Its
+      name tells sources, compiler, flags, processor and jaxlib, so that another machine that sees
+      the same folder takes another one.
 
     Raises:
       NativeError: no compiler (`c++`, or what $CXX names), one that fails, or a folder that cannot
-        be written.
+        be written or that others may write to.
     """
-    path = cache_folder() / f"native-{_digest()}.so"
-    if not path.exists():
-        _build(path)
+    found = _once()
+    if isinstance(found, NativeError):
+        raise found
+    return found
+
+
+@cache
+def _once() -> Path | NativeError:
     try:
+        path = _kept() or _build(_file())
         library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise NativeError(f"{path}: expected a library of this machine ({error})") from error
-    for name in TARGETS:
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        for name in TARGETS:
+            capsule = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
+    except NativeError as error:
+        return error
+    except (OSError, AttributeError) as error:
+        return NativeError(f"expected a library that can be loaded ({error}); or delete it")
+    except RuntimeError as error:  # no home
+        return NativeError(f"$XDG_CACHE_HOME: expected a folder ({error})")
     return path
+
+
+def _file() -> Path:
+    """Where the library is kept."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache_home / "jaxseg" / "native" / f"{_digest()}.so"
+
+
+def _kept() -> Path | None:
+    """The library that an earlier process built, if there is one.
+
+    Raises:
+      NativeError: it, or its folder, is not the user's alone; nothing of others is run.
+    """
+    path = _file()
+    for place in (path.parent, path):
+        try:
+            status = place.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unusable(path.parent, error) from error
+        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+            raise NativeError(f"{place}: expected what this user alone may write to")
+    return path
+
+
+def _build(path: Path) -> Path:
+    """Compile elsewhere and put the result in place as a whole; the first of several stays."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as folder:
+            made = Path(folder) / path.name
+            _compile(made)
+            made.chmod(0o700)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(made, path)
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
+    found = _kept()
+    assert found is not None
+    return found
+
+
+def _unusable(folder: Path, error: OSError) -> NativeError:
+    return NativeError(f"{folder}: cannot keep the library here ({error.strerror or error})")
+
+
+def _compile(output: Path) -> None:
+    source, compiler = Path(__file__).parent / _SOURCES[0], _compiler()
+    include = f"-isystem{jax.ffi.include_dir()}"
+    try:
+        ended = subprocess.run(
+            [*shlex.split(compiler), *_flags(), include, str(source), "-o", str(output)],
+            env=os.environ | {"LC_ALL": "C"}, timeout=_SECONDS, check=False,
+            capture_output=True, text=True, errors="replace",
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise NativeError(f"expected a C++ compiler, {compiler} is not there") from error
+    except subprocess.TimeoutExpired as error:
+        raise NativeError(f"{compiler} took more than {_SECONDS} s") from error
+    except (OSError, ValueError) as error:
+        raise NativeError(f"{compiler} cannot be run ({error})") from error
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
+        first = next((line for line in said if re.search(r"(^|\W)error: ", line)), said[0])
+        raise NativeError(f"{compiler} cannot build {source.name}: {first:.200}")
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX") or "c++"
 
 
 def _flags() -> list[str]:
@@ -59,50 +141,32 @@ def _flags() -> list[str]:
     return ["-std=c++17", "-O3", "-fPIC", "-shared", "-mcpu=native" if arm else "-march=native"]
 
 
+@cache
+def _sources() -> bytes:
+    return b"".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
+
+
 def _digest() -> str:
-    """Of all that the library depends on."""
-    digest = hashlib.sha256()
-    for name in _SOURCES:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    facts = [*_flags(), version("jaxlib"), platform.system(), platform.machine(), _processor()]
-    digest.update("\n".join(facts).encode())
-    return digest.hexdigest()[:16]
+    """Of what the library depends on."""
+    facts = [_compiler(), _compiler_stamp(), *_flags(), version("jaxlib")]
+    facts += [platform.system(), platform.machine(), _processor()]
+    return hashlib.sha256(_sources() + "\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _compiler_stamp() -> str:
+    """Tells a compiler from the one that an update puts in its place."""
+    words = _compiler().split()
+    found = shutil.which(words[0]) if words else None
+    if found is None:
+        return ""
+    status = Path(found).stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _processor() -> str:
-    """The instruction sets of this processor, where the system lists them."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _build(path: Path) -> None:
-    """Compile under a name of its own first, so that processes may build at the same time."""
-    compiler = os.environ.get("CXX") or "c++"
-    part = None
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=".native-", suffix=".so")
-        os.close(handle)
-        source, include = Path(__file__).parent / _SOURCES[0], f"-isystem{jax.ffi.include_dir()}"
-        made = subprocess.run(
-            [*compiler.split(), *_flags(), include, str(source), "-o", part],
-            capture_output=True, text=True, timeout=_SECONDS, check=False,
-        )  # fmt: skip
-        if made.returncode:
-            said = made.stderr.strip().splitlines() or [f"status {made.returncode}"]
-            first = next((line for line in said if "error" in line), said[0])
-            raise NativeError(f"{compiler} cannot build {source.name}: {first:.200}")
-        Path(part).replace(path)
-    except FileNotFoundError as error:
-        raise NativeError(f"expected a C++ compiler, {compiler} is not there") from error
-    except subprocess.TimeoutExpired as error:
-        raise NativeError(f"{compiler} took more than {_SECONDS} s") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise NativeError(f"{path.parent}: cannot keep the library here ({reason})") from error
-    finally:
-        if part is not None:
-            Path(part).unlink(missing_ok=True)
+    """The instruction sets of this processor; the machine's name where they are not listed."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return platform.node()

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <new>
 #include <thread>
 
 #include "xla/ffi/api/ffi.h"
@@ -52,17 +52,15 @@ class Scratch {
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() { std::free(data_); }
 
-  // At least `count` floats, whose contents are left over from before.
+  // At least `count` floats, whose contents are left over from before. Throws std::bad_alloc.
   float* floats(int64_t count) {
     if (count > count_) {
       std::free(data_);
-      count_ = (count + 15) / 16 * 16;
-      data_ = static_cast<float*>(std::aligned_alloc(64, 4 * count_));
-      if (data_ == nullptr) {
-        std::fprintf(stderr, "out of memory: a convolution asked for %lld bytes\n",
-                     static_cast<long long>(4 * count_));
-        std::abort();
-      }
+      count_ = 0;
+      const int64_t rounded = (count + 15) / 16 * 16;
+      data_ = static_cast<float*>(std::aligned_alloc(64, 4 * rounded));
+      if (data_ == nullptr) throw std::bad_alloc();
+      count_ = rounded;
     }
     return data_;
   }
@@ -74,17 +72,22 @@ class Scratch {
 
 // Do work(0) to work(count - 1), in any order, on this thread and those of the pool that are free.
 // This thread waits for pieces that others have begun, never for others to begin, so that calls
-// within a busy pool cannot wait for each other.
+// within a busy pool cannot wait for each other. Throws std::bad_alloc if a piece of work did.
 inline void share(xla::ffi::ThreadPool& pool, int64_t count,
                   const std::function<void(int64_t)>& work) {
   struct Progress {
     std::atomic<int64_t> next{0}, done{0};
+    std::atomic<bool> failed{false};
   };
   auto progress = std::make_shared<Progress>();
   // A helper that starts late finds nothing left, and does not touch `work`, which is gone by then.
   std::function<void()> run = [progress, count, &work] {
     for (int64_t piece; (piece = progress->next.fetch_add(1)) < count;) {
-      work(piece);
+      try {
+        work(piece);
+      } catch (const std::bad_alloc&) {
+        progress->failed = true;
+      }
       progress->done.fetch_add(1, std::memory_order_release);
     }
   };
@@ -92,6 +95,7 @@ inline void share(xla::ffi::ThreadPool& pool, int64_t count,
   for (int64_t helper = 0; helper < helpers; ++helper) pool.Schedule(std::function<void()>(run));
   run();
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
+  if (progress->failed) throw std::bad_alloc();
 }
 
 // Of a convolution: images (batch, height, width, in), kernel (3, 3, in, out), results

@@ -50,6 +50,17 @@ def test_killed_before_any_of_its_changes_to_files(lab, reference, tmp_path):
     assert kills == 23
 
 
+def test_killed_with_native_convolutions(lab, tmp_path):
+    """Runs of width 4, as all others here, have XLA's alone."""
+    assert lab.finish(tmp_path / "whole", model__width=8, run__convolution="native")
+    run = tmp_path / "killed"
+    process = lab.train(run, model__width=8, run__convolution="native")
+    ended = process.kill_when((run / "checkpoints" / "9" / "metrics").exists)
+    assert ended.status == -signal.SIGKILL
+    lab.finish(run, model__width=8, run__convolution="native")
+    assert_same(run, tmp_path / "whole")
+
+
 def moments(run):
     """Conditions that hold for a very short time, or from a moment on; in the order of a run."""
     checkpoints, metrics = run / "checkpoints", run / "metrics.jsonl"

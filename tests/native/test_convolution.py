@@ -1,6 +1,7 @@
 """The C++ convolution against XLA's and by hand: values, gradients, threads, what it leaves."""
 
 import os
+import platform
 import subprocess
 import sys
 from functools import partial
@@ -15,8 +16,8 @@ from jaxseg.models import UNet, convolve_xla
 from jaxseg.native import convolve_native
 
 ROOT = Path(__file__).parents[2]
-# Sizes, then channels in and out: every width of tile on each vector width, one and many rows, odd
-# sides, groups of channels that are not full.
+# Sizes, then channels in and out: those of the networks, one and many rows, odd sides, groups of
+# channels that are not full.
 SHAPES = [
     (2, 96, 96, 1, 16), (2, 96, 96, 16, 16), (1, 96, 96, 32, 16), (3, 48, 48, 16, 32),
     (2, 24, 24, 64, 64), (2, 12, 12, 128, 128), (2, 6, 6, 128, 256), (5, 4, 4, 64, 64),
@@ -89,8 +90,9 @@ def test_works_inside_vmap_and_loops():
         (random(2, 8, 8, 8), random(3, 3, 8, 5), 1),
         (random(2, 8, 8, 8).astype(jnp.bfloat16), random(3, 3, 8, 8).astype(jnp.bfloat16), 1),
         (jnp.zeros((0, 8, 8, 8)), random(3, 3, 8, 8), 1),
+        (random(2, 8, 8, 8), jnp.zeros((3, 3, 8, 0)), 1),
     ],
-    ids=["stride", "channels", "bfloat16", "no images"],
+    ids=["stride", "channels", "bfloat16", "no images", "no channels"],
 )
 def test_the_rest_is_xla_s(images, kernel, stride):
     lowered = jax.jit(convolve_native, static_argnums=2).lower(images, kernel, stride).as_text()
@@ -154,6 +156,53 @@ def test_bits_do_not_depend_on_the_number_of_threads(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
+def check_every_tile() -> None:
+    """Rows as wide as each tile can be, on each number of vectors that tiles have."""
+    for width in (*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 29):
+        for features in (8, 16, 32, 64):
+            images, kernel = random(1, 2, width, 8), random(3, 3, 8, features, seed=1)
+            wanted = in_float64(np.asarray(images), np.asarray(kernel))
+            close(convolve_native(images, kernel, 1), wanted, terms=72)
+
+
+def check_gradients() -> None:
+    for *size, channels, features in ((3, 40, 41, 8, 8), (3, 25, 9, 16, 16), (2, 9, 3, 11, 64)):
+        arrays = random(*size, channels), random(3, 3, channels, features, seed=1)
+        given, wanted = (
+            (result, *pullback(result))
+            for result, pullback in (
+                jax.vjp(partial(convolve, stride=1), *arrays)
+                for convolve in (convolve_native, convolve_xla)
+            )
+        )
+        for one, other in zip(given, wanted, strict=True):
+            assert jnp.abs(one - other).max() < 1e-5 * jnp.abs(other).max()
+
+
+def test_every_tile():
+    check_every_tile()
+    check_gradients()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="processors of one family")
+@pytest.mark.parametrize(
+    ("flag", "macro"), [("-mno-avx512f", "__AVX512F__"), ("-mno-avx", "__AVX__")]
+)
+def test_on_processors_with_shorter_vectors(flag, macro, tmp_path):
+    macros = subprocess.run(
+        ["c++", "-march=native", flag, "-dM", "-E", "-x", "c++", os.devnull],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"{macro} " not in macros.stdout
+    places = {"CXX": f"c++ {flag}", "XDG_CACHE_HOME": str(tmp_path)}
+    script = f"from {Path(__file__).stem} import *; check_every_tile(); check_gradients()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, check=False, text=True,
+        env=os.environ | places | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_twice_the_same_bits():
     images, kernel = random(4, 48, 48, 32), random(3, 3, 32, 32, seed=1)
 
@@ -190,9 +239,9 @@ def test_the_network_agrees_with_xla_s(attention):
     def loss(params, network):
         return jnp.square(network.apply(params, images)).mean()
 
-    value, gradient = jax.value_and_grad(loss)(params, plain)
-    fast = plain.clone(convolve=convolve_native)
-    fast_value, fast_gradient = jax.value_and_grad(loss)(params, fast)
+    both = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    value, gradient = both(params, plain)
+    fast_value, fast_gradient = both(params, plain.clone(convolve=convolve_native))
     np.testing.assert_allclose(fast_value, value, rtol=1e-5)
     scale = max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
     jax.tree.map(

@@ -1,5 +1,7 @@
 """Building and keeping the library: once, atomically, and in a line where it cannot be."""
 
+import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,24 +10,23 @@ from pathlib import Path
 import pytest
 
 from configs import awce_penalty
-from jaxseg import native, recipe
+from jaxseg import native, recipe, workdir
 from jaxseg.models import convolve_xla
 from jaxseg.native import NativeError, convolve_native, library
 from jaxseg.settings import SettingsError, replace
+from jaxseg.trained import load_run
 
 
 @pytest.fixture
 def empty_cache(monkeypatch, tmp_path):
     """A cache folder with nothing in it, as for a user's first run."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "jaxseg"
+    return tmp_path / "cache" / "jaxseg" / "native"
 
 
 def build() -> Path:
-    """A library of this folder, not loaded; as `load` does it but for XLA's registry."""
-    path = library.cache_folder() / f"native-{library._digest()}.so"
-    library._build(path)
-    return path
+    """As `load` does it, but not loaded: XLA's registry takes each name once a process."""
+    return library._build(library._file())
 
 
 def test_first_use_builds_and_the_next_process_reads(empty_cache):
@@ -52,9 +53,9 @@ def test_processes_may_build_at_the_same_time(empty_cache):
 def test_sources_flags_and_processor_tell_libraries_apart(monkeypatch):
     name = library._digest()
     assert name == library._digest()
-    for part in ("_flags", "_processor"):
+    for part, other in {"_flags": ["-O1"], "_processor": "z80", "_compiler": "cfront"}.items():
         with monkeypatch.context() as changed:
-            changed.setattr(library, part, lambda part=part: [part] if part == "_flags" else part)
+            changed.setattr(library, part, lambda other=other: other)
             assert library._digest() != name
     assert set(library._SOURCES) == {
         path.name
@@ -111,10 +112,41 @@ def test_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
 
 def test_a_file_that_is_no_library_is_told(empty_cache):
     empty_cache.mkdir(parents=True)
-    path = empty_cache / f"native-{library._digest()}.so"
-    path.write_text("not a library")
-    with pytest.raises(NativeError, match="expected a library of this machine"):
-        library.load.__wrapped__()
+    library._file().write_text("not a library")
+    found = library._once.__wrapped__()
+    assert isinstance(found, NativeError)
+    assert str(found).startswith(f"expected a library that can be loaded ({library._file()}: ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes")
+def test_what_others_may_write_to_is_not_run(empty_cache):
+    path = build()
+    assert library._kept() == path
+    for place in (path, empty_cache):
+        mode = place.stat().st_mode
+        place.chmod(0o777)
+        with pytest.raises(NativeError, match=f"{place}: expected what this user alone may write"):
+            library._kept()
+        place.chmod(mode)
+
+
+def test_no_home_is_told(monkeypatch):
+    def unknown(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    found = library._once.__wrapped__()
+    assert isinstance(found, NativeError)
+    assert "expected a folder (Could not determine home" in str(found)
+
+
+def test_a_failure_is_remembered(monkeypatch):
+    failure = NativeError("why")
+    monkeypatch.setattr(library, "_once", lambda: failure)
+    for _ in range(2):
+        with pytest.raises(NativeError, match="why"):
+            native.load()
 
 
 def settings(**changes: object) -> dict:
@@ -142,9 +174,23 @@ def test_settings_choose_and_auto_makes_do(monkeypatch):
     assert recipe.slow_convolution(settings()) == "expected a C++ compiler, c++ is not there"
 
 
+def test_xla_builds_nothing(monkeypatch):
+    monkeypatch.setattr(native, "load", lambda: pytest.fail("asked for the library"))
+    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
+
+
+def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_run, tmp_path):
+    run = shutil.copytree(random_run, tmp_path / "run")
+    config = workdir.read_settings(run)
+    config["run"]["convolution"] = "native"
+    (run / "config.json").write_text(json.dumps(config))
+    without_compiler(monkeypatch)
+    assert load_run(run).network.convolve is convolve_xla
+
+
 def test_native_that_cannot_be_had_is_refused(monkeypatch):
     wanted = settings(run__convolution="native", model__precision="bfloat16")
-    with pytest.raises(SettingsError, match=r"run\.convolution: .* it is for float32"):
+    with pytest.raises(SettingsError, match=r"run\.convolution: .*native; native is for float32"):
         recipe.convolution(wanted)
     without_compiler(monkeypatch)
     with pytest.raises(SettingsError, match=r"run\.convolution: .*c\+\+ is not there"):
