@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -22,7 +21,7 @@ from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
 from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet, split
 from jaxseg.data.phantom import write_phantom
-from jaxseg.models import Convolve, UNet, WeightGenerator, convolve_xla
+from jaxseg.models import Convolve, UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
 from jaxseg.settings import SettingsError
 from jaxseg.small_lesions import smallest_volumes
@@ -191,26 +190,12 @@ def convolution(settings: Settings) -> Convolve:
     Raises:
       SettingsError: run.convolution asks for the native one, and it cannot be had.
     """
-    wanted = settings["run"]["convolution"]
-    if wanted == "xla":
-        return convolve_xla
-    why_not = slow_convolution(settings)
-    if wanted == "native" and why_not:
-        raise SettingsError(f"run.convolution: expected auto or xla, got native; {why_not}")
-    return convolve_xla if why_not else native.convolve_native
-
-
-def slow_convolution(settings: Settings) -> str | None:
-    """Why the native convolution cannot be had here, in a line; None if it can."""
-    if jax.default_backend() != "cpu":
-        return f"native is for CPUs, and JAX uses the {jax.default_backend()}"
-    if settings["model"]["precision"] != "float32":
-        return f"native is for float32, and model.precision is {settings['model']['precision']}"
     try:
-        native.load()
+        return native.choose(settings["run"]["convolution"], settings["model"]["precision"])
     except native.NativeError as error:
-        return str(error)
-    return None
+        raise SettingsError(
+            f"run.convolution: expected auto or xla, got native; {error}"
+        ) from error
 
 
 def objective(settings: Settings, labels: np.ndarray) -> Objective:

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxseg import balance
+from jaxseg import balance, native
 from jaxseg.data.cohort import SPLITS
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
-CONVOLUTIONS = ("auto", "native", "xla")
 # Far above any short-axis slice: what asks for more is a slip, and would take all memory.
 _MAX_SIDE = 4096
 _MAX_DEPTH = 12  # log2 of the longest side
@@ -142,7 +141,7 @@ RULES: dict[str, Rule] = {
     "train.validate_every": _whole(1),
     "run.devices": _whole(0),
     "run.cpu_devices": _whole_between(1, 256),
-    "run.convolution": _one_of(CONVOLUTIONS),
+    "run.convolution": _one_of(native.CHOICES),
     "run.log_every": _whole(1),
     "run.pictures": _whole(0),
     "run.compilation_cache": (lambda v: isinstance(v, str), "a folder, or an empty text"),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import hosts, memory, recipe, settings, workdir
+from jaxseg import hosts, memory, native, recipe, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
@@ -188,8 +188,8 @@ def _use_compilation_cache(folder: str) -> None:
 def _tell_of_slowness(config: Mapping[str, Any], say: Say) -> None:
     """A CPU without the native convolution takes half as long again for a step."""
     if jax.default_backend() == "cpu" and config["run"]["convolution"] == "auto":
-        why = recipe.slow_convolution(config)
-        if why:
+        why = native.why_not(config["model"]["precision"])
+        if why is not None:
             say(f"convolutions by XLA, slower here than the native ones: {why}")
 
 

@@ -1,7 +1,5 @@
 """Building and keeping the library: once, atomically, and in a line where it cannot be."""
 
-import json
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import awce_penalty
-from jaxseg import native, recipe, workdir
-from jaxseg.models import convolve_xla
-from jaxseg.native import NativeError, convolve_native, library
-from jaxseg.settings import SettingsError, replace
-from jaxseg.trained import load_run
+from jaxseg import native
+from jaxseg.native import NativeError, library
 
 
 @pytest.fixture
@@ -147,51 +141,3 @@ def test_a_failure_is_remembered(monkeypatch):
     for _ in range(2):
         with pytest.raises(NativeError, match="why"):
             native.load()
-
-
-def settings(**changes: object) -> dict:
-    return replace(
-        awce_penalty.get_config().to_dict(),
-        {name.replace("__", "."): value for name, value in changes.items()},
-    )
-
-
-def without_compiler(monkeypatch) -> None:
-    def load() -> Path:
-        raise NativeError("expected a C++ compiler, c++ is not there")
-
-    monkeypatch.setattr(native, "load", load)
-
-
-def test_settings_choose_and_auto_makes_do(monkeypatch):
-    assert recipe.convolution(settings()) is convolve_native
-    assert recipe.convolution(settings(run__convolution="native")) is convolve_native
-    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
-    assert recipe.convolution(settings(model__precision="bfloat16")) is convolve_xla
-    assert recipe.networks(settings()).segmentation.convolve is convolve_native
-    without_compiler(monkeypatch)
-    assert recipe.convolution(settings()) is convolve_xla
-    assert recipe.slow_convolution(settings()) == "expected a C++ compiler, c++ is not there"
-
-
-def test_xla_builds_nothing(monkeypatch):
-    monkeypatch.setattr(native, "load", lambda: pytest.fail("asked for the library"))
-    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
-
-
-def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_run, tmp_path):
-    run = shutil.copytree(random_run, tmp_path / "run")
-    config = workdir.read_settings(run)
-    config["run"]["convolution"] = "native"
-    (run / "config.json").write_text(json.dumps(config))
-    without_compiler(monkeypatch)
-    assert load_run(run).network.convolve is convolve_xla
-
-
-def test_native_that_cannot_be_had_is_refused(monkeypatch):
-    wanted = settings(run__convolution="native", model__precision="bfloat16")
-    with pytest.raises(SettingsError, match=r"run\.convolution: .*native; native is for float32"):
-        recipe.convolution(wanted)
-    without_compiler(monkeypatch)
-    with pytest.raises(SettingsError, match=r"run\.convolution: .*c\+\+ is not there"):
-        recipe.convolution(settings(run__convolution="native"))

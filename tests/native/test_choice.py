@@ -1,0 +1,75 @@
+"""Which convolution a machine takes: what settings ask for, and what can be had."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs import awce_penalty
+from jaxseg import native, recipe, train, workdir
+from jaxseg.models import convolve_xla
+from jaxseg.native import NativeError, convolve_native, library
+from jaxseg.settings import SettingsError, replace
+from jaxseg.trained import load_run
+
+
+def settings(**changes: object) -> dict:
+    return replace(
+        awce_penalty.get_config().to_dict(),
+        {name.replace("__", "."): value for name, value in changes.items()},
+    )
+
+
+def without_compiler(monkeypatch) -> None:
+    def load() -> Path:
+        raise NativeError("expected a C++ compiler, c++ is not there")
+
+    monkeypatch.setattr(library, "load", load)
+
+
+def test_settings_choose_and_auto_makes_do(monkeypatch):
+    assert recipe.convolution(settings()) is convolve_native
+    assert recipe.convolution(settings(run__convolution="native")) is convolve_native
+    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
+    assert recipe.convolution(settings(model__precision="bfloat16")) is convolve_xla
+    assert recipe.networks(settings()).segmentation.convolve is convolve_native
+    without_compiler(monkeypatch)
+    assert recipe.convolution(settings()) is convolve_xla
+    assert native.why_not("float32") == "expected a C++ compiler, c++ is not there"
+
+
+def test_xla_builds_nothing(monkeypatch):
+    monkeypatch.setattr(library, "load", lambda: pytest.fail("asked for the library"))
+    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
+
+
+def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_run, tmp_path):
+    run = shutil.copytree(random_run, tmp_path / "run")
+    config = workdir.read_settings(run)
+    config["run"]["convolution"] = "native"
+    (run / "config.json").write_text(json.dumps(config))
+    without_compiler(monkeypatch)
+    assert load_run(run).network.convolve is convolve_xla
+
+
+def test_native_that_cannot_be_had_is_refused(monkeypatch):
+    wanted = settings(run__convolution="native", model__precision="bfloat16")
+    with pytest.raises(SettingsError, match=r"run\.convolution: .*native; native is for float32"):
+        recipe.convolution(wanted)
+    without_compiler(monkeypatch)
+    with pytest.raises(SettingsError, match=r"run\.convolution: .*c\+\+ is not there"):
+        recipe.convolution(settings(run__convolution="native"))
+
+
+def test_training_tells_what_makes_it_slow(monkeypatch):
+    lines: list[str] = []
+    train._tell_of_slowness(settings(), lines.append)
+    train._tell_of_slowness(settings(run__convolution="xla"), lines.append)
+    assert lines == []
+    without_compiler(monkeypatch)
+    train._tell_of_slowness(settings(), lines.append)
+    assert lines == [
+        "convolutions by XLA, slower here than the native ones: expected a C++ compiler, c++ is "
+        "not there"
+    ]
