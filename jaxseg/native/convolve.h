@@ -65,28 +65,28 @@ void tile(const float* const* rows, const float* kernel, float* to, const Shape&
       continue;
     }
     for (int64_t c = 0; c < s.in; ++c, x += pitch) {
-#pragma GCC unroll 3
+      JAXSEG_UNROLL
       for (int dx = 0; dx < 3; ++dx, kernel += Q * N) {
         const float* pixels = x + dx;
         // Hides that the next dx reads most of the same numbers: kept for it, they would push sums
         // out of their registers.
         asm("" : "+r"(pixels));
         Vector<N> weights[Q];
-#pragma GCC unroll 4
+        JAXSEG_UNROLL
         for (int q = 0; q < Q; ++q) weights[q] = load<N>(kernel + q * N);
-#pragma GCC unroll 32
+        JAXSEG_UNROLL
         for (int p = 0; p < P; ++p) {
           const float pixel = pixels[p];
-#pragma GCC unroll 4
+          JAXSEG_UNROLL
           for (int q = 0; q < Q; ++q) sum[p][q] += pixel * weights[q];
         }
       }
     }
   }
-#pragma GCC unroll 32
+  JAXSEG_UNROLL
   for (int p = 0; p < P; ++p) {
     if (p >= valid) return;
-#pragma GCC unroll 4
+    JAXSEG_UNROLL
     for (int q = 0; q < Q; ++q) store<N>(to + p * s.out + q * N, sum[p][q]);
   }
 }

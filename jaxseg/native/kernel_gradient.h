@@ -16,29 +16,29 @@ template <int C, int Q, int N>
 void gradient_tile(const float* images, const float* cotangents, float* to, int64_t rows,
                    int64_t in, const Shape& s) {
   Vector<N> sum[3][C][Q];
-#pragma GCC unroll 3
+  JAXSEG_UNROLL
   for (int dx = 0; dx < 3; ++dx)
-#pragma GCC unroll 8
+    JAXSEG_UNROLL
     for (int c = 0; c < C; ++c)
-#pragma GCC unroll 2
+      JAXSEG_UNROLL
       for (int q = 0; q < Q; ++q) sum[dx][c][q] = load<N>(to + (dx * s.in + c) * s.out + q * N);
   for (int64_t y = 0; y < rows; ++y, images += 2 * in)
     for (int64_t x = 0; x < s.width; ++x, images += in, cotangents += s.out) {
       Vector<N> cotangent[Q];
-#pragma GCC unroll 2
+      JAXSEG_UNROLL
       for (int q = 0; q < Q; ++q) cotangent[q] = load<N>(cotangents + q * N);
-#pragma GCC unroll 3
+      JAXSEG_UNROLL
       for (int dx = 0; dx < 3; ++dx)
-#pragma GCC unroll 8
+        JAXSEG_UNROLL
         for (int c = 0; c < C; ++c)
-#pragma GCC unroll 2
+          JAXSEG_UNROLL
           for (int q = 0; q < Q; ++q) sum[dx][c][q] += images[dx * in + c] * cotangent[q];
     }
-#pragma GCC unroll 3
+  JAXSEG_UNROLL
   for (int dx = 0; dx < 3; ++dx)
-#pragma GCC unroll 8
+    JAXSEG_UNROLL
     for (int c = 0; c < C; ++c)
-#pragma GCC unroll 2
+      JAXSEG_UNROLL
       for (int q = 0; q < Q; ++q) store<N>(to + (dx * s.in + c) * s.out + q * N, sum[dx][c][q]);
 }
 

@@ -27,6 +27,13 @@ constexpr int kLanes = 4, kSums = 24;
 constexpr int kLanes = 4, kSums = 12;
 #endif
 
+// Above a loop of few turns whose sums are to stay in registers.
+#if defined(__clang__)
+#define JAXSEG_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define JAXSEG_UNROLL _Pragma("GCC unroll 32")
+#endif
+
 template <int N>
 struct VectorOf {
   typedef float type __attribute__((vector_size(4 * N), aligned(4), may_alias));
