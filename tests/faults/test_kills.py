@@ -1,5 +1,6 @@
 """SIGKILL at many moments of a run; what goes on from there ends as if nothing had happened."""
 
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -50,6 +51,7 @@ def test_killed_before_any_of_its_changes_to_files(lab, reference, tmp_path):
     assert kills == 23
 
 
+@pytest.mark.skipif(shutil.which("c++") is None, reason="a C++ compiler, c++, is missing")
 def test_killed_with_native_convolutions(lab, tmp_path):
     """Runs of width 4, as all others here, have XLA's alone."""
     assert lab.finish(tmp_path / "whole", model__width=8, run__convolution="native")
