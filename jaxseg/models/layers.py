@@ -99,6 +99,7 @@ class ConvNormRelu(nn.Module):
     def __call__(self, x: Array) -> Array:
         """(B, H, W, C) to (B, H / stride, W / stride, features)."""
         # No bias: the normalization's shift is one.
+        # Named as Flax names its own, so that parameters keep their paths.
         x = Conv3x3(
             self.features, self.stride, dtype=self.dtype, convolve=self.convolve, name="Conv_0"
         )(x)

@@ -49,7 +49,9 @@ def load() -> Path:
 @cache
 def _once() -> Path | NativeError:
     try:
-        path = _kept() or _build(_file())
+        path = _file()
+        if not _is_kept(path):
+            _build(path)
         library = ctypes.CDLL(str(path))
         for name in TARGETS:
             capsule = jax.ffi.pycapsule(getattr(library, name))
@@ -69,26 +71,25 @@ def _file() -> Path:
     return cache_home / "jaxseg" / "native" / f"{_digest()}.so"
 
 
-def _kept() -> Path | None:
-    """The library that an earlier process built, if there is one.
+def _is_kept(path: Path) -> bool:
+    """Whether an earlier process built the library.
 
     Raises:
       NativeError: it, or its folder, is not the user's alone; nothing of others is run.
     """
-    path = _file()
     for place in (path.parent, path):
         try:
             status = place.stat()
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
             raise _unusable(path.parent, error) from error
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
             raise NativeError(f"{place}: expected what this user alone may write to")
-    return path
+    return True
 
 
-def _build(path: Path) -> Path:
+def _build(path: Path) -> None:
     """Compile elsewhere and put the result in place as a whole; the first of several stays."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,9 +103,7 @@ def _build(path: Path) -> Path:
                 os.link(made, path)
     except OSError as error:
         raise _unusable(path.parent, error) from error
-    found = _kept()
-    assert found is not None
-    return found
+    _is_kept(path)
 
 
 def _unusable(folder: Path, error: OSError) -> NativeError:
@@ -141,16 +140,12 @@ def _flags() -> list[str]:
     return ["-std=c++17", "-O3", "-fPIC", "-shared", "-mcpu=native" if arm else "-march=native"]
 
 
-@cache
-def _sources() -> bytes:
-    return b"".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
-
-
 def _digest() -> str:
     """Of what the library depends on."""
     facts = [_compiler(), _compiler_stamp(), *_flags(), version("jaxlib")]
     facts += [platform.system(), platform.machine(), _processor()]
-    return hashlib.sha256(_sources() + "\n".join(facts).encode()).hexdigest()[:16]
+    sources = b"".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
+    return hashlib.sha256(sources + "\n".join(facts).encode()).hexdigest()[:16]
 
 
 def _compiler_stamp() -> str:
