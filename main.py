@@ -13,6 +13,8 @@ Hand a trained network on, as one folder that evaluate and predict take for a RU
   python main.py --mode=export --workdir=RUN --output=DIR
 Train and compare all stages of the paper's Table 1, with a report at the end; resumes:
   python main.py --mode=ablate --config=configs/default.py[:emidec] --workdir=DIR [--folds=5]
+Train every fold of one config and score all cases, each by the fold that holds it out; resumes:
+  python main.py --mode=crossvalidate --config=configs/best.py[:emidec] --config.data.split=case
 """
 
 import sys
@@ -24,8 +26,10 @@ from ml_collections import config_flags
 
 from configs import attention, awce, awce_penalty, baseline, default
 from jaxseg.ablation.plan import stage_changes
-from jaxseg.ablation.study import AblationError, ablate
+from jaxseg.ablation.study import ablate
+from jaxseg.ablation.work import AblationError
 from jaxseg.checkpoint import quiet_orbax
+from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import DataError
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
@@ -51,17 +55,21 @@ _MENDABLE = (
 _STAGES = (baseline, attention, awce, awce_penalty)
 
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "predict", "export", "ablate"], "What to do."
+    "mode",
+    "train",
+    ["train", "evaluate", "predict", "export", "ablate", "crossvalidate"],
+    "What to do.",
 )
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="train: stage, FILE or FILE:VARIANT; any --config.FIELD=VALUE overrides. "
-    "ablate: what all stages share.",
+    "ablate: what all stages share; crossvalidate: as train.",
 )
 _WORKDIR = _path(
     "workdir",
     help="Folder of the run; train: default runs/STAGE-VARIANT, ablate: default "
-    "runs/ablation-VARIANT, both resume; evaluate, predict: or a bundle.",
+    "runs/ablation-VARIANT, crossvalidate: default runs/folds-STAGE-VARIANT, all resume; evaluate, "
+    "predict: or a bundle.",
 )
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
@@ -69,10 +77,21 @@ _CHECKPOINT = flags.DEFINE_enum(
     ["best", "last"],
     "evaluate, predict, export: which checkpoint of the run; default best, or a bundle's own.",
 )
-_MIRROR = _switch("mirror", help="evaluate, predict: average over each slice's four mirror images.")
+_MIRROR = _switch(
+    "mirror",
+    help="evaluate, predict, crossvalidate: average over each slice's four mirror images.",
+)
 _DROP_SMALL = _switch(
     "drop_small",
     help="evaluate, predict: pathology smaller than in any training case becomes what is around.",
+)
+_MIN_CONFIDENCE = flags.DEFINE_multi_float(
+    "min_confidence",
+    [],
+    "evaluate, predict: pathology of which the network is less sure becomes what is around; once "
+    "for all or once for each inclusion pair. crossvalidate says which bounds to use.",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 _DATA_ROOT = _path("data_root", help="evaluate: folder of cases, as --config.data.root; the run's.")
 _INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
@@ -84,8 +103,17 @@ _ENSEMBLE = flags.DEFINE_list(
 )
 _PROBABILITIES = _switch("probabilities", help="predict: write probabilities too.")
 _OVERWRITE = _switch("overwrite", help="predict, export: replace outputs that exist.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "ablate: trainings of each stage, on seeds one apart.")
-_FOLDS = flags.DEFINE_integer("folds", 0, "ablate: train on every fold of so many; 0: one split.")
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    None,
+    "ablate: trainings of each stage, on seeds one apart; default 3. crossvalidate: networks of "
+    "each fold, averaged; default 1.",
+)
+_FOLDS = flags.DEFINE_integer(
+    "folds",
+    None,
+    "ablate: train on every fold of so many; default 0, one split. crossvalidate: default 5.",
+)
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
     None,
@@ -115,13 +143,15 @@ _REQUIRED = {
     "predict": "workdir input output",
     "export": "workdir output",
     "ablate": "config",
+    "crossvalidate": "config",
 }
 _OPTIONAL = {
     "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
-    "evaluate": "data_root output checkpoint mirror drop_small",
-    "predict": "checkpoint mirror drop_small ensemble probabilities overwrite",
+    "evaluate": "data_root output checkpoint mirror drop_small min_confidence",
+    "predict": "checkpoint mirror drop_small min_confidence ensemble probabilities overwrite",
     "export": "checkpoint overwrite",
     "ablate": "workdir seeds folds",
+    "crossvalidate": "workdir seeds folds mirror",
 }
 
 
@@ -148,6 +178,7 @@ def _evaluate() -> None:
         checkpoint=_CHECKPOINT.value,
         mirror=bool(_MIRROR.value),
         drop_small=bool(_DROP_SMALL.value),
+        min_confidence=_MIN_CONFIDENCE.value,
         output=Path(_OUTPUT.value) if _OUTPUT.value else None,
     )
 
@@ -160,6 +191,7 @@ def _predict() -> None:
         Path(str(_OUTPUT.value)),
         mirror=bool(_MIRROR.value),
         drop_small=bool(_DROP_SMALL.value),
+        min_confidence=_MIN_CONFIDENCE.value,
         probabilities=bool(_PROBABILITIES.value),
         overwrite=bool(_OVERWRITE.value),
     )
@@ -181,9 +213,24 @@ def _ablate() -> None:
         config,
         stage_changes(default.get_config().to_dict(), stages),
         Path(_WORKDIR.value or f"runs/ablation-{config.get('variant')}"),
-        seeds=int(str(_SEEDS.value)),
-        folds=int(str(_FOLDS.value)),
+        seeds=_or_default(_SEEDS.value, 3),
+        folds=_or_default(_FOLDS.value, 0),
     )
+
+
+def _crossvalidate() -> None:
+    config = _CONFIG.value.to_dict()
+    crossvalidate(
+        config,
+        Path(_WORKDIR.value or f"runs/folds-{config['name']}-{config['variant']}"),
+        folds=_or_default(_FOLDS.value, 5),
+        seeds=_or_default(_SEEDS.value, 1),
+        mirror=bool(_MIRROR.value),
+    )
+
+
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 _RUN = {
@@ -192,6 +239,7 @@ _RUN = {
     "predict": _predict,
     "export": _export,
     "ablate": _ablate,
+    "crossvalidate": _crossvalidate,
 }
 
 

@@ -1,5 +1,6 @@
 """Evaluation of a trained network on the native grid: which cases, their scores, the files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import recipe, small_lesions
+from jaxseg import recipe
 from jaxseg.case_scores import CaseScores, score_case
-from jaxseg.data import DataError, most_probable
+from jaxseg.data import DataError
 from jaxseg.evaluation import Evaluation
+from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
-from jaxseg.small_lesions import without_small
 from jaxseg.train import Say
-from jaxseg.trained import Trained, check_data, load_run, make_predictor, smallest_pathology
+from jaxseg.trained import Trained, check_data, load_run, make_predictor, presence_rule
 from jaxseg.workdir import WorkdirError, check_writable, write_files
 
 
@@ -42,6 +43,7 @@ def evaluate(
     checkpoint: str | None = None,
     mirror: bool = False,
     drop_small: bool = False,
+    min_confidence: Sequence[float] = (),
     output: Path | None = None,
     say: Say = print,
 ) -> Evaluation:
@@ -57,7 +59,8 @@ def evaluate(
         alone.
       checkpoint: "best" or "last", as `load_run`.
       mirror: average over the mirror images of every slice.
-      drop_small: give pathology that is smaller than in any training case to what surrounds it.
+      drop_small: as `presence_rule`.
+      min_confidence: as `presence_rule`.
       output: folder of the files; default `evaluation` in the workdir or bundle.
       say: takes each line for the user.
 
@@ -68,7 +71,7 @@ def evaluate(
     Raises:
       WorkdirError: no run that can be read, cases of its names with other content, or files that
         cannot be written.
-      SettingsError: settings that do not describe a run.
+      SettingsError: settings that do not describe a run, or as `presence_rule`.
       DataError: a case that cannot be scored, or no case to score.
     """
     run = load_run(folder, checkpoint=checkpoint)
@@ -78,16 +81,14 @@ def evaluate(
     notes = chosen.notes
     if chosen.own and run.checkpoint == "best":
         notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
-    smallest = smallest_pathology([run]) if drop_small else None
-    if smallest is not None:
-        notes += (small_lesions.described(run.anatomy, smallest),)
+    rule = presence_rule([run], drop_small=drop_small, min_confidence=min_confidence)
     evaluation = Evaluation(
         name=run.settings["name"],
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes,
-        cases=_score(run, chosen, mirror, smallest),
+        notes=notes + rule.described(run.anatomy),
+        cases=_score(run, chosen, mirror, rule),
     )
     files = evaluation_files.files(evaluation)
     write_files(output, files)
@@ -96,7 +97,7 @@ def evaluate(
 
 
 def _score(
-    run: Trained, chosen: _Selection, mirror: bool, smallest: list[float | None] | None
+    run: Trained, chosen: _Selection, mirror: bool, rule: PresenceRule
 ) -> tuple[CaseScores, ...]:
     predict, read = make_predictor([run], mirror=mirror), recipe.reader(run.settings)
     pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
@@ -105,9 +106,7 @@ def _score(
         case = read.load(folder)
         if case.label is None:
             raise DataError(f"{folder}: no label map; evaluation needs one of every case")
-        labels = most_probable(predict(case))
-        if smallest is not None:
-            labels = without_small(labels, case.spacing, run.anatomy.inclusions, smallest)
+        labels = label_map(predict(case), case.spacing, run.anatomy.inclusions, rule)
         scores.append(
             score_case(case.name, labels, case.label, case.spacing, run.anatomy, held_out=held_out)
         )

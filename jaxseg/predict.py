@@ -13,7 +13,6 @@ from jaxseg.data import (
     Case,
     DataError,
     labels_to_network,
-    most_probable,
     read_case,
     to_network,
     write_like,
@@ -21,15 +20,15 @@ from jaxseg.data import (
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.nifti import SUFFIXES
 from jaxseg.metrics import volume
+from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
-from jaxseg.small_lesions import without_small
 from jaxseg.train import Say
 from jaxseg.trained import (
     Predictor,
     Trained,
     check_spacing,
     make_predictor,
-    smallest_pathology,
+    presence_rule,
 )
 from jaxseg.workdir import WorkdirError, atomic, check_writable
 
@@ -70,6 +69,7 @@ def predict(
     *,
     mirror: bool = False,
     drop_small: bool = False,
+    min_confidence: Sequence[float] = (),
     probabilities: bool = False,
     overwrite: bool = False,
     say: Say = print,
@@ -81,8 +81,8 @@ def predict(
       source: a NIfTI file, or a folder of them at any depth; `Contours` folders are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
       mirror: average over the four mirror images of every slice.
-      drop_small: give pathology that is smaller than in any training case to what surrounds it;
-        for whole stacks. Probabilities stay as they are.
+      drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
+      min_confidence: likewise.
       probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
       overwrite: replace what is there already.
       say: takes each line for the user.
@@ -90,17 +90,18 @@ def predict(
     Raises:
       DataError: nothing to predict, or a single file that cannot be predicted.
       PredictionError: some files of a folder cannot be predicted; the others are done.
+      SettingsError: as `presence_rule`.
       WorkdirError: runs of different label sets; outputs that exist, or cannot be written.
     """
     predictor = make_predictor(runs, mirror=mirror)
-    smallest = smallest_pathology(runs) if drop_small else None
+    rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, outputs, overwrite)
     volumes: dict[str, list[float]] = {}
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes[name] = _predict_file(runs, predictor, smallest, name, path, outputs[name])
+            volumes[name] = _predict_file(runs, predictor, rule, name, path, outputs[name])
             with atomic(output / _VOLUMES) as temporary:
                 temporary.write_text(_volumes_csv(runs[0].anatomy, volumes), encoding="utf-8")
         except DataError as error:
@@ -164,7 +165,7 @@ def _check_output(output: Path, outputs: dict[str, _Outputs], overwrite: bool) -
 def _predict_file(
     runs: Sequence[Trained],
     predictor: Predictor,
-    smallest: list[float | None] | None,
+    rule: PresenceRule,
     name: str,
     path: Path,
     outputs: _Outputs,
@@ -178,9 +179,7 @@ def _predict_file(
     for run in runs:
         check_spacing(run, case, path)
     probabilities = predictor(case)
-    labels = most_probable(probabilities)
-    if smallest is not None:
-        labels = without_small(labels, case.spacing, runs[0].anatomy.inclusions, smallest)
+    labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(outputs.overview) as temporary:

@@ -23,8 +23,8 @@ from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnu
 from jaxseg.data.phantom import write_phantom
 from jaxseg.models import Convolve, UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
+from jaxseg.presence import smallest_volumes
 from jaxseg.settings import SettingsError
-from jaxseg.small_lesions import smallest_volumes
 
 Settings = Mapping[str, Any]
 

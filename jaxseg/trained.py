@@ -22,6 +22,8 @@ from jaxseg.data import (
 )
 from jaxseg.inference import Params, Segmenter, make_probabilities
 from jaxseg.models import UNet
+from jaxseg.presence import PresenceRule
+from jaxseg.settings import SettingsError
 from jaxseg.workdir import WorkdirError
 
 # A stack has about seven slices, and one shape is compiled.
@@ -212,12 +214,37 @@ def _mirrored(
     return np.mean(views, axis=0)
 
 
-def smallest_pathology(runs: Sequence[Trained]) -> list[float | None]:
-    """For `jaxseg.small_lesions`: over the training cases of all runs, by pair.
+def presence_rule(
+    runs: Sequence[Trained], *, drop_small: bool = False, min_confidence: Sequence[float] = ()
+) -> PresenceRule:
+    """What pathology must show to be kept, over the training cases of all runs.
+
+    Args:
+      runs: one or more, of one label set.
+      drop_small: whether what is smaller than in any training case goes.
+      min_confidence: bounds of `jaxseg.presence.core_confidence`, one for every inclusion pair or
+        one for all; empty for none.
 
     Raises:
-      WorkdirError: a run that does not tell, or not of its pairs.
+      WorkdirError: a run that does not tell of the smallest pathology it was trained on, and must.
+      SettingsError: another number of bounds.
     """
+    if not (drop_small or min_confidence):
+        return PresenceRule()
+    anatomy = runs[0].anatomy
+    count, bounds = len(anatomy.inclusions), tuple(min_confidence)
+    if len(bounds) not in (0, 1, count):
+        raise SettingsError(
+            f"--min_confidence: expected 1 or {count} numbers, as many as the label set has "
+            f"inclusion pairs, got {len(bounds)}"
+        )
+    if len(bounds) == 1:
+        bounds *= count
+    return PresenceRule(_smallest_pathology(runs), drop_small, bounds)
+
+
+def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
+    """In mm3, by inclusion pair."""
     by_run = []
     for run in runs:
         noted, pairs = run.data.get("smallest_mm3"), len(runs[0].anatomy.inclusions)
@@ -228,7 +255,7 @@ def smallest_pathology(runs: Sequence[Trained]) -> list[float | None]:
             )
         by_run.append(noted)
     known = [[v for v in volumes if v is not None] for volumes in zip(*by_run, strict=True)]
-    return [min(volumes, default=None) for volumes in known]
+    return tuple(min(volumes, default=None) for volumes in known)
 
 
 def check_spacing(run: Trained, case: Case, path: Path) -> None:

@@ -179,6 +179,15 @@ USAGE = {
         ["--mode=ablate", f"--config={STAGE}", "--seeds=two"],
         "flag --seeds=two: invalid literal for int()",
     ),
+    "confidence past 1": (
+        ["--mode=evaluate", "--workdir=x", "--min_confidence=1.5"],
+        "flag --min_confidence=1.5: ",
+    ),
+    "confidence of a training": (
+        [f"--config={STAGE}", "--min_confidence=0.5"],
+        "--min_confidence: not a flag of --mode=train\n",
+    ),
+    "no config of a cross-validation": (["--mode=crossvalidate"], "flag --config=None: Flag --co"),
     "unknown checkpoint": (
         ["--mode=evaluate", "--workdir=x", "--checkpoint=7"],
         "flag --checkpoint=7: value should be one of <best|last>",
@@ -206,6 +215,11 @@ def test_what_the_user_can_mend_is_one_line_and_status_1(call, random_run, stack
     (tmp_path / "file").touch()
     refused(call(*evaluate, run, "--output=file/x"), 1, "file/x: cannot write here (")
     refused(call("--mode=predict", run, source, "--output=file"), 1, "file: cannot write here (")
+    bounds = ("--min_confidence=0.1",) * 3
+    refused(call(*evaluate, run, *bounds), 1, "--min_confidence: expected 1 or 2 numbers, as many")
+    folds = ("--mode=crossvalidate", f"--config={STAGE}", "--workdir=study")
+    refused(call(*folds, "--folds=1"), 1, "--folds: expected at least 2 to cross-validate, got 1\n")
+    refused(call(*folds, "--config.data.split=slice"), 1, "data.split: expected case to cross-val")
     ablate = ("--mode=ablate", f"--config={STAGE}", "--workdir=study")
     refused(call(*ablate, "--seeds=0"), 1, "--seeds: expected at least 1, got 0\n")
     refused(call(*ablate, "--folds=1"), 1, "--folds: expected 0 (no folds) or at least 2, got 1\n")
@@ -217,8 +231,15 @@ def test_help_tells_every_mode(command_line):
     process = command_line.start("--mode=evaluate", "--help", config=None)
     output, errors = process.communicate(timeout=120)
     text = output + errors
-    for mode in ("evaluate", "predict", "export", "ablate"):
+    for mode in ("evaluate", "predict", "export", "ablate", "crossvalidate"):
         assert f"--mode={mode}" in text
-    for flag in ("--checkpoint", "--[no]mirror", "--ensemble", "--[no]overwrite", "--seeds"):
+    for flag in (
+        "--checkpoint",
+        "--[no]mirror",
+        "--ensemble",
+        "--[no]overwrite",
+        "--seeds",
+        "--folds",
+    ):
         assert flag in text
     assert "Traceback" not in text

@@ -16,13 +16,14 @@ import pytest
 
 from jaxseg import bundle, trained, workdir
 from jaxseg.data import find_cases, load_case, most_probable, to_native
+from jaxseg.presence import PresenceRule
 from jaxseg.settings import SettingsError
 from jaxseg.trained import (
     check_data,
     check_spacing,
     load_run,
     make_predictor,
-    smallest_pathology,
+    presence_rule,
 )
 from jaxseg.workdir import WorkdirError
 from tests.by_hand import prepared
@@ -325,12 +326,25 @@ def test_the_smallest_of_several_runs_counts(run):
         return dataclasses.replace(run, data={**run.data, "smallest_mm3": list(volumes)})
 
     runs = [noting(300.0, 2000.0), noting(None, 1500.0), noting(400.0, None)]
-    assert smallest_pathology(runs) == [300.0, 1500.0]
-    assert smallest_pathology([noting(None, 5.0)]) == [None, 5.0]
+    assert presence_rule(runs, drop_small=True) == PresenceRule((300.0, 1500.0), drop_small=True)
+    assert presence_rule([noting(None, 5.0)], drop_small=True).smallest_mm3 == (None, 5.0)
     noted = {name: value for name, value in run.data.items() if name != "smallest_mm3"}
     for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
-        with pytest.raises(WorkdirError, match=r"does not tell the smallest .* its 2 inclusion"):
-            smallest_pathology([run, bad])
+        assert presence_rule([bad]) == PresenceRule()  # nothing is asked of it
+        for asked in ({"drop_small": True}, {"min_confidence": [0.5]}):
+            with pytest.raises(
+                WorkdirError, match=r"does not tell the smallest .* its 2 inclusion"
+            ):
+                presence_rule([run, bad], **asked)
+
+
+def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
+    def bounds(*values):
+        return presence_rule([run], min_confidence=values).min_confidence
+
+    assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
+    with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
+        bounds(0.1, 0.2, 0.3)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -7,8 +7,9 @@ import pytest
 
 from configs import default
 from jaxseg import workdir
-from jaxseg.ablation import study
-from jaxseg.ablation.study import AblationError, ablate
+from jaxseg.ablation import study, work
+from jaxseg.ablation.study import ablate
+from jaxseg.ablation.work import AblationError
 from jaxseg.data import Cohort
 from jaxseg.loop import DivergedError
 from jaxseg.settings import replace
@@ -31,9 +32,9 @@ class Bench:
         self.reports: list[list[str]] = []
         self.lines: list[str] = []
         self.broken: dict[str, Exception] = {}
-        monkeypatch.setattr(study.recipe, "load_cohort", lambda config: self.cohort)
-        monkeypatch.setattr(study, "train", self._train)
-        monkeypatch.setattr(study, "evaluate", self._evaluate)
+        monkeypatch.setattr(work.recipe, "load_cohort", lambda config: self.cohort)
+        monkeypatch.setattr(work, "train", self._train)
+        monkeypatch.setattr(work, "evaluate", self._evaluate)
         monkeypatch.setattr(study, "write_report", self._report)
 
     @staticmethod

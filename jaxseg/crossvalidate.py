@@ -1,0 +1,195 @@
+"""Cross-validation of one config: every fold, seeds averaged, all cases scored in one table.
+
+Whether a case holds a pathology at all is decided by `jaxseg.presence`, with bounds that the other
+folds choose: no case takes part in a choice that its own score stands on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from jaxseg import recipe
+from jaxseg.ablation.plan import Run, plan_runs
+from jaxseg.ablation.work import complete
+from jaxseg.case_scores import score_case
+from jaxseg.data import Cohort, DataError, most_probable
+from jaxseg.evaluation import Evaluation
+from jaxseg.loop import Say
+from jaxseg.metrics import dice
+from jaxseg.presence import Inclusions, PresenceRule, believed, best_bound, core_confidence
+from jaxseg.report import crossvalidation_files
+from jaxseg.report.crossvalidation_files import Decision
+from jaxseg.settings import SettingsError
+from jaxseg.trained import Trained, load_run, make_predictor, presence_rule
+from jaxseg.workdir import write_files
+
+
+@dataclass(frozen=True, eq=False)
+class _Predicted:
+    """A case as the networks see it that were not trained on it.
+
+    Attributes:
+      name: of the case.
+      fold: in which it is held out.
+      spacing: voxel size in mm.
+      reference: its label map.
+      labels: the most probable label of every voxel.
+      confidence: (pairs,) as `core_confidence`.
+      rule: its smallest volumes, without bounds.
+    """
+
+    name: str
+    fold: int
+    spacing: tuple[float, float, float]
+    reference: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    confidence: NDArray[np.float64]
+    rule: PresenceRule
+
+
+def crossvalidate(
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    folds: int = 5,
+    seeds: int = 1,
+    mirror: bool = False,
+    say: Say = print,
+) -> None:
+    """Train every fold on every seed, then score all cases, each by the networks of its own fold.
+
+    The probabilities of a fold's seeds are averaged. The same command goes on where it stopped, and
+    several processes may work in one folder, as in an ablation.
+
+    Args:
+      config: settings of the shape of `configs/default.py`, split by case.
+      folder: of the study; created if needed.
+      folds: at least 2.
+      seeds: networks of a fold, on seeds one apart from the config's on.
+      mirror: average over the four mirror images of every slice, too.
+      say: takes each line for the user.
+
+    Raises:
+      SettingsError: settings that cannot be run, or a split by slice, in which no case is whole.
+      WorkdirError, DataError, AblationError, Interrupted: as `jaxseg.ablation.work.complete`.
+    """
+    if folds < 2:
+        raise SettingsError(f"--folds: expected at least 2 to cross-validate, got {folds}")
+    name = config["name"]
+    runs = plan_runs(config, {name: {"name": name}}, folder, seeds=seeds, folds=folds)
+    if config["data"]["split"] != "case":
+        raise SettingsError(
+            f"data.split: expected case to cross-validate, got {config['data']['split']}"
+        )
+
+    def write(cohort: Cohort) -> None:
+        del cohort  # cases are read on their own grids
+        _write(runs, folder, mirror, say)
+
+    complete(runs, config, folder, write, say=say)
+
+
+def _write(runs: Sequence[Run], folder: Path, mirror: bool, say: Say) -> None:
+    found = list(_predict(runs, mirror))
+    inclusions = recipe.anatomy(runs[0].settings).inclusions
+    bounds = {
+        fold: _bounds([p for p in found if p.fold != fold], inclusions)
+        for fold in {p.fold for p in found}
+    }
+    small = [replace(p.rule, drop_small=True) for p in found]
+    rules = {
+        "as predicted": [p.rule for p in found],
+        "smaller than in training dropped": small,
+        "and doubtful dropped": [
+            replace(rule, min_confidence=bounds[p.fold])
+            for p, rule in zip(found, small, strict=True)
+        ],
+    }
+    evaluations = {
+        step: _evaluation(runs, found, by_case, mirror) for step, by_case in rules.items()
+    }
+    decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
+    texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
+    write_files(folder, texts)
+    say(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
+
+
+def _predict(runs: Sequence[Run], mirror: bool) -> Iterator[_Predicted]:
+    """Every case, by the networks of the fold that holds it out."""
+    folds = sorted({run.fold for run in runs if run.fold is not None})
+    for fold in tqdm(folds, desc="predicting", unit="fold", disable=None):
+        networks = [load_run(run.folder, checkpoint="last") for run in runs if run.fold == fold]
+        yield from _predict_fold(fold, networks, mirror)
+
+
+def _predict_fold(fold: int, networks: Sequence[Trained], mirror: bool) -> Iterator[_Predicted]:
+    predict, rule = (
+        make_predictor(networks, mirror=mirror),
+        presence_rule(networks, drop_small=True),
+    )
+    settings, inclusions = networks[0].settings, networks[0].anatomy.inclusions
+    read = recipe.reader(settings)
+    folders = {read.name(path): path for path in read.find(recipe.data_root(settings))}
+    for name in networks[0].data["validation"]["cases"]:
+        case = read.load(folders[name])
+        if case.label is None:
+            raise DataError(
+                f"{folders[name]}: no label map; cross-validation needs one of every case"
+            )
+        probabilities = predict(case)
+        yield _Predicted(
+            name=name,
+            fold=fold,
+            spacing=case.spacing,
+            reference=case.label,
+            labels=most_probable(probabilities),
+            confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
+            rule=replace(rule, drop_small=False),
+        )
+
+
+def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float, ...]:
+    """The bound of confidence for each pair under which its inner region scores best."""
+    bounds = []
+    for k, (inner, _) in enumerate(inclusions):
+        scores = []
+        for p in found:
+            if np.isnan(p.confidence[k]):
+                continue
+            kept = believed(p.labels, None, p.spacing, inclusions, replace(p.rule, drop_small=True))
+            scores.append(
+                (
+                    p.confidence[k],
+                    dice(kept, p.reference, inner, empty=1.0),
+                    dice(np.zeros_like(kept), p.reference, inner, empty=1.0),
+                )
+            )
+        bounds.append(best_bound(*np.array(scores).T) if scores else 0.0)
+    return tuple(bounds)
+
+
+def _evaluation(
+    runs: Sequence[Run],
+    found: Sequence[_Predicted],
+    rules: Sequence[PresenceRule],
+    mirror: bool,
+) -> Evaluation:
+    anatomy = recipe.anatomy(runs[0].settings)
+    folds, seeds = (len({getattr(run, part) for run in runs}) for part in ("fold", "seed"))
+    cases = []
+    for p, rule in zip(found, rules, strict=True):
+        labels = believed(p.labels, p.confidence, p.spacing, anatomy.inclusions, rule)
+        cases.append(score_case(p.name, labels, p.reference, p.spacing, anatomy))
+    return Evaluation(
+        name=runs[0].stage,
+        checkpoint=f"last, of {folds} folds and {seeds} seeds averaged",
+        mirror=mirror,
+        anatomy=anatomy,
+        notes=("Each case is scored by the networks of the fold that holds it out.",),
+        cases=tuple(sorted(cases, key=lambda case: case.name)),
+    )

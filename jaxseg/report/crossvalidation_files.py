@@ -1,0 +1,89 @@
+"""A cross-validation as CSV, JSON and Markdown: an evaluation, and how presence was decided."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxseg.evaluation import Evaluation, Statistic, case_statistics, pair_name
+from jaxseg.report import evaluation_files, tables
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a case was said to hold each pair's inner region.
+
+    Attributes:
+      case: its name.
+      fold: in which it is held out.
+      confidence: `jaxseg.presence.core_confidence` by pair.
+      bounds: by pair, chosen on the other folds.
+    """
+
+    case: str
+    fold: int
+    confidence: tuple[float, ...]
+    bounds: tuple[float, ...]
+
+
+def files(
+    evaluations: Mapping[str, Evaluation],
+    decisions: Sequence[Decision],
+    bounds: Sequence[float],
+) -> dict[str, str]:
+    """Texts of all files by name.
+
+    Args:
+      evaluations: of the same cases after every step of deciding presence, the last one final.
+      decisions: of every case.
+      bounds: by pair, chosen on all folds: for cases that took part in none.
+    """
+    final = list(evaluations.values())[-1]
+    texts = evaluation_files.files(final)
+    texts["presence.csv"] = presence_csv(final, decisions)
+    texts["summary.md"] += _presence_markdown(evaluations, decisions, bounds)
+    return texts
+
+
+def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
+    """One line a case and pair: confidence, bound, and whether it passed."""
+    names = [pair_name(evaluation.anatomy, pair) for pair in evaluation.anatomy.inclusions]
+    rows = (
+        [d.case, d.fold, name, tables.number(confidence), tables.number(bound), confidence >= bound]
+        for d in sorted(decisions, key=lambda d: d.case)
+        for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
+    )
+    return tables.csv_text(["case", "fold", "pair", "confidence", "bound", "passed"], rows)
+
+
+def _presence_markdown(
+    evaluations: Mapping[str, Evaluation], decisions: Sequence[Decision], bounds: Sequence[float]
+) -> str:
+    final = list(evaluations.values())[-1]
+    regions = [name for name, _ in final.anatomy.case_regions]
+    rows = []
+    for step, evaluation in evaluations.items():
+        found = case_statistics(evaluation)
+        cells = [_both(*(found[g][r]["dsc"] for g in ("all", "holding"))) for r in regions]
+        rows.append([step, *cells])
+    by_fold = {d.fold: d.bounds for d in decisions}
+    names = [pair_name(final.anatomy, pair) for pair in final.anatomy.inclusions]
+    chosen = [
+        [f"all but fold {fold}", *(f"{bound:.3f}" for bound in own)]
+        for fold, own in sorted(by_fold.items())
+    ]
+    chosen.append(["all folds, for other cases", *(f"{bound:.3f}" for bound in bounds)])
+    flags = " ".join(f"--min_confidence={bound:.3f}" for bound in bounds)
+    return (
+        "\n## Whether a case holds it at all\n\n"
+        "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
+        "those that hold the region.\n\n"
+        + tables.markdown(["step", *regions], rows)
+        + "\nDoubtful is an inner region whose core, its most probable voxels that make up its\n"
+        "smallest volume in training, has a mean probability below a bound. A fold's bound is the\n"
+        "one under which the cases of the other folds score best:\n\n"
+        + tables.markdown(["chosen on", *names], chosen)
+        + f"\nFor other cases: `--drop_small {flags}`\n"
+    )
+
+
+def _both(everything: Statistic, holding: Statistic) -> str:
+    return f"{tables.score(everything.mean)} / {tables.score(holding.mean)} ({holding.n})"

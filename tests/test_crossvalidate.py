@@ -1,0 +1,203 @@
+"""Cross-validation: each case by the networks of its own fold, bounds by the others alone."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxseg import recipe, workdir
+from jaxseg.ablation.plan import plan_runs
+from jaxseg.crossvalidate import crossvalidate
+from jaxseg.data import load_case, most_probable
+from jaxseg.settings import SettingsError, replace
+from jaxseg.trained import load_run, make_predictor
+from tests.conftest import save_random_network
+
+FOLDS, SEEDS = 3, (7, 8)
+PAIRS = (((4,), 3), ((3, 4), 2))
+FILES = ["cases.csv", "inclusion.csv", "presence.csv", "runs", "slices.csv"]
+FILES += ["summary.json", "summary.md"]
+
+
+def quiet(line):
+    pass
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.fixture(scope="module")
+def config(random_run):
+    """Settings of the tiny runs, on the phantom's folder."""
+    changes = {"data.split": "case", "seed": SEEDS[0], "name": "mine"}
+    return replace(workdir.read_settings(random_run), changes)
+
+
+@pytest.fixture(scope="module")
+def study(config, tmp_path_factory) -> Path:
+    """Of runs that count as done, with random networks, which predict every label."""
+    folder = tmp_path_factory.mktemp("folds")
+    cohort = recipe.load_cohort(config)
+    stages = {"mine": {"name": "mine"}}
+    for run in plan_runs(config, stages, folder, seeds=len(SEEDS), folds=FOLDS):
+        parts = recipe.split_cohort(run.settings, cohort)
+        held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
+        facts = {
+            "fingerprint": cohort.fingerprint(),
+            "cases": list(cohort.case_names),
+            "training": {"slices": len(parts[0]), "cases": held[0]},
+            "validation": {"slices": len(parts[1]), "cases": held[1]},
+            # Apart for every fold, and large enough for networks as these.
+            "smallest_mm3": [3000.0 + 1000.0 * run.settings["data"]["fold"], 9000.0],
+        }
+        run.folder.mkdir(parents=True)
+        workdir.claim(run.folder, run.settings, facts)
+        network = recipe.networks(run.settings).segmentation
+        seed = 16 if run.seed == SEEDS[0] else 175
+        save_random_network(run.folder, network, seed=seed, step=5, score=0.5)
+        run.evaluation.mkdir()
+        (run.evaluation / "summary.md").touch()
+    crossvalidate(config, folder, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_hand(study, config):
+    """Of each case: fold, spacing, reference, labels, confidence by pair; computed apart."""
+    found = {}
+    for fold in range(FOLDS):
+        folders = [study / "runs" / f"mine-seed-{s}-fold-{fold}-of-{FOLDS}" for s in SEEDS]
+        predict = make_predictor([load_run(f) for f in folders], mirror=True)
+        facts = workdir.read_data(folders[0])
+        for name in facts["validation"]["cases"]:
+            case = load_case(Path(config["data"]["root"]) / name)
+            probabilities = predict(case)
+            voxel = float(np.prod(case.spacing))
+            confidence = []
+            for (inner, _), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
+                region = np.sort(sum(probabilities[..., k] for k in inner).ravel())[::-1]
+                confidence.append(float(region[: round(smallest / voxel)].mean()))
+            labels = most_probable(probabilities)
+            for (inner, around), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
+                mask = np.isin(labels, inner)
+                if mask.sum() * voxel < smallest:
+                    labels[mask] = around
+            found[name] = (fold, voxel, case.label, labels, confidence)
+    return found
+
+
+def dsc(ours, theirs):
+    total = ours.sum() + theirs.sum()
+    return 1.0 if total == 0 else 2 * (ours & theirs).sum() / total
+
+
+def test_every_case_is_scored_once_and_all_files_are_there(study, by_hand):
+    assert names(study) == FILES
+    cases = sorted(by_hand)
+    assert len(cases) == 6
+    assert [row["case"] for row in table(study / "cases.csv")][::3] == cases
+    assert [row["case"] for row in table(study / "presence.csv")][::2] == cases
+    summary = json.loads((study / "summary.json").read_text())
+    assert (summary["name"], summary["num_cases"], summary["mirror"]) == ("mine", 6, True)
+    assert summary["checkpoint"] == "last, of 3 folds and 2 seeds averaged"
+
+
+def test_confidence_is_of_the_networks_that_did_not_see_the_case(study, by_hand):
+    rows = table(study / "presence.csv")
+    for name, (fold, *_, confidence) in by_hand.items():
+        own = [row for row in rows if row["case"] == name]
+        assert {row["fold"] for row in own} == {str(fold)}
+        assert [float(row["confidence"]) for row in own] == pytest.approx(confidence, rel=1e-5)
+
+
+def test_bounds_are_the_best_for_the_cases_of_the_other_folds(study, by_hand):
+    rows = table(study / "presence.csv")
+    for k, (inner, _) in enumerate(PAIRS):
+        for fold in range(FOLDS):
+            others = [found for found in by_hand.values() if found[0] != fold]
+            assert len(others) == 4
+
+            def total(bound, others=others, inner=inner, k=k):
+                score = 0.0
+                for _, _, reference, labels, confidence in others:
+                    ours = np.isin(labels, inner) & (confidence[k] >= bound)
+                    score += dsc(ours, np.isin(reference, inner))
+                return score
+
+            bounds = {row["bound"] for row in rows[k::2] if row["fold"] == str(fold)}
+            assert len(bounds) == 1
+            best = max(total(bound) for bound in np.linspace(0, 1, 2000))
+            assert total(float(bounds.pop())) == pytest.approx(best, abs=1e-6)
+
+
+def test_scores_are_of_the_maps_without_what_is_doubtful(study, by_hand):
+    rows = {(row["case"], row["region"]): row for row in table(study / "cases.csv")}
+    bounds = {
+        (row["case"], k): row for k in range(2) for row in table(study / "presence.csv")[k::2]
+    }
+    dropped = 0
+    for name, (_, voxel, reference, labels, confidence) in by_hand.items():
+        expected = labels.copy()
+        for k, (inner, around) in enumerate(PAIRS):
+            bound = float(bounds[name, k]["bound"])
+            assert bounds[name, k]["passed"] == str(confidence[k] >= bound)
+            if confidence[k] < bound:
+                dropped += np.isin(expected, inner).any()
+                expected[np.isin(expected, inner)] = around
+        regions = {"Myocardium": (2, 3, 4), "Infarction": (3, 4), "NoReflow": (4,)}
+        for region, values in regions.items():
+            ours, theirs = np.isin(expected, values), np.isin(reference, values)
+            row = rows[name, region]
+            assert float(row["prediction_mm3"]) == pytest.approx(ours.sum() * voxel)
+            assert float(row["dsc_challenge"]) == pytest.approx(dsc(ours, theirs))
+    assert dropped  # the rule did something here
+
+
+def test_the_steps_and_the_bounds_for_other_cases_are_told(study, by_hand):
+    text = (study / "summary.md").read_text()
+    steps = text[text.index("## Whether a case holds it at all") :]
+    regions = {"Myocardium": (2, 3, 4), "Infarction": (3, 4), "NoReflow": (4,)}
+    scores = [
+        [dsc(np.isin(labels, values), np.isin(reference, values)) for values in regions.values()]
+        for _, _, reference, labels, _ in by_hand.values()
+    ]
+    row = next(line for line in steps.splitlines() if line.startswith("| smaller than in training"))
+    for cell, mean in zip(row.split("|")[2:], np.mean(scores, 0), strict=False):
+        assert cell.split("/")[0].strip() == f"{mean:.3f}"
+    assert steps.count("| all but fold ") == FOLDS
+    assert "For other cases: `--drop_small --min_confidence=" in steps
+    assert text.count("\n## ") == 5
+
+
+def test_what_cannot_be_cross_validated_is_told(config, tmp_path):
+    for folds in (0, 1):
+        with pytest.raises(SettingsError, match=f"--folds: expected at least 2 .* got {folds}"):
+            crossvalidate(config, tmp_path / "new", folds=folds)
+    with pytest.raises(
+        SettingsError, match=r"data\.split: expected case to cross-validate, got sl"
+    ):
+        crossvalidate(replace(config, {"data.split": "slice"}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_as_a_user_runs_it(command_line, finished_run, tmp_path):
+    """Trains, scores, and when asked again only scores."""
+    assert finished_run.is_dir()  # it wrote the phantom
+    flags = ("--mode=crossvalidate", "--folds=2", "--config.data.split=case")
+    written = []
+    for told in (True, False):
+        process = command_line.start_tiny(tmp_path / "study", *flags, train__epochs=2)
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert ("[2/2] awce_penalty-seed-0-fold-1-of-2" in output) == told
+        written.append((tmp_path / "study" / "summary.md").read_text())
+        assert written[-1] in output
+    assert written[0] == written[1]
+    assert names(tmp_path / "study") == FILES

@@ -1,0 +1,183 @@
+"""Presence of pathology: volumes, confidences, relabeling and bounds worked out by hand."""
+
+import numpy as np
+import pytest
+
+from jaxseg.anatomy import EMIDEC
+from jaxseg.presence import (
+    PresenceRule,
+    believed,
+    best_bound,
+    core_confidence,
+    label_map,
+    smallest_volumes,
+)
+
+PAIRS = EMIDEC.inclusions
+SPACING = (2.0, 1.0, 5.0)  # voxels of 10 mm3
+
+
+@pytest.fixture
+def labels():
+    """Two slices: 3 voxels of no-reflow and 5 of infarct in myocardium, 80 mm3 of pathology."""
+    volume = np.full((4, 4, 2), 2, np.uint8)
+    volume[0, :, 0] = 0
+    volume[1, :3, 0] = 4
+    volume[2:, :, 1] = np.array([[3, 3, 3, 3], [3, 1, 1, 1]])
+    return volume
+
+
+def test_smallest_volumes_by_hand():
+    labels = np.zeros((4, 2, 3), np.uint8)
+    labels[0, 0] = [3, 3, 4]  # case 0: 2 infarct and 1 no-reflow here,
+    labels[1, 1] = [0, 3, 2]  # 1 infarct there: 4 voxels of 10 mm3 with no-reflow, 1 without
+    labels[2, 0] = [4, 4, 2]  # case 1: 2 voxels of 7 mm3, all of them no-reflow
+    labels[3] = 2  # case 2 holds none
+    found = smallest_volumes(labels, np.array([0, 0, 1, 2]), [10.0, 7.0, 1.0], PAIRS)
+    assert found == [10.0, 14.0]
+    assert smallest_volumes(labels[3:], np.array([2]), [10.0, 7.0, 1.0], PAIRS) == [None, None]
+    # No-reflow is measured alone where infarct is held without it.
+    assert smallest_volumes(labels[1:2], np.array([0]), [10.0], PAIRS) == [None, 10.0]
+
+
+def drop_small(labels, *smallest):
+    return believed(labels, None, SPACING, PAIRS, PresenceRule(smallest, drop_small=True))
+
+
+def test_what_is_large_enough_stays(labels):
+    for smallest in ([30.0, 80.0], [None, None], [0.5, 80.0]):
+        np.testing.assert_array_equal(drop_small(labels, *smallest), labels)
+
+
+def test_without_a_rule_everything_stays(labels):
+    np.testing.assert_array_equal(believed(labels, None, SPACING, PAIRS, PresenceRule()), labels)
+
+
+def test_small_no_reflow_becomes_infarct_and_counts_as_such(labels):
+    found = drop_small(labels, 31.0, 80.0)
+    assert found.dtype == np.uint8
+    expected = np.where(labels == 4, 3, labels)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_small_infarct_becomes_myocardium_with_its_no_reflow(labels):
+    expected = np.where(labels >= 3, 2, labels)
+    for smallest in ([31.0, 80.5], [30.0, 81.0], [None, 81.0]):
+        before = labels.copy()
+        np.testing.assert_array_equal(drop_small(labels, *smallest), expected)
+        np.testing.assert_array_equal(labels, before)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"),
+    [
+        ([0.5, 0.9], {}),  # at the bound it stays
+        ([0.49, 0.9], {4: 3}),
+        ([0.5, 0.89], {3: 2, 4: 2}),
+        ([np.nan, np.nan], {}),  # no training case holds any, so nothing is known
+    ],
+)
+def test_a_doubtful_pathology_goes_to_what_surrounds_it(labels, confidence, expected):
+    rule = PresenceRule((30.0, 80.0), min_confidence=(0.5, 0.9))
+    found = believed(labels, np.array(confidence), SPACING, PAIRS, rule)
+    wanted = labels.copy()
+    for old, new in expected.items():
+        wanted[labels == old] = new
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_core_is_the_most_probable_voxels_of_the_smallest_volume():
+    """Voxels of 10 mm3; pathology is infarct and no-reflow together."""
+    infarct, no_reflow = np.array([0.5, 0.1, 0.3, 0.0]), np.array([0.2, 0.4, 0.0, 0.1])
+    rest = 1 - infarct - no_reflow
+    probabilities = np.stack([rest, rest * 0, rest * 0, infarct, no_reflow], axis=-1)
+    probabilities = probabilities.reshape(2, 1, 2, 5)
+    found = core_confidence(probabilities, SPACING, PAIRS, [10.0, 24.0])
+    assert found == pytest.approx([0.4, (0.7 + 0.5) / 2])
+    # A core is at least one voxel, and at most all of them.
+    found = core_confidence(probabilities, SPACING, PAIRS, [1.0, 1e6])
+    assert found == pytest.approx([0.4, (0.7 + 0.5 + 0.3 + 0.1) / 4])
+    found = core_confidence(probabilities, SPACING, PAIRS, [None, 10.0])
+    assert np.isnan(found[0])
+    assert found[1] == pytest.approx(0.7)
+
+
+def test_probabilities_to_a_label_map():
+    """One voxel each of background, myocardium, infarct, sure infarct."""
+    probabilities = np.zeros((4, 1, 1, 5), np.float32)
+    for voxel, (label, probability) in enumerate([(0, 1.0), (2, 1.0), (3, 0.6), (3, 0.8)]):
+        probabilities[voxel, 0, 0, label] = probability
+        probabilities[voxel, 0, 0, 1] += 1 - probability
+    plain = [0, 2, 3, 3]
+    for smallest, bound, expected in [
+        (10.0, 0.75, plain),  # the core is the sure voxel,
+        (20.0, 0.75, [0, 2, 2, 2]),  # or both
+        (20.0, 0.65, plain),
+    ]:
+        rule = PresenceRule((None, smallest), min_confidence=(0.0, bound))
+        found = label_map(probabilities, SPACING, PAIRS, rule)
+        assert found.dtype == np.uint8
+        assert found.ravel().tolist() == expected
+    rule = PresenceRule((None, 21.0), drop_small=True)
+    assert label_map(probabilities, SPACING, PAIRS, rule).ravel().tolist() == [0, 2, 2, 2]
+    assert label_map(probabilities, SPACING, PAIRS, PresenceRule()).ravel().tolist() == plain
+
+
+@pytest.mark.parametrize(
+    ("confidence", "kept", "dropped", "bound"),
+    [
+        # Two healthy cases below two with an infarct, in any order.
+        ([0.9, 0.3, 0.95, 0.6], [0.5, 0.0, 0.8, 0.0], [0.0, 1.0, 0.0, 1.0], 0.75),
+        # A healthy case above one that scores 0.3: worth losing that one.
+        ([0.5, 0.7, 0.9], [0.3, 0.0, 0.8], [0.0, 1.0, 0.0], 0.8),
+        # Above one that scores 0.3 and one that scores 0.8, it is not.
+        ([0.5, 0.6, 0.7, 0.9], [0.3, 0.8, 0.0, 0.8], [0.0, 0.0, 1.0, 0.0], 0.0),
+        # What is empty already scores alike in both ways: the widest gap counts.
+        ([0.1, 0.5, 0.9], [0.0, 1.0, 0.7], [1.0, 1.0, 0.0], 0.3),
+        ([0.1, 0.3, 0.9], [0.0, 1.0, 0.7], [1.0, 1.0, 0.0], 0.6),
+        # Equal confidences go together.
+        ([0.5, 0.5, 0.9], [0.0, 0.4, 0.8], [1.0, 0.0, 0.0], 0.7),
+        ([0.5, 0.5, 0.9], [0.0, 0.9, 0.8], [0.8, 0.0, 0.0], 0.0),
+        # All of them healthy, or none.
+        ([0.2, 0.8], [0.0, 0.0], [1.0, 1.0], 0.9),
+        ([0.2, 0.8], [0.4, 0.6], [0.0, 0.0], 0.0),
+    ],
+)
+def test_the_bound_under_which_cases_score_best(confidence, kept, dropped, bound):
+    arrays = [np.array(values, np.float64) for values in (confidence, kept, dropped)]
+    assert best_bound(*arrays) == pytest.approx(bound)
+
+
+def test_the_bound_is_as_good_as_any():
+    """Against every bound there is, by trial."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        confidence = rng.integers(0, 8, 12) / 8.0
+        kept, dropped = rng.random(12), rng.integers(0, 2, 12).astype(float)
+
+        def total(bound, confidence=confidence, kept=kept, dropped=dropped):
+            return np.where(confidence >= bound, kept, dropped).sum()
+
+        tried = max(total(bound) for bound in np.linspace(0, 1.01, 400))
+        assert total(best_bound(confidence, kept, dropped)) == pytest.approx(tried)
+
+
+def test_it_is_said_in_milliliters():
+    (sentence,) = PresenceRule((390.0, 2417.0), drop_small=True).described(EMIDEC)
+    assert sentence.endswith(
+        "surrounds it: no-reflow below 0.39 ml, no-reflow + infarct below 2.42 ml."
+    )
+    (sentence,) = PresenceRule((None, 2417.0), drop_small=True).described(EMIDEC)
+    assert sentence.endswith("it: no-reflow + infarct below 2.42 ml.")
+    (sentence,) = PresenceRule((None, None), drop_small=True).described(EMIDEC)
+    assert sentence.endswith("nothing, as no training case holds any.")
+    assert PresenceRule().described(EMIDEC) == ()
+
+
+def test_bounds_of_confidence_are_said():
+    both = PresenceRule((390.0, 2417.0), drop_small=True, min_confidence=(0.5, 0.875))
+    sentences = both.described(EMIDEC)
+    assert len(sentences) == 2
+    assert sentences[1].endswith(
+        "surrounds it: no-reflow below 0.5, no-reflow + infarct below 0.875."
+    )
