@@ -39,6 +39,8 @@ class CaseScores:
         enclosing region, the whole myocardium, as in the EMIDEC challenge's script.
       inclusion: (SIDES, inclusion pairs, AREAS), mm2 summed over slices, as
         `jaxseg.metrics.inclusion_violation`.
+      slice_counts: (slice regions, 3) pixels summed over the scored slices, as
+        `jaxseg.metrics.slice_counts`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class CaseScores:
     slice_dsc: NDArray[np.float64]
     regions: NDArray[np.float64]
     inclusion: NDArray[np.float64]
+    slice_counts: NDArray[np.int64]
 
 
 def score_case(
@@ -73,6 +76,7 @@ def score_case(
     prediction, reference = (np.where(counted, m, 0) for m in (prediction, reference))
     slices = np.flatnonzero(counted)
     ours, theirs = (np.moveaxis(m, -1, 0)[slices] for m in (prediction, reference))
+    counts = metrics.slice_counts(ours, theirs, anatomy.slice_regions)
     regions = [
         _region_scores(prediction, reference, labels, anatomy.case_regions, spacing)
         for _, labels in anatomy.case_regions
@@ -81,9 +85,10 @@ def score_case(
         name=name,
         num_slices=len(counted),
         slices=slices,
-        slice_dsc=metrics.slice_scores(ours, theirs, anatomy.slice_regions),
+        slice_dsc=metrics.slice_dice(*np.moveaxis(counts, -1, 0)),
         regions=np.array(regions),
         inclusion=_inclusion((theirs, ours), anatomy, spacing[0] * spacing[1]),
+        slice_counts=counts.sum(0),
     )
 
 

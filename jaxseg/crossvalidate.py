@@ -124,15 +124,18 @@ def _predict(runs: Sequence[Run], mirror: bool) -> Iterator[_Predicted]:
     folds = sorted({run.fold for run in runs if run.fold is not None})
     for fold in tqdm(folds, desc="predicting", unit="fold", disable=None):
         networks = [load_run(run.folder, checkpoint="last") for run in runs if run.fold == fold]
-        yield from _predict_fold(fold, networks, mirror)
+        yield from _predict_fold(fold, networks, runs[0].settings, mirror)
 
 
-def _predict_fold(fold: int, networks: Sequence[Trained], mirror: bool) -> Iterator[_Predicted]:
+def _predict_fold(
+    fold: int, networks: Sequence[Trained], settings: Mapping[str, Any], mirror: bool
+) -> Iterator[_Predicted]:
     predict, rule = (
         make_predictor(networks, mirror=mirror),
         presence_rule(networks, drop_small=True),
     )
-    settings, inclusions = networks[0].settings, networks[0].anatomy.inclusions
+    inclusions = networks[0].anatomy.inclusions
+    # Where the cases lie now, which need not be where they lay in training.
     read = recipe.reader(settings)
     folders = {read.name(path): path for path in read.find(recipe.data_root(settings))}
     for name in networks[0].data["validation"]["cases"]:

@@ -40,6 +40,12 @@ def test_slices(scores):
     np.testing.assert_allclose(scores.slice_dsc, wanted)
 
 
+def test_pixels_are_summed_over_slices(scores):
+    """Columns: intersection, prediction, reference."""
+    wanted = [[0, 0, 0], [12 + 12, 12 + 16, 12 + 16], [4, 4, 4], [0, 1, 0]]
+    assert scores.slice_counts.tolist() == wanted
+
+
 def test_the_myocardium(scores):
     """Reference 32 voxels; prediction 33, of which 16 + 12 overlap."""
     found = region(scores, "Myocardium")

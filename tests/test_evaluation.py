@@ -16,6 +16,7 @@ from jaxseg.evaluation import (
     case_statistics,
     inclusion_statistics,
     pair_name,
+    pooled_statistics,
     slice_statistics,
 )
 from jaxseg.report import evaluation_files as report
@@ -35,10 +36,18 @@ EMPTY = measures(NAN, 1.0, 0.0, 0.0, NAN, NAN, 0.0, 0.0)
 FALSE = measures(0.0, 0.0, 50.0, 0.1, NAN, NAN, 0.0, 50.0)  # predicted, but not there
 
 
+# Pixels of LV, Myo, Inf and NoR: of the intersection, the prediction, the reference.
+COUNTS = {
+    "N1": [[80, 100, 90], [50, 70, 60], [0, 0, 0], [0, 0, 0]],
+    "P1": [[10, 20, 30], [10, 30, 20], [5, 6, 10], [0, 4, 0]],
+    "P2": [[10, 30, 20], [0, 0, 20], [5, 20, 4], [0, 0, 0]],
+}
+
+
 def case(name, slice_dsc, regions, inclusion, num_slices=2):
     return CaseScores(
         name, num_slices, np.arange(len(slice_dsc)), np.array(slice_dsc, float),
-        np.array(regions, float), np.array(inclusion, float),
+        np.array(regions, float), np.array(inclusion, float), np.array(COUNTS[name]),
     )  # fmt: skip
 
 
@@ -70,6 +79,18 @@ def test_slices_are_averaged_one_by_one_and_drawn_by_case(evaluation):
     assert (found["Inf"].mean, found["Inf"].n) == (pytest.approx(0.4), 2)
     assert (found["NoR"].mean, found["NoR"].n) == (0.2, 1)
     assert math.isnan(found["NoR"].std)
+    assert math.isnan(found["NoR"].low)
+
+
+def test_pooled_scores_are_of_sums_of_pixels(evaluation):
+    """Two cases hold an infarct; no-reflow is predicted in one, and there in none."""
+    found = pooled_statistics(evaluation)
+    assert found["LV"].dsc == pytest.approx(2 * 100 / (150 + 140))
+    assert found["Myo"].dsc == pytest.approx(2 * 60 / (100 + 100))
+    assert found["Inf"].dsc == pytest.approx(2 * 10 / (26 + 14))
+    assert found["NoR"].dsc == 0
+    # Drawn by case: the extremes are one case drawn thrice.
+    assert 2 * 10 / 50 <= found["LV"].low < found["LV"].dsc < found["LV"].high <= 2 * 80 / 190
     assert math.isnan(found["NoR"].low)
 
 
@@ -151,6 +172,7 @@ def test_json_is_strict_and_complete(evaluation):
         "high": None,
         "n": 1,
     }
+    assert found["pooled_dsc"]["NoR"] == {"dsc": 0.0, "low": None, "high": None}
     assert found["case_scores"]["holding"]["NoReflow"]["dsc"]["mean"] == 0.5
     assert found["inclusion"][1]["detached_share"]["share"] == 0.25
     assert "bootstrap over cases, 2000 draws" in found["interval"]
@@ -166,8 +188,12 @@ def test_markdown_shows_mean_spread_interval_and_count(evaluation):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     statistic = slice_statistics(evaluation)["LV"]
     cell = f"0.550 ± 0.342 [{statistic.low:.3f}, {statistic.high:.3f}] (4)"
-    assert lines[2].split("|")[1].strip() == cell
-    assert lines[2].split("|")[4].strip() == "0.200 (1)"
+    assert lines[2].split("|")[2].strip() == cell
+    assert lines[2].split("|")[5].strip() == "0.200 (1)"
+    pooled = pooled_statistics(evaluation)["LV"]
+    cell = f"0.690 [{pooled.low:.3f}, {pooled.high:.3f}]"
+    assert lines[3].split("|")[2].strip() == cell
+    assert lines[3].split("|")[5].strip() == "0.000"
     regions = [line.split("|")[1].strip() for line in lines]
     assert regions.count("Myocardium") == regions.count("NoReflow") == 2
     holding = text[text.index("holds the region") :].splitlines()

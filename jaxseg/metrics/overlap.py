@@ -78,12 +78,32 @@ def slice_scores(
     Raises:
       ValueError: shapes differ or are not (N, H, W), a map is not of integers, no region given.
     """
+    return slice_dice(*np.moveaxis(slice_counts(prediction, reference, regions), -1, 0))
+
+
+def slice_counts(
+    prediction: ArrayLike, reference: ArrayLike, regions: Regions
+) -> NDArray[np.int64]:
+    """Pixels of every slice and region, whose sums over slices give a pooled DSC.
+
+    Args:
+      prediction: as `slice_scores`.
+      reference: as `slice_scores`.
+      regions: as `slice_scores`.
+
+    Returns:
+      (N, R, 3): of the intersection, of the prediction and of the reference, in the order of
+      `dice_from_counts`.
+
+    Raises:
+      ValueError: as `slice_scores`.
+    """
     prediction, reference = checked_pair(prediction, reference)
     _check_stacks(prediction.shape, reference.shape)
     columns = []
     for values in _region_sets([labels for _, labels in regions]):
         predicted, actual = region_mask(prediction, values), region_mask(reference, values)
-        columns.append(slice_dice(*_counts(predicted, actual, axes=(1, 2))))
+        columns.append(np.stack(_counts(predicted, actual, axes=(1, 2)), axis=-1))
     return np.stack(columns, axis=1)
 
 

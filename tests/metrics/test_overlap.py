@@ -55,6 +55,14 @@ def test_slice_scores_by_hand():
     np.testing.assert_allclose(metrics.slice_scores(prediction, reference, REGIONS), expected)
 
 
+def test_slice_counts_by_hand():
+    """Intersection, prediction, reference."""
+    prediction = np.stack([drawn("112", "..4"), drawn("144", "...")])
+    reference = np.stack([drawn("122", "..."), drawn("..4", "...")])
+    counts = metrics.slice_counts(prediction, reference, [("one", (1,)), ("both", (2, 4))])
+    assert counts.tolist() == [[[1, 2, 1], [1, 2, 2]], [[0, 1, 0], [1, 2, 1]]]
+
+
 def test_dice_from_counts_by_hand():
     scores = metrics.dice_from_counts([3, 0, 0], [4, 0, 5], [8, 0, 0])
     np.testing.assert_allclose(scores, [0.5, np.nan, 0.0])
