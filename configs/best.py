@@ -5,6 +5,8 @@ Augmentation needs some 40 epochs before it pays.
     python main.py --config=configs/best.py                                        # phantom
     python main.py --config=configs/best.py:emidec --config.data.root=DIR          # EMIDEC
 `--mode=evaluate --mirror` adds test-time mirroring, which the flips of the training make fair.
+`--mode=crossvalidate --mirror --config.data.split=case` trains and scores every fold, and decides
+whether a case holds a pathology at all.
 """
 
 from ml_collections import ConfigDict

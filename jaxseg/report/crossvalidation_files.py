@@ -47,7 +47,8 @@ def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
     """One line a case and pair: confidence, bound, and whether it passed."""
     names = [pair_name(evaluation.anatomy, pair) for pair in evaluation.anatomy.inclusions]
     rows = (
-        [d.case, d.fold, name, tables.number(confidence), tables.number(bound), confidence >= bound]
+        # What no training case holds has no confidence, and stays.
+        [d.case, d.fold, name, *map(tables.number, (confidence, bound)), not confidence < bound]
         for d in sorted(decisions, key=lambda d: d.case)
         for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
     )
@@ -58,6 +59,8 @@ def _presence_markdown(
     evaluations: Mapping[str, Evaluation], decisions: Sequence[Decision], bounds: Sequence[float]
 ) -> str:
     final = list(evaluations.values())[-1]
+    if not final.anatomy.inclusions:
+        return ""
     regions = [name for name, _ in final.anatomy.case_regions]
     rows = []
     for step, evaluation in evaluations.items():
