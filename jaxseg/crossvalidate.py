@@ -21,7 +21,7 @@ from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
 from jaxseg.metrics import dice
-from jaxseg.presence import Inclusions, PresenceRule, believed, best_bound, core_confidence
+from jaxseg.presence import Inclusions, PresenceRule, believed, confidence_bound, core_confidence
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError
@@ -157,22 +157,18 @@ def _predict_fold(
 
 
 def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float, ...]:
-    """The bound of confidence for each pair under which its inner region scores best."""
+    """The bound of confidence for each pair, as these cases tell."""
     bounds = []
     for k, (inner, _) in enumerate(inclusions):
-        scores = []
+        rows = []
         for p in found:
-            if np.isnan(p.confidence[k]):
+            if np.isnan(p.confidence[k]):  # held by no training case of its fold
                 continue
             kept = believed(p.labels, None, p.spacing, inclusions, replace(p.rule, drop_small=True))
-            scores.append(
-                (
-                    p.confidence[k],
-                    dice(kept, p.reference, inner, empty=1.0),
-                    dice(np.zeros_like(kept), p.reference, inner, empty=1.0),
-                )
-            )
-        bounds.append(best_bound(*np.array(scores).T) if scores else 0.0)
+            score = dice(kept, p.reference, inner, empty=1.0)
+            rows.append((p.confidence[k], np.isin(p.reference, inner).any(), score))
+        confidence, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
+        bounds.append(confidence_bound(confidence, holds > 0, score) if rows else 0.0)
     return tuple(bounds)
 
 

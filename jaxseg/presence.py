@@ -9,10 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from jaxseg.anatomy import Anatomy, LabelSet
 from jaxseg.data import most_probable
 from jaxseg.metrics import volume
+
+# Confidences nearer to 0 or 1 than this count as that far: a logit is finite.
+_SURE = 1e-4
+# Of a logistic function's slope, a Gaussian prior's inverse variance.
+_PRIOR = 0.01
 
 Inclusions = Sequence[tuple[LabelSet, LabelSet]]
 
@@ -178,33 +185,51 @@ def believed(
     return labels
 
 
-def best_bound(
-    confidence: NDArray[np.floating], kept: NDArray[np.floating], dropped: NDArray[np.floating]
+def confidence_bound(
+    confidence: NDArray[np.floating], holds: NDArray[np.bool_], kept: NDArray[np.floating]
 ) -> float:
-    """The bound of `core_confidence` under which a set of cases scores best.
+    """The `core_confidence` from which keeping a pathology is worth more than dropping it.
+
+    By the challenge's rule a case without the pathology scores 1 where it is dropped and 0 where
+    any is kept, a case with it 0 where it is dropped and, kept, the mean DSC d of such cases. So it
+    is worth keeping where P(holds) d > 1 - P(holds), that is P(holds) > 1 / (1 + d). P is a
+    logistic function of the confidence's logit, fitted to the cases; the bound with the best score
+    of these very cases would be a matter of the few next to it.
 
     Args:
-      confidence: (cases,) in 0..1.
-      kept: (cases,) the score of each case with its pathology left in the label map.
-      dropped: (cases,) without.
+      confidence: (cases,) in 0..1, at least one case.
+      holds: (cases,) whether the reference holds the pathology.
+      kept: (cases,) DSC of a case with its pathology left in the label map.
 
     Returns:
-      Half way between two neighboring confidences, the pair farthest apart where several score
-      alike; 0.0 where nothing should be dropped.
+      In 0..1: 0.0 keeps and 1.0 drops whatever the confidence is.
     """
-    order = np.argsort(confidence)
-    levels, gains = confidence[order], (dropped - kept)[order]
-    # Total gain of dropping the first k cases, for k that do not part equal confidences.
-    edges = np.concatenate([[0.0], levels, [1.0]])
-    gaps = np.diff(edges)
-    totals = np.concatenate([[0.0], np.cumsum(gains)])
-    totals[1:][gaps[1:] <= 0] = -np.inf
-    # Sums of the same scores in another order differ in their last digits.
-    best = np.flatnonzero(totals >= totals.max() - 1e-9)
-    if 0 in best:
+    if holds.all():
         return 0.0
-    first = best[np.argmax(gaps[best])]
-    return float((edges[first] + edges[first + 1]) / 2)
+    if not holds.any():
+        return 1.0
+    needed = 1 / (1 + float(kept[holds].mean()))
+    offset, slope = _logistic(logit(np.clip(confidence, _SURE, 1 - _SURE)), holds)
+    if slope <= 0:  # the confidence says nothing: all cases alike
+        return 0.0 if holds.mean() > needed else 1.0
+    return float(expit((logit(needed) - offset) / slope))
+
+
+def _logistic(x: NDArray[np.floating], positive: NDArray[np.bool_]) -> tuple[float, float]:
+    """Offset and slope of the most likely logistic function of x.
+
+    A weak prior on the slope keeps it finite where x parts the two kinds.
+    """
+    sign = np.where(positive, -1.0, 1.0)
+
+    def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        z = sign * (at[0] + at[1] * x)
+        pull = sign * expit(z)
+        gradient = np.array([pull.sum(), (pull * x).sum() + _PRIOR * at[1]])
+        return float(np.logaddexp(0, z).sum() + _PRIOR * at[1] ** 2 / 2), gradient
+
+    offset, slope = minimize(loss, np.zeros(2), jac=True, method="BFGS").x
+    return float(offset), float(slope)
 
 
 def _name(anatomy: Anatomy, labels: LabelSet) -> str:

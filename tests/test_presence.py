@@ -7,7 +7,7 @@ from jaxseg.anatomy import EMIDEC
 from jaxseg.presence import (
     PresenceRule,
     believed,
-    best_bound,
+    confidence_bound,
     core_confidence,
     label_map,
     smallest_volumes,
@@ -123,43 +123,48 @@ def test_probabilities_to_a_label_map():
     assert label_map(probabilities, SPACING, PAIRS, PresenceRule()).ravel().tolist() == plain
 
 
-@pytest.mark.parametrize(
-    ("confidence", "kept", "dropped", "bound"),
-    [
-        # Two healthy cases below two with an infarct, in any order.
-        ([0.9, 0.3, 0.95, 0.6], [0.5, 0.0, 0.8, 0.0], [0.0, 1.0, 0.0, 1.0], 0.75),
-        # A healthy case above one that scores 0.3: worth losing that one.
-        ([0.5, 0.7, 0.9], [0.3, 0.0, 0.8], [0.0, 1.0, 0.0], 0.8),
-        # Above one that scores 0.3 and one that scores 0.8, it is not.
-        ([0.5, 0.6, 0.7, 0.9], [0.3, 0.8, 0.0, 0.8], [0.0, 0.0, 1.0, 0.0], 0.0),
-        # What is empty already scores alike in both ways: the widest gap counts.
-        ([0.1, 0.5, 0.9], [0.0, 1.0, 0.7], [1.0, 1.0, 0.0], 0.3),
-        ([0.1, 0.3, 0.9], [0.0, 1.0, 0.7], [1.0, 1.0, 0.0], 0.6),
-        # Equal confidences go together.
-        ([0.5, 0.5, 0.9], [0.0, 0.4, 0.8], [1.0, 0.0, 0.0], 0.7),
-        ([0.5, 0.5, 0.9], [0.0, 0.9, 0.8], [0.8, 0.0, 0.0], 0.0),
-        # All of them healthy, or none.
-        ([0.2, 0.8], [0.0, 0.0], [1.0, 1.0], 0.9),
-        ([0.2, 0.8], [0.4, 0.6], [0.0, 0.0], 0.0),
-    ],
-)
-def test_the_bound_under_which_cases_score_best(confidence, kept, dropped, bound):
-    arrays = [np.array(values, np.float64) for values in (confidence, kept, dropped)]
-    assert best_bound(*arrays) == pytest.approx(bound)
+def bound(confidence, holds, kept):
+    return confidence_bound(np.array(confidence), np.array(holds, bool), np.array(kept, float))
 
 
-def test_the_bound_is_as_good_as_any():
-    """Against every bound there is, by trial."""
-    rng = np.random.default_rng(0)
+MIRRORED = [0.1, 0.3, 0.7, 0.9]
+
+
+def test_where_keeping_and_dropping_are_worth_the_same():
+    """Cases mirrored about one half; a kept infarct that is worth 1 needs P(holds) of one half."""
+    assert bound(MIRRORED, [0, 0, 1, 1], [0, 0, 1, 1]) == pytest.approx(0.5, abs=1e-6)
+    assert bound(MIRRORED, [0, 1, 0, 1], [0, 1, 0, 1]) == pytest.approx(0.5, abs=1e-6)
+    # Worth less, it takes more to keep it; how the others are scored does not count.
+    bounds = [bound(MIRRORED, [0, 1, 0, 1], [1, d, 1, d]) for d in (1, 0.7, 0.4)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_probability_is_a_logistic_function_fitted_by_newton_s_method():
+    confidence = np.array([0.2, 0.5, 0.6, 0.7, 0.85, 0.9, 0.95, 0.97])
+    holds = np.array([0, 0, 1, 0, 1, 0, 1, 1], bool)
+    x = np.stack([np.ones(8), np.log(confidence / (1 - confidence))], axis=1)
+    at = np.zeros(2)
     for _ in range(50):
-        confidence = rng.integers(0, 8, 12) / 8.0
-        kept, dropped = rng.random(12), rng.integers(0, 2, 12).astype(float)
+        p = 1 / (1 + np.exp(-x @ at))
+        gradient = x.T @ (p - holds) + [0, 0.01 * at[1]]
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + np.diag([0, 0.01])
+        at -= np.linalg.solve(hessian, gradient)
+    # Kept it is worth 0.6, so that P(holds) must exceed 1 / 1.6.
+    expected = (np.log(0.625 / 0.375) - at[0]) / at[1]
+    assert bound(confidence, holds, 0.6 * holds) == pytest.approx(
+        1 / (1 + np.exp(-expected)), rel=1e-5
+    )
 
-        def total(bound, confidence=confidence, kept=kept, dropped=dropped):
-            return np.where(confidence >= bound, kept, dropped).sum()
 
-        tried = max(total(bound) for bound in np.linspace(0, 1.01, 400))
-        assert total(best_bound(confidence, kept, dropped)) == pytest.approx(tried)
+def test_bounds_where_there_is_nothing_to_fit():
+    assert bound([0.2, 0.8], [1, 1], [0.5, 0.7]) == 0.0  # all hold it
+    assert bound([0.2, 0.8], [0, 0], [0.0, 1.0]) == 1.0  # none does
+    # Less sure of those that hold it: all alike, kept where most cases hold it.
+    assert bound(MIRRORED, [1, 1, 1, 0], [1, 1, 1, 0]) == 0.0
+    assert bound(MIRRORED, [1, 0, 0, 0], [1, 0, 0, 0]) == 1.0
+    # Certain to the last digit.
+    assert 0 < bound([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1], [0, 0, 1, 1]) < 1
 
 
 def test_it_is_said_in_milliliters():

@@ -81,8 +81,8 @@ def _presence_markdown(
         "those that hold the region.\n\n"
         + tables.markdown(["step", *regions], rows)
         + "\nDoubtful is an inner region whose core, its most probable voxels that make up its\n"
-        "smallest volume in training, has a mean probability below a bound. A fold's bound is the\n"
-        "one under which the cases of the other folds score best:\n\n"
+        "smallest volume in training, has a mean probability below a bound. From it on keeping is\n"
+        "worth more than dropping, as the cases of the other folds tell:\n\n"
         + tables.markdown(["chosen on", *names], chosen)
         + f"\nFor other cases: `--drop_small {flags}`\n"
     )
