@@ -89,7 +89,8 @@ _MIN_CONFIDENCE = flags.DEFINE_multi_float(
     "min_confidence",
     [],
     "evaluate, predict: pathology of which the network is less sure becomes what is around; once "
-    "for all or once for each inclusion pair. crossvalidate says which bounds to use.",
+    "for all inclusion pairs, or once for each in their order (EMIDEC: no-reflow, then infarct). "
+    "crossvalidate says which bounds to use for cases outside of its study.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
@@ -112,7 +113,8 @@ _SEEDS = flags.DEFINE_integer(
 _FOLDS = flags.DEFINE_integer(
     "folds",
     None,
-    "ablate: train on every fold of so many; default 0, one split. crossvalidate: default 5.",
+    "ablate: train on every fold of so many; default 0, one split. crossvalidate: default "
+    "the config's data.folds, or 5.",
 )
 _DISTRIBUTED = flags.DEFINE_string(
     "distributed",
@@ -223,7 +225,7 @@ def _crossvalidate() -> None:
     crossvalidate(
         config,
         Path(_WORKDIR.value or f"runs/folds-{config['name']}-{config['variant']}"),
-        folds=_or_default(_FOLDS.value, 5),
+        folds=_FOLDS.value,
         seeds=_or_default(_SEEDS.value, 1),
         mirror=bool(_MIRROR.value),
     )

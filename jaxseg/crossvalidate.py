@@ -1,7 +1,8 @@
 """Cross-validation of one config: every fold, seeds averaged, all cases scored in one table.
 
-Whether a case holds a pathology at all is decided by `jaxseg.presence`, with bounds that the other
-folds choose: no case takes part in a choice that its own score stands on.
+Whether a case holds a pathology at all is decided by `jaxseg.presence`, with bounds fitted to the
+cases of the other folds. A case takes part in a bound that its own score stands on only through
+the networks of those folds, which were trained on it, and through their smallest volumes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +26,13 @@ from jaxseg.presence import Inclusions, PresenceRule, believed, confidence_bound
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError
-from jaxseg.trained import Trained, load_run, make_predictor, presence_rule
+from jaxseg.trained import Trained, check_data, load_run, make_predictor, presence_rule
 from jaxseg.workdir import write_files
+
+_SMALL = (
+    "Pathology of a case that is smaller than in any training case was given to what surrounds it."
+)
+_DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ def crossvalidate(
     config: Mapping[str, Any],
     folder: Path,
     *,
-    folds: int = 5,
+    folds: int | None = None,
     seeds: int = 1,
     mirror: bool = False,
     say: Say = print,
@@ -69,7 +75,7 @@ def crossvalidate(
     Args:
       config: settings of the shape of `configs/default.py`, split by case.
       folder: of the study; created if needed.
-      folds: at least 2.
+      folds: at least 2; default the config's `data.folds`, or 5 where it has none.
       seeds: networks of a fold, on seeds one apart from the config's on.
       mirror: average over the four mirror images of every slice, too.
       say: takes each line for the user.
@@ -77,11 +83,13 @@ def crossvalidate(
     Raises:
       SettingsError: settings that cannot be run, or a split by slice, in which no case is whole.
       WorkdirError, DataError, AblationError, Interrupted: as `jaxseg.ablation.work.complete`.
+      OutOfMemoryError: memory is spent.
     """
-    if folds < 2:
-        raise SettingsError(f"--folds: expected at least 2 to cross-validate, got {folds}")
+    number = folds if folds is not None else config["data"]["folds"] or 5
+    if number < 2:
+        raise SettingsError(f"--folds: expected at least 2 to cross-validate, got {number}")
     name = config["name"]
-    runs = plan_runs(config, {name: {"name": name}}, folder, seeds=seeds, folds=folds)
+    runs = plan_runs(config, {name: {"name": name}}, folder, seeds=seeds, folds=number)
     if config["data"]["split"] != "case":
         raise SettingsError(
             f"data.split: expected case to cross-validate, got {config['data']['split']}"
@@ -110,8 +118,14 @@ def _write(runs: Sequence[Run], folder: Path, mirror: bool, say: Say) -> None:
             for p, rule in zip(found, small, strict=True)
         ],
     }
+    notes = {
+        "as predicted": (),
+        "smaller than in training dropped": (_SMALL,),
+        "and doubtful dropped": (_SMALL, _DOUBTFUL),
+    }
     evaluations = {
-        step: _evaluation(runs, found, by_case, mirror) for step, by_case in rules.items()
+        step: _evaluation(runs, found, by_case, mirror, notes[step])
+        for step, by_case in rules.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
     texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
@@ -138,7 +152,10 @@ def _predict_fold(
     # Where the cases lie now, which need not be where they lay in training.
     read = recipe.reader(settings)
     folders = {read.name(path): path for path in read.find(recipe.data_root(settings))}
+    check_data(networks[0])
     for name in networks[0].data["validation"]["cases"]:
+        if name not in folders:
+            raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
         case = read.load(folders[name])
         if case.label is None:
             raise DataError(
@@ -165,6 +182,8 @@ def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float,
             if np.isnan(p.confidence[k]):  # held by no training case of its fold
                 continue
             kept = believed(p.labels, None, p.spacing, inclusions, replace(p.rule, drop_small=True))
+            if not np.isin(kept, inner).any():  # nothing to decide
+                continue
             score = dice(kept, p.reference, inner, empty=1.0)
             rows.append((p.confidence[k], np.isin(p.reference, inner).any(), score))
         confidence, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
@@ -177,6 +196,7 @@ def _evaluation(
     found: Sequence[_Predicted],
     rules: Sequence[PresenceRule],
     mirror: bool,
+    notes: tuple[str, ...],
 ) -> Evaluation:
     anatomy = recipe.anatomy(runs[0].settings)
     folds, seeds = (len({getattr(run, part) for run in runs}) for part in ("fold", "seed"))
@@ -186,9 +206,9 @@ def _evaluation(
         cases.append(score_case(p.name, labels, p.reference, p.spacing, anatomy))
     return Evaluation(
         name=runs[0].stage,
-        checkpoint=f"last, of {folds} folds and {seeds} seeds averaged",
+        checkpoint=f"last; {folds} folds, networks averaged in each: {seeds}",
         mirror=mirror,
         anatomy=anatomy,
-        notes=("Each case is scored by the networks of the fold that holds it out.",),
+        notes=("Each case is scored by the networks of the fold that holds it out.", *notes),
         cases=tuple(sorted(cases, key=lambda case: case.name)),
     )

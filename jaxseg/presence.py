@@ -56,12 +56,15 @@ class PresenceRule:
         if self.min_confidence:
             parts = [
                 f"{name} below {bound:.3g}"
-                for name, bound in zip(names, self.min_confidence, strict=True)
+                for name, bound, smallest in zip(
+                    names, self.min_confidence, self.smallest_mm3, strict=True
+                )
+                if smallest is not None
             ]
             sentences.append(
                 "Pathology whose core, the most probable voxels that make up the smallest volume "
                 "of any training case, has a low mean probability was given to what surrounds it: "
-                f"{', '.join(parts)}."
+                f"{', '.join(parts) or 'nothing, as no training case holds any'}."
             )
         return tuple(sentences)
 
@@ -121,7 +124,8 @@ def core_confidence(
             continue
         region = probabilities[..., list(inner)].sum(-1, dtype=np.float64).ravel()
         count = min(max(round(smallest / voxel), 1), region.size)
-        found.append(np.partition(region, -count)[-count:].mean())
+        # Rounding may take a sum of probabilities past 1.
+        found.append(min(np.partition(region, -count)[-count:].mean(), 1.0))
     return np.array(found, np.float64)
 
 
@@ -198,11 +202,12 @@ def confidence_bound(
 
     Args:
       confidence: (cases,) in 0..1, at least one case.
+        Cases in whose label map nothing of the pathology is left do not belong here.
       holds: (cases,) whether the reference holds the pathology.
       kept: (cases,) DSC of a case with its pathology left in the label map.
 
     Returns:
-      In 0..1: 0.0 keeps and 1.0 drops whatever the confidence is.
+      In 0..1: 0.0 keeps whatever the confidence is, 1.0 drops all that is less than certain.
     """
     if holds.all():
         return 0.0

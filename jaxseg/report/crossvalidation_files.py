@@ -9,7 +9,7 @@ from jaxseg.report import evaluation_files, tables
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a case was said to hold each pair's inner region.
+    """How sure the networks are that a case holds each pair's inner region.
 
     Attributes:
       case: its name.
@@ -44,7 +44,10 @@ def files(
 
 
 def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
-    """One line a case and pair: confidence, bound, and whether it passed."""
+    """One line a case and pair: confidence, bound, and whether it is as sure as that.
+
+    What is sure may still be too small, not be there, or go with a pair around it.
+    """
     names = [pair_name(evaluation.anatomy, pair) for pair in evaluation.anatomy.inclusions]
     rows = (
         # What no training case holds has no confidence, and stays.
@@ -52,7 +55,7 @@ def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
         for d in sorted(decisions, key=lambda d: d.case)
         for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
     )
-    return tables.csv_text(["case", "fold", "pair", "confidence", "bound", "passed"], rows)
+    return tables.csv_text(["case", "fold", "pair", "confidence", "bound", "sure"], rows)
 
 
 def _presence_markdown(
@@ -84,7 +87,9 @@ def _presence_markdown(
         "smallest volume in training, has a mean probability below a bound. From it on keeping is\n"
         "worth more than dropping, as the cases of the other folds tell:\n\n"
         + tables.markdown(["chosen on", *names], chosen)
-        + f"\nFor other cases: `--drop_small {flags}`\n"
+        + f"\nFor other cases, with `--mode=predict` and one fold's networks: `--checkpoint=last"
+        f"{' --mirror' if final.mirror else ''} --drop_small {flags}`.\n"
+        "Several folds averaged are less sure, and these bounds are then near, not fitted.\n"
     )
 
 

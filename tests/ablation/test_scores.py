@@ -23,7 +23,8 @@ def scores_of_a_case(name, numbers, num_slices):
     dsc, regions = RNG.random((len(numbers), 4)), 100 * RNG.random((3, len(MEASURES)))
     dsc[RNG.random(dsc.shape) < 0.4] = NAN
     regions[RNG.random(regions.shape) < 0.4] = NAN
-    return CaseScores(name, num_slices, np.array(numbers), dsc, regions, np.zeros((2, 2, 3)))
+    areas, pixels = np.zeros((2, 2, 3)), np.ones((4, 3), int)
+    return CaseScores(name, num_slices, np.array(numbers), dsc, regions, areas, pixels)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_presence_is_told_case_by_case(texts):
     assert [row["confidence"] for row in rows] == ["", "0.5", "0.25", "0.5"]
     assert [row["bound"] for row in rows] == ["0.0", "0.5", "0.25", "0.75"]
     # Without a confidence it stays, at the bound too.
-    assert [row["passed"] for row in rows] == ["True", "True", "True", "False"]
+    assert [row["sure"] for row in rows] == ["True", "True", "True", "False"]
 
 
 def test_what_each_step_is_worth(texts):
@@ -70,7 +70,7 @@ def test_bounds_by_fold_and_for_other_cases(texts):
     assert cells(text, "all but fold 0") == ["0.000", "0.500"]
     assert cells(text, "all but fold 1") == ["0.250", "0.750"]
     assert cells(text, "all folds, for other cases") == ["0.100", "0.625"]
-    assert "`--drop_small --min_confidence=0.100 --min_confidence=0.625`" in text
+    assert "`--checkpoint=last --drop_small --min_confidence=0.100 --min_confidence=0.625`" in text
 
 
 def test_without_a_prior_there_is_nothing_to_decide():
@@ -79,4 +79,4 @@ def test_without_a_prior_there_is_nothing_to_decide():
     decisions = [Decision(name, 0, (), ()) for name in same]
     texts = files({"as predicted": evaluated(same, anatomy)}, decisions, ())
     assert "Whether a case holds it" not in texts["summary.md"]
-    assert texts["presence.csv"] == "case,fold,pair,confidence,bound,passed\n"
+    assert texts["presence.csv"] == "case,fold,pair,confidence,bound,sure\n"
