@@ -110,22 +110,17 @@ def _write(runs: Sequence[Run], folder: Path, mirror: bool, say: Say) -> None:
         for fold in {p.fold for p in found}
     }
     small = [replace(p.rule, drop_small=True) for p in found]
-    rules = {
-        "as predicted": [p.rule for p in found],
-        "smaller than in training dropped": small,
-        "and doubtful dropped": [
-            replace(rule, min_confidence=bounds[p.fold])
-            for p, rule in zip(found, small, strict=True)
-        ],
-    }
-    notes = {
-        "as predicted": (),
-        "smaller than in training dropped": (_SMALL,),
-        "and doubtful dropped": (_SMALL, _DOUBTFUL),
+    sure = [
+        replace(rule, min_confidence=bounds[p.fold]) for p, rule in zip(found, small, strict=True)
+    ]
+    steps = {
+        "as predicted": ([p.rule for p in found], ()),
+        "smaller than in training dropped": (small, (_SMALL,)),
+        "and doubtful dropped": (sure, (_SMALL, _DOUBTFUL)),
     }
     evaluations = {
-        step: _evaluation(runs, found, by_case, mirror, notes[step])
-        for step, by_case in rules.items()
+        step: _evaluation(runs, found, rules, mirror, notes)
+        for step, (rules, notes) in steps.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
     texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
