@@ -105,6 +105,7 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     loss.penalty = 0.0  # coefficient of the neighboring loss (Eq. 5); the paper's is 0.01
     loss.dice = 0.0  # coefficient of a soft Dice loss; not the paper's
     loss.dice_smooth = 0.0  # pixels; above 0 the labels that an image lacks count in it too
+    loss.dice_over = "image"  # each "image" for itself, or the "batch" as one
     # Deep supervision, not the paper's: weight of a coarser level relative to the next finer.
     loss.deep = 0.0
     loss.epsilon = 1e-3  # Eq. 4's "small given number"

@@ -65,33 +65,55 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
     return -(weighted * log_probabilities).sum(-1).mean()
 
 
-def soft_dice_loss(logits: Array, targets: Array, *, smooth: float = 0.0) -> Array:
+DICE_OVER = ("image", "batch")
+"""What a soft Dice coefficient is taken over."""
+
+
+def soft_dice_loss(
+    logits: Array,
+    targets: Array,
+    *,
+    smooth: float = 0.0,
+    over: str = "image",
+    axis_name: str | None = None,
+) -> Array:
     """One minus the soft Dice coefficient, over the labels that an image holds, or over all.
 
         1/B sum_b 1/|S_b| sum_{i in S_b} (1 - (2 sum_x p_i Y_i + s) / (sum_x p_i + sum_x Y_i + s))
 
     p are the softmax of the logits, S_b the labels of image b, background included. A smoothing
     s > 0 makes S_b all labels: one that an image lacks is then asked for nothing of it, the more
-    sharply the smaller s. Each image counts alike, so that a device's share of the batch does not
-    change what an image contributes. Not part of the paper.
+    sharply the smaller s.
+
+    Over the "image" each image counts alike. Over the "batch" its images are taken as one, whose
+    sums run over all of their pixels: what is called a label on an image without it then counts
+    too, by its area, wherever another image of the batch holds that label. Not part of the paper.
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is held if it has any.
       smooth: s, in pixels.
+      over: one of `DICE_OVER`.
+      axis_name: of the devices that share the batch, if several do.
 
     Returns:
       () float32, 0 to 1.
 
     Raises:
-      ValueError: if the shapes differ or are not of rank 4.
+      ValueError: if the shapes differ or are not of rank 4, or for an unknown `over`.
     """
     _check_pair(logits, targets)
+    if over not in DICE_OVER:
+        raise ValueError(f"over must be one of {', '.join(DICE_OVER)}, got {over!r}")
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
-    mass = targets.sum((1, 2))
+    overlap, mass = (probabilities * targets).sum((1, 2)), targets.sum((1, 2))
+    total = probabilities.sum((1, 2)) + mass
+    if over == "batch":
+        overlap, mass, total = (x.sum(0, keepdims=True) for x in (overlap, mass, total))
+        if axis_name is not None:
+            overlap, mass, total = jax.lax.psum((overlap, mass, total), axis_name)
     held = (mass > 0) | (smooth > 0)
-    total = probabilities.sum((1, 2)) + mass + smooth
-    dice = (2 * (probabilities * targets).sum((1, 2)) + smooth) / jnp.where(held, total, 1.0)
+    dice = (2 * overlap + smooth) / jnp.where(held, total + smooth, 1.0)
     return (jnp.where(held, 1.0 - dice, 0.0).sum(-1) / jnp.maximum(held.sum(-1), 1)).mean()
 
 

@@ -34,6 +34,7 @@ class Objective:
       difficulty: of `jaxseg.balance`.
       dice: coefficient of the soft Dice loss, which the paper has not; 0 leaves it out.
       dice_smooth: of that loss.
+      dice_over: of that loss: each "image" for itself, or the "batch" as one.
       deep: weight of a coarser level of the decoder, relative to the next finer ("deep
         supervision", which the paper has not); 0 leaves all of them out.
     """
@@ -49,6 +50,7 @@ class Objective:
     difficulty: str = "image"
     dice: float = 0.0
     dice_smooth: float = 0.0
+    dice_over: str = "image"
     deep: float = 0.0
 
 
@@ -109,10 +111,13 @@ def loss_and_logs(
         )  # fmt: skip
         loss = loss + objective.penalty * logs["neighboring_loss"]
     if objective.dice:
-        logs["dice_loss"] = soft_dice_loss(logits, targets, smooth=objective.dice_smooth)
+        logs["dice_loss"] = soft_dice_loss(
+            logits, targets,
+            smooth=objective.dice_smooth, over=objective.dice_over, axis_name=axis_name,
+        )  # fmt: skip
         loss = loss + objective.dice * logs["dice_loss"]
     if coarse:
-        logs["deep_supervision"] = _coarse_loss(coarse, targets, weights, objective)
+        logs["deep_supervision"] = _coarse_loss(coarse, targets, weights, objective, axis_name)
         loss = loss + logs["deep_supervision"]
     logs["loss"] = loss
     return loss + generator_loss, logs
@@ -129,7 +134,11 @@ def _logits(
 
 
 def _coarse_loss(
-    coarse: tuple[Array, ...], targets: Array, weights: Array | None, objective: Objective
+    coarse: tuple[Array, ...],
+    targets: Array,
+    weights: Array | None,
+    objective: Objective,
+    axis_name: str | None,
 ) -> Array:
     """Cross-entropy and Dice at the coarser levels: sum_k deep^k of level k, 1 the next finest.
 
@@ -145,6 +154,8 @@ def _coarse_loss(
             loss = automated_weighted_cross_entropy(logits, means, weights)
         if objective.dice:
             smooth = objective.dice_smooth / 4**level  # the same area
-            loss = loss + objective.dice * soft_dice_loss(logits, means, smooth=smooth)
+            loss = loss + objective.dice * soft_dice_loss(
+                logits, means, smooth=smooth, over=objective.dice_over, axis_name=axis_name
+            )
         total = total + objective.deep**level * loss
     return total

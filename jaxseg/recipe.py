@@ -223,6 +223,7 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         difficulty=weights["difficulty"],
         dice=loss["dice"],
         dice_smooth=loss["dice_smooth"],
+        dice_over=loss["dice_over"],
         deep=loss["deep"],
     )
 

@@ -8,6 +8,7 @@ from jaxseg import balance, native
 from jaxseg.data.cohort import SPLITS
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
+from jaxseg.losses import DICE_OVER
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
@@ -123,6 +124,7 @@ RULES: dict[str, Rule] = {
     "loss.support": _between(0, 1),
     "loss.dice": _at_least(0),
     "loss.dice_smooth": _at_least(0),
+    "loss.dice_over": _one_of(DICE_OVER),
     "loss.deep": _between(0, 1),
     "balance.method": _one_of(balance.METHODS),
     "balance.difficulty": _one_of(balance.DIFFICULTIES),

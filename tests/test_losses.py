@@ -215,6 +215,38 @@ def test_smoothed_soft_dice_by_hand_counts_labels_that_are_not_there():
     assert worse > loss + 0.1
 
 
+def test_soft_dice_over_the_batch_by_hand_takes_its_images_as_one():
+    """Label 1 of the second image, which does not hold it, counts against label 1 of the first."""
+    p = np.array([[[[0.8, 0.2], [0.4, 0.6]]], [[[0.9, 0.1], [0.7, 0.3]]]])
+    y = np.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [1.0, 0.0]]]])
+    one = 2 * (0.8 + 0.9 + 0.7) / (1.2 + 1.6 + 3)
+    other = 2 * 0.6 / (0.8 + 0.4 + 1)
+    logits, targets = single(np.log(p), y)
+    loss = soft_dice_loss(logits, targets, over="batch")
+    np.testing.assert_allclose(loss, 1 - (one + other) / 2, rtol=1e-6)
+    smoothed = 1 - ((2.4 * 2 + 0.5) / (5.8 + 0.5) + (1.2 + 0.5) / (2.2 + 0.5)) / 2
+    loss = soft_dice_loss(logits, targets, smooth=0.5, over="batch")
+    np.testing.assert_allclose(loss, smoothed, rtol=1e-6)
+    # A label that no image of the batch holds is left out, as in an image alone.
+    np.testing.assert_allclose(
+        soft_dice_loss(logits[1:], targets[1:], over="batch"),
+        soft_dice_loss(logits[1:], targets[1:]),
+        rtol=1e-6,
+    )
+    with pytest.raises(ValueError, match="over must be one of image, batch, got 'pixel'"):
+        soft_dice_loss(logits, targets, over="pixel")
+
+
+def test_soft_dice_over_the_batch_is_the_same_for_devices_that_share_it():
+    logits, targets = single(*soft_case(9)[:2])
+    shared = jax.vmap(
+        lambda z, y: soft_dice_loss(z[None], y[None], over="batch", axis_name="devices"),
+        axis_name="devices",
+    )(logits, targets)
+    whole = soft_dice_loss(logits, targets, over="batch")
+    np.testing.assert_allclose(shared, [whole, whole], rtol=1e-6)
+
+
 def test_soft_dice_gradient_matches_finite_differences():
     logits, targets, _ = soft_case(8)
     gradient = np.asarray(jax.grad(soft_dice_loss)(*single(logits, targets)), np.float64)
@@ -244,6 +276,7 @@ def test_uniform_weights_are_plain_cross_entropy():
 
 ALL = {
     "dice": lambda z, t: soft_dice_loss(z, t),
+    "batch dice": lambda z, t: soft_dice_loss(z, t, over="batch"),
     "smoothed dice": lambda z, t: soft_dice_loss(z, t, smooth=2.0),
     "cross_entropy": lambda z, t: cross_entropy(z, t),
     "weighted": lambda z, t: automated_weighted_cross_entropy(z, t, jnp.full((2, 5), 1.7)),

@@ -334,7 +334,8 @@ def test_more_devices_than_there_are_is_refused():
 def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
     stage = "awce_penalty"
-    terms = objective(stage, difficulty="batch", dice=0.5)  # "batch" looks across devices
+    # "batch" looks across devices.
+    terms = objective(stage, difficulty="batch", dice=0.5, dice_over="batch")
     step = make_train_step(
         networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION, average=0.5
     )

@@ -26,6 +26,7 @@ from jaxseg.data.grid import (
 )
 from jaxseg.data.preprocess import normalize
 from jaxseg.losses import (
+    DICE_OVER,
     automated_weighted_cross_entropy,
     cross_entropy,
     neighboring_loss,
@@ -215,14 +216,14 @@ def jit_network(seed, images, targets):
     return logits, slopes
 
 
-jit_dice = jax.jit(jax.value_and_grad(soft_dice_loss))
+jit_dice = jax.jit(jax.value_and_grad(soft_dice_loss), static_argnames="over")
 
 
 @repeatable
-@given(extremes, st.sampled_from([0.0, 1e-6, 1.0, 1e3]))
-def test_the_dice_loss_is_a_share_and_its_gradient_finite(drawn, smooth):
+@given(extremes, st.sampled_from([0.0, 1e-6, 1.0, 1e3]), st.sampled_from(DICE_OVER))
+def test_the_dice_loss_is_a_share_and_its_gradient_finite(drawn, smooth, over):
     case, (logits, targets, _) = drawn
-    loss, gradient = jit_dice(logits, targets, smooth=smooth)
+    loss, gradient = jit_dice(logits, targets, smooth=smooth, over=over)
     assert loss.dtype == jnp.float32
     assert -1e-6 <= loss <= 1 + 1e-6
     assert np.isfinite(gradient.astype(jnp.float32)).all()
