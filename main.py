@@ -25,9 +25,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import attention, awce, awce_penalty, baseline, default
-from jaxseg.ablation.plan import stage_changes
-from jaxseg.ablation.study import ablate
-from jaxseg.ablation.work import AblationError
+from jaxseg.ablation.ablate import ablate
+from jaxseg.ablation.stages import stage_changes
 from jaxseg.checkpoint import quiet_orbax
 from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import DataError
@@ -39,6 +38,7 @@ from jaxseg.loop import DivergedError
 from jaxseg.memory import OutOfMemoryError
 from jaxseg.predict import PredictionError, predict
 from jaxseg.settings import SettingsError
+from jaxseg.study.work import StudyError
 from jaxseg.train import train
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
@@ -48,7 +48,7 @@ _switch = partial(flags.DEFINE_bool, default=False)
 
 # What the user can mend.
 _MENDABLE = (
-    AblationError, DataError, DivergedError, HostsError, OutOfMemoryError, PredictionError,
+    StudyError, DataError, DivergedError, HostsError, OutOfMemoryError, PredictionError,
     SettingsError, WorkdirError,
 )  # fmt: skip
 # Rows of Table 1.

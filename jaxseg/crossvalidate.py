@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jaxseg import recipe
-from jaxseg.ablation.plan import Run, plan_runs
-from jaxseg.ablation.work import complete
 from jaxseg.case_scores import score_case
 from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
@@ -26,6 +24,8 @@ from jaxseg.presence import Inclusions, PresenceRule, believed, confidence_bound
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError
+from jaxseg.study.plan import Run, plan_runs
+from jaxseg.study.work import complete
 from jaxseg.trained import Trained, check_data, load_run, make_predictor, presence_rule
 from jaxseg.workdir import write_files
 
@@ -45,6 +45,7 @@ class _Predicted:
       spacing: voxel size in mm.
       reference: its label map.
       labels: the most probable label of every voxel.
+      large: the same without what is smaller than in any training case.
       confidence: (pairs,) as `core_confidence`.
       rule: its smallest volumes, without bounds.
     """
@@ -54,6 +55,7 @@ class _Predicted:
     spacing: tuple[float, float, float]
     reference: NDArray[np.uint8]
     labels: NDArray[np.uint8]
+    large: NDArray[np.uint8]
     confidence: NDArray[np.float64]
     rule: PresenceRule
 
@@ -82,7 +84,7 @@ def crossvalidate(
 
     Raises:
       SettingsError: settings that cannot be run, or a split by slice, in which no case is whole.
-      WorkdirError, DataError, AblationError, Interrupted: as `jaxseg.ablation.work.complete`.
+      WorkdirError, DataError, StudyError, Interrupted: as `jaxseg.study.work.complete`.
       OutOfMemoryError: memory is spent.
     """
     number = folds if folds is not None else config["data"]["folds"] or 5
@@ -157,12 +159,14 @@ def _predict_fold(
                 f"{folders[name]}: no label map; cross-validation needs one of every case"
             )
         probabilities = predict(case)
+        labels = most_probable(probabilities)
         yield _Predicted(
             name=name,
             fold=fold,
             spacing=case.spacing,
             reference=case.label,
-            labels=most_probable(probabilities),
+            labels=labels,
+            large=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
             rule=replace(rule, drop_small=False),
         )
@@ -176,10 +180,9 @@ def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float,
         for p in found:
             if np.isnan(p.confidence[k]):  # held by no training case of its fold
                 continue
-            kept = believed(p.labels, None, p.spacing, inclusions, replace(p.rule, drop_small=True))
-            if not np.isin(kept, inner).any():  # nothing to decide
+            if not np.isin(p.large, inner).any():  # nothing to decide
                 continue
-            score = dice(kept, p.reference, inner, empty=1.0)
+            score = dice(p.large, p.reference, inner, empty=1.0)
             rows.append((p.confidence[k], np.isin(p.reference, inner).any(), score))
         confidence, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
         bounds.append(confidence_bound(confidence, holds > 0, score) if rows else 0.0)

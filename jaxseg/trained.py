@@ -227,12 +227,14 @@ def presence_rule(
 
     Raises:
       WorkdirError: a run that does not tell of the smallest pathology it was trained on, and must.
-      SettingsError: another number of bounds.
+      SettingsError: another number of bounds, or bounds for a label set without inclusion pairs.
     """
     if not (drop_small or min_confidence):
         return PresenceRule()
     anatomy = runs[0].anatomy
     count, bounds = len(anatomy.inclusions), tuple(min_confidence)
+    if bounds and not count:
+        raise SettingsError("--min_confidence: the label set has no inclusion pairs to decide on")
     if len(bounds) not in (0, 1, count):
         raise SettingsError(
             f"--min_confidence: expected 1 or {count} numbers, as many as the label set has "

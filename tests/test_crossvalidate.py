@@ -2,17 +2,18 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxseg import recipe, workdir
-from jaxseg.ablation.plan import plan_runs
 from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import load_case, most_probable
 from jaxseg.presence import confidence_bound
 from jaxseg.settings import SettingsError, replace
+from jaxseg.study.plan import plan_runs
 from jaxseg.trained import load_run, make_predictor
 from tests.conftest import save_random_network
 
@@ -180,6 +181,18 @@ def test_the_steps_and_the_bounds_for_other_cases_are_told(study, by_hand):
     bounds = [f"--min_confidence={fitted(by_hand.values(), k, PAIRS[k][0]):.3f}" for k in range(2)]
     assert f"`--checkpoint=last --mirror --drop_small {' '.join(bounds)}`" in steps
     assert text.count("\n## ") == 5
+
+
+def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_path):
+    """A study is scored anew from another folder of the same cases, and to the same digits."""
+    moved = shutil.copytree(config["data"]["root"], tmp_path / "elsewhere")
+    copy = shutil.copytree(study, tmp_path / "study")
+    before = {name: (copy / name).read_text() for name in FILES if name != "runs"}
+    for name in before:
+        (copy / name).unlink()
+    here = replace(config, {"data.root": str(moved), "data.phantom_cases": 0})
+    crossvalidate(here, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    assert {name: (copy / name).read_text() for name in before} == before
 
 
 def test_what_cannot_be_cross_validated_is_told(config, tmp_path):

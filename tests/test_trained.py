@@ -345,6 +345,9 @@ def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
     assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
     with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
         bounds(0.1, 0.2, 0.3)
+    without = dataclasses.replace(run, anatomy=dataclasses.replace(run.anatomy, inclusions=()))
+    with pytest.raises(SettingsError, match="--min_confidence: the label set has no inclusion"):
+        presence_rule([without], min_confidence=[0.5])
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 
 from jaxseg import recipe, settings
 from jaxseg.ablation import table1
-from jaxseg.ablation.plan import Run
 from jaxseg.ablation.published import display_name
 from jaxseg.ablation.scores import read_run_scores
 from jaxseg.ablation.statistics import Comparison, compare
@@ -17,6 +16,7 @@ from jaxseg.inference import make_labels
 from jaxseg.report import curves, mixup_figure, pictures, stage_figure
 from jaxseg.report.document import Picture, Section, Table, markdown
 from jaxseg.report.page import html
+from jaxseg.study.plan import Run
 from jaxseg.train import Say
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError, write_files

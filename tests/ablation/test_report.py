@@ -8,8 +8,8 @@ import pytest
 
 from jaxseg import recipe, workdir
 from jaxseg.ablation import report
-from jaxseg.ablation.plan import Run
 from jaxseg.settings import replace
+from jaxseg.study.plan import Run
 from jaxseg.workdir import WorkdirError
 
 STAGES = ("baseline", "attention", "awce", "awce_penalty")

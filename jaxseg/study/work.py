@@ -1,4 +1,4 @@
-"""The work on many runs: train and score what is not done yet, alone or shared with others."""
+"""The work on a study's runs: train and score what is not done yet, alone or with others."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any
 import jax
 
 from jaxseg import recipe, workdir
-from jaxseg.ablation.plan import Run
 from jaxseg.data import Cohort
 from jaxseg.evaluate import evaluate
 from jaxseg.loop import DivergedError, Say
+from jaxseg.study.plan import Run
 from jaxseg.train import train
 
 # Held while a run is trained and scored; training alone holds the workdir's own.
-_LOCK = ".ablation.lock"
+_LOCK = ".study.lock"
 
 
-class AblationError(RuntimeError):
+class StudyError(RuntimeError):
     """Runs that diverged, a line each; those of this process alone are told of."""
 
 
@@ -41,7 +41,7 @@ def complete(
     Raises:
       WorkdirError: a folder that holds runs of other settings or cases, or cannot be written to.
       DataError: a case that cannot be used.
-      AblationError: runs that diverged.
+      StudyError: runs that diverged.
       Interrupted: SIGTERM or Ctrl-C; the run at work is saved.
     """
     workdir.check_writable(folder)
@@ -69,7 +69,7 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
     """Complete every run that no other process holds.
 
     Raises:
-      AblationError: runs diverged. There can be no table then: without them it would be one of the
+      StudyError: runs diverged. There can be no table then: without them it would be one of the
         seeds that went well.
     """
     failures = []
@@ -87,7 +87,7 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
             failures.append(f"  {run.folder.name}: {error}")
     if failures:
         lines = "\n".join(failures)
-        raise AblationError(f"no table: {len(failures)} of {len(runs)} runs diverged\n{lines}")
+        raise StudyError(f"no table: {len(failures)} of {len(runs)} runs diverged\n{lines}")
 
 
 def _complete(run: Run, cohort: Cohort, say: Say) -> None:

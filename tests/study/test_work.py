@@ -1,4 +1,4 @@
-"""The order of work of an ablation; trainings are stand-ins here, real ones in test_ablate."""
+"""The order of work of a study, here an ablation, with stand-ins for trainings."""
 
 from pathlib import Path
 
@@ -7,12 +7,13 @@ import pytest
 
 from configs import default
 from jaxseg import workdir
-from jaxseg.ablation import study, work
-from jaxseg.ablation.study import ablate
-from jaxseg.ablation.work import AblationError
+from jaxseg.ablation import ablate as ablation
+from jaxseg.ablation.ablate import ablate
 from jaxseg.data import Cohort
 from jaxseg.loop import DivergedError
 from jaxseg.settings import replace
+from jaxseg.study import work
+from jaxseg.study.work import StudyError
 from jaxseg.workdir import InUseError, WorkdirError
 
 STAGES = {
@@ -35,7 +36,7 @@ class Bench:
         monkeypatch.setattr(work.recipe, "load_cohort", lambda config: self.cohort)
         monkeypatch.setattr(work, "train", self._train)
         monkeypatch.setattr(work, "evaluate", self._evaluate)
-        monkeypatch.setattr(study, "write_report", self._report)
+        monkeypatch.setattr(ablation, "write_report", self._report)
 
     @staticmethod
     def make_cohort(value: float) -> Cohort:
@@ -108,7 +109,7 @@ def test_a_run_held_by_another_process_is_passed_over(bench):
 def test_a_diverged_run_stops_the_table_and_not_the_others(bench):
     """A table without it would be one of the seeds that went well."""
     bench.broken["weighted-seed-0"] = DivergedError("loss not finite between steps 1 and 2")
-    with pytest.raises(AblationError) as error:
+    with pytest.raises(StudyError) as error:
         bench.ablate(seeds=2)
     assert str(error.value) == (
         "no table: 1 of 4 runs diverged\n  weighted-seed-0: loss not finite between steps 1 and 2"

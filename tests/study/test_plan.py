@@ -1,12 +1,13 @@
-"""Which runs an ablation is made of, and what each of them changes."""
+"""Which runs a study is made of, and what each of them changes."""
 
 from pathlib import Path
 
 import pytest
 
 from configs import attention, awce, awce_penalty, baseline, default
-from jaxseg.ablation.plan import plan_runs, stage_changes
+from jaxseg.ablation.stages import stage_changes
 from jaxseg.settings import SettingsError, replace
+from jaxseg.study.plan import plan_runs
 
 STAGES = {
     stage.get_config().name: stage.get_config().to_dict()
@@ -18,35 +19,6 @@ CHANGES = stage_changes(default.get_config().to_dict(), STAGES)
 @pytest.fixture
 def config():
     return default.get_config("phantom").to_dict()
-
-
-def test_stages_differ_in_three_settings_and_their_name():
-    assert list(CHANGES) == ["baseline", "attention", "awce", "awce_penalty"]
-    table = {
-        "baseline": (False, False, 0.0),
-        "attention": (True, False, 0.0),
-        "awce": (True, True, 0.0),
-        "awce_penalty": (True, True, 0.01),
-    }
-    for stage, (gated, weighted, penalty) in table.items():
-        assert CHANGES[stage] == {
-            "name": stage,
-            "model.attention": gated,
-            "loss.weighted": weighted,
-            "loss.penalty": penalty,
-        }
-
-
-def test_a_run_of_the_ablation_is_the_run_of_its_config(config):
-    """Table 1's rows can each be had alone, by the stage's own config."""
-    for run in plan_runs(config, CHANGES, Path("study"), seeds=1):
-        assert run.settings == STAGES[run.stage]
-
-
-def test_a_stage_switches_off_what_the_shared_settings_switch_on():
-    shared = awce_penalty.get_config("phantom").to_dict()
-    first = plan_runs(shared, CHANGES, Path("study"), seeds=1)[0]
-    assert first.settings == STAGES["baseline"]
 
 
 def test_settings_of_the_user_reach_every_run(config):
@@ -84,6 +56,13 @@ def test_one_fold_of_the_config_is_kept(config):
     runs = plan_runs(shared, CHANGES, Path("study"), seeds=1)
     assert [run.fold for run in runs] == [3] * 4
     assert runs[0].folder.name == "baseline-seed-0-fold-3-of-5"
+
+
+def test_one_fold_is_not_lost_where_every_fold_is_asked_for(config):
+    shared = replace(config, {"data.folds": 5, "data.fold": 3})
+    with pytest.raises(SettingsError) as error:
+        plan_runs(shared, CHANGES, Path("study"), seeds=1, folds=5)
+    assert str(error.value) == "data.fold: every fold is trained; expected it unset, got 3"
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxseg.ablation.plan import plan_runs
 from jaxseg.ablation.report import write_report
-from jaxseg.ablation.work import complete
 from jaxseg.data import Cohort
 from jaxseg.loop import Say
+from jaxseg.study.plan import plan_runs
+from jaxseg.study.work import complete
 
 
 def ablate(
@@ -35,7 +35,7 @@ def ablate(
 
     Raises:
       SettingsError: as `plan_runs`.
-      WorkdirError, DataError, AblationError, Interrupted: as `jaxseg.ablation.work.complete`.
+      WorkdirError, DataError, StudyError, Interrupted: as `jaxseg.study.work.complete`.
     """
     runs = plan_runs(config, stages, folder, seeds=seeds, folds=folds)
 

@@ -1,4 +1,4 @@
-"""The runs of an ablation: stages times seeds times folds."""
+"""The runs of a study: stages times seeds times folds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _DONE = "summary.md"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training of an ablation.
+    """One training of a study.
 
     Attributes:
       stage: name of the stage.
@@ -56,13 +56,13 @@ def plan_runs(
     Args:
       config: what the runs share, of the shape of `configs/default.py`; its seed is the first.
       stages: what each stage sets in it, by dotted field name; in the order of the table.
-      folder: of the ablation; runs lie in its `runs`.
+      folder: of the study; runs lie in its `runs`.
       seeds: how many.
       folds: k > 1: every fold of k; 0: the one split that `config` describes.
 
     Raises:
       SettingsError: settings that cannot be run, a field that the stages set at a value that none
-        of them has, or numbers that are none.
+        of them has, one fold where every fold is asked for, or numbers that are none.
     """
     settings.check(config)
     _check_stage_fields(settings.flatten(config), stages)
@@ -70,6 +70,9 @@ def plan_runs(
         raise SettingsError(f"--seeds: expected at least 1, got {seeds}")
     if folds < 0 or folds == 1:
         raise SettingsError(f"--folds: expected 0 (no folds) or at least 2, got {folds}")
+    if folds and config["data"]["fold"]:
+        fold = config["data"]["fold"]
+        raise SettingsError(f"data.fold: every fold is trained; expected it unset, got {fold}")
     splits: list[dict[str, Any]] = [{}]
     if folds:
         splits = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)]
@@ -97,22 +100,3 @@ def _run(stage: str, own: Mapping[str, Any], folder: Path) -> Run:
     folds, fold = own["data"]["folds"], own["data"]["fold"]
     name = f"{stage}-seed-{own['seed']}" + (f"-fold-{fold}-of-{folds}" if folds else "")
     return Run(stage, own["seed"], fold if folds else None, folder / "runs" / name, own)
-
-
-def stage_changes(
-    default: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """What tells stages apart, so that they can be applied over other settings.
-
-    Args:
-      default: settings that the stages build on.
-      stages: settings by stage.
-
-    Returns:
-      By stage, every dotted field in which any of the stages differs from `default`, with the
-      stage's own value: over settings that switch a field on, a stage without it is still without.
-    """
-    base = settings.flatten(default)
-    flat = {stage: settings.flatten(own) for stage, own in stages.items()}
-    fields = [name for name in base if any(own[name] != base[name] for own in flat.values())]
-    return {stage: {name: own[name] for name in ["name", *fields]} for stage, own in flat.items()}
