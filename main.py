@@ -100,7 +100,10 @@ _OUTPUT = _path(
     "output", help="predict, export: folder to write. evaluate: default RUN/evaluation."
 )
 _ENSEMBLE = flags.DEFINE_list(
-    "ensemble", [], "predict: workdirs of more runs (folds) to average with, comma-separated."
+    "ensemble",
+    [],
+    "predict: workdirs of more runs (folds) to average with, comma-separated. crossvalidate: "
+    "folders of other studies of the same folds, which are done.",
 )
 _PROBABILITIES = _switch("probabilities", help="predict: write probabilities too.")
 _OVERWRITE = _switch("overwrite", help="predict, export: replace outputs that exist.")
@@ -153,7 +156,7 @@ _OPTIONAL = {
     "predict": "checkpoint mirror drop_small min_confidence ensemble probabilities overwrite",
     "export": "checkpoint overwrite",
     "ablate": "workdir seeds folds",
-    "crossvalidate": "workdir seeds folds mirror",
+    "crossvalidate": "workdir seeds folds mirror ensemble",
 }
 
 
@@ -228,6 +231,7 @@ def _crossvalidate() -> None:
         folds=_FOLDS.value,
         seeds=_or_default(_SEEDS.value, 1),
         mirror=bool(_MIRROR.value),
+        ensemble=[Path(folder) for folder in _ENSEMBLE.value or []],
     )
 
 

@@ -7,6 +7,7 @@ the networks of those folds, which were trained on it, and through their smalles
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from jaxseg.presence import Inclusions, PresenceRule, believed, confidence_bound
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError
+from jaxseg.study.networks import finished, fold_networks
 from jaxseg.study.plan import Run, plan_runs
 from jaxseg.study.work import complete
-from jaxseg.trained import Trained, check_data, load_run, make_predictor, presence_rule
+from jaxseg.trained import Trained, make_predictor, presence_rule
 from jaxseg.workdir import write_files
 
 _SMALL = (
@@ -48,6 +50,7 @@ class _Predicted:
       large: the same without what is smaller than in any training case.
       confidence: (pairs,) as `core_confidence`.
       rule: its smallest volumes, without bounds.
+      networks: how many of them there are.
     """
 
     name: str
@@ -58,6 +61,7 @@ class _Predicted:
     large: NDArray[np.uint8]
     confidence: NDArray[np.float64]
     rule: PresenceRule
+    networks: int
 
 
 def crossvalidate(
@@ -67,6 +71,7 @@ def crossvalidate(
     folds: int | None = None,
     seeds: int = 1,
     mirror: bool = False,
+    ensemble: Sequence[Path] = (),
     say: Say = print,
 ) -> None:
     """Train every fold on every seed, then score all cases, each by the networks of its own fold.
@@ -80,10 +85,13 @@ def crossvalidate(
       folds: at least 2; default the config's `data.folds`, or 5 where it has none.
       seeds: networks of a fold, on seeds one apart from the config's on.
       mirror: average over the four mirror images of every slice, too.
+      ensemble: folders of other studies, done before, of the same folds; their networks are
+        averaged with those of this one.
       say: takes each line for the user.
 
     Raises:
       SettingsError: settings that cannot be run, or a split by slice, in which no case is whole.
+      WorkdirError: a study of `ensemble` that cannot be averaged with.
       WorkdirError, DataError, StudyError, Interrupted: as `jaxseg.study.work.complete`.
       OutOfMemoryError: memory is spent.
     """
@@ -97,15 +105,20 @@ def crossvalidate(
             f"data.split: expected case to cross-validate, got {config['data']['split']}"
         )
 
+    for study, fold in product(ensemble, range(number)):  # told before hours of training
+        finished(study, fold, number)
+
     def write(cohort: Cohort) -> None:
         del cohort  # cases are read on their own grids
-        _write(runs, folder, mirror, say)
+        _write(runs, folder, ensemble, mirror, say)
 
     complete(runs, config, folder, write, say=say)
 
 
-def _write(runs: Sequence[Run], folder: Path, mirror: bool, say: Say) -> None:
-    found = list(_predict(runs, mirror))
+def _write(
+    runs: Sequence[Run], folder: Path, ensemble: Sequence[Path], mirror: bool, say: Say
+) -> None:
+    found = list(_predict(runs, ensemble, mirror))
     inclusions = recipe.anatomy(runs[0].settings).inclusions
     bounds = {
         fold: _bounds([p for p in found if p.fold != fold], inclusions)
@@ -130,11 +143,11 @@ def _write(runs: Sequence[Run], folder: Path, mirror: bool, say: Say) -> None:
     say(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
 
 
-def _predict(runs: Sequence[Run], mirror: bool) -> Iterator[_Predicted]:
+def _predict(runs: Sequence[Run], ensemble: Sequence[Path], mirror: bool) -> Iterator[_Predicted]:
     """Every case, by the networks of the fold that holds it out."""
     folds = sorted({run.fold for run in runs if run.fold is not None})
     for fold in tqdm(folds, desc="predicting", unit="fold", disable=None):
-        networks = [load_run(run.folder, checkpoint="last") for run in runs if run.fold == fold]
+        networks = fold_networks(runs, ensemble, fold)
         yield from _predict_fold(fold, networks, runs[0].settings, mirror)
 
 
@@ -149,7 +162,6 @@ def _predict_fold(
     # Where the cases lie now, which need not be where they lay in training.
     read = recipe.reader(settings)
     folders = {read.name(path): path for path in read.find(recipe.data_root(settings))}
-    check_data(networks[0])
     for name in networks[0].data["validation"]["cases"]:
         if name not in folders:
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
@@ -169,6 +181,7 @@ def _predict_fold(
             large=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
             rule=replace(rule, drop_small=False),
+            networks=len(networks),
         )
 
 
@@ -197,14 +210,15 @@ def _evaluation(
     notes: tuple[str, ...],
 ) -> Evaluation:
     anatomy = recipe.anatomy(runs[0].settings)
-    folds, seeds = (len({getattr(run, part) for run in runs}) for part in ("fold", "seed"))
+    counts = sorted({p.networks for p in found})
     cases = []
     for p, rule in zip(found, rules, strict=True):
         labels = believed(p.labels, p.confidence, p.spacing, anatomy.inclusions, rule)
         cases.append(score_case(p.name, labels, p.reference, p.spacing, anatomy))
     return Evaluation(
         name=runs[0].stage,
-        checkpoint=f"last; {folds} folds, networks averaged in each: {seeds}",
+        checkpoint=f"last; {len({p.fold for p in found})} folds, networks averaged in each: "
+        f"{' or '.join(map(str, counts))}",
         mirror=mirror,
         anatomy=anatomy,
         notes=("Each case is scored by the networks of the fold that holds it out.", *notes),

@@ -15,6 +15,7 @@ from jaxseg.presence import confidence_bound
 from jaxseg.settings import SettingsError, replace
 from jaxseg.study.plan import plan_runs
 from jaxseg.trained import load_run, make_predictor
+from jaxseg.workdir import WorkdirError
 from tests.conftest import save_random_network
 
 FOLDS, SEEDS = 3, (7, 8)
@@ -42,13 +43,11 @@ def config(random_run):
     return replace(workdir.read_settings(random_run), changes)
 
 
-@pytest.fixture(scope="module")
-def study(config, tmp_path_factory) -> Path:
-    """Of runs that count as done, with random networks, which predict every label."""
-    folder = tmp_path_factory.mktemp("folds")
+def write_runs(config, folder, seeds):
+    """Runs that count as done, with random networks, which predict every label."""
     cohort = recipe.load_cohort(config)
     stages = {"mine": {"name": "mine"}}
-    for run in plan_runs(config, stages, folder, seeds=len(SEEDS), folds=FOLDS):
+    for run in plan_runs(config, stages, folder, seeds=seeds, folds=FOLDS):
         parts = recipe.split_cohort(run.settings, cohort)
         held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
         facts = {
@@ -66,6 +65,12 @@ def study(config, tmp_path_factory) -> Path:
         save_random_network(run.folder, network, seed=seed, step=5, score=0.5)
         run.evaluation.mkdir()
         (run.evaluation / "summary.md").touch()
+
+
+@pytest.fixture(scope="module")
+def study(config, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("folds")
+    write_runs(config, folder, len(SEEDS))
     crossvalidate(config, folder, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
     return folder
 
@@ -193,6 +198,43 @@ def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_pa
     here = replace(config, {"data.root": str(moved), "data.phantom_cases": 0})
     crossvalidate(here, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
     assert {name: (copy / name).read_text() for name in before} == before
+
+
+@pytest.fixture(scope="module")
+def second(config, tmp_path_factory) -> Path:
+    """A study of the second seed alone."""
+    folder = tmp_path_factory.mktemp("second")
+    write_runs(replace(config, {"seed": SEEDS[1]}), folder, 1)
+    return folder
+
+
+def test_networks_of_two_studies_are_averaged_as_those_of_one(study, second, config, tmp_path):
+    write_runs(config, tmp_path, 1)
+    ours = {"folds": FOLDS, "seeds": 1, "mirror": True, "say": quiet}
+    crossvalidate(config, tmp_path, ensemble=[second], **ours)
+    for name in FILES:
+        if name != "runs":
+            assert (tmp_path / name).read_text() == (study / name).read_text()
+
+
+def test_studies_that_cannot_be_averaged_are_told_before_any_training(second, config, tmp_path):
+    def refused(other, message):
+        with pytest.raises(WorkdirError, match=message):
+            crossvalidate(config, tmp_path / "new", folds=FOLDS, ensemble=[second, other])
+        assert not (tmp_path / "new").exists()
+
+    refused(tmp_path / "none", "none: fold 0 of 3 is not done there; expected a study that --mode=")
+    part = shutil.copytree(second, tmp_path / "part")
+    (part / "runs" / f"mine-seed-{SEEDS[1]}-fold-2-of-3" / "evaluation-last/summary.md").unlink()
+    refused(part, "part: fold 2 of 3 is not done")
+
+
+def test_a_network_that_was_trained_on_the_held_out_cases_is_refused(second, config, tmp_path):
+    write_runs(config, tmp_path / "ours", 1)
+    write_runs(replace(config, {"data.split_seed": 1}), tmp_path / "theirs", 1)
+    with pytest.raises(WorkdirError, match=r"theirs/runs/.*: holds out other cases than .*/ours"):
+        crossvalidate(config, tmp_path / "ours", folds=FOLDS, ensemble=[tmp_path / "theirs"])
+    assert not (tmp_path / "ours" / "summary.md").exists()
 
 
 def test_what_cannot_be_cross_validated_is_told(config, tmp_path):

@@ -40,7 +40,12 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether it is trained and scored."""
-        return (self.evaluation / _DONE).exists()
+        return is_done(self.folder)
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run in this workdir is trained and scored."""
+    return (folder / _EVALUATION / _DONE).exists()
 
 
 def plan_runs(
