@@ -90,7 +90,7 @@ def by_hand(study, config):
             confidence = []
             for (inner, _), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
                 region = np.sort(sum(probabilities[..., k] for k in inner).ravel())[::-1]
-                confidence.append(float(region[: round(smallest / voxel)].mean()))
+                confidence.append(float(region[: round(smallest / 4 / voxel)].mean()))
             labels = most_probable(probabilities)
             for (inner, around), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
                 mask = np.isin(labels, inner)

@@ -86,18 +86,18 @@ def test_a_doubtful_pathology_goes_to_what_surrounds_it(labels, confidence, expe
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_the_core_is_the_most_probable_voxels_of_the_smallest_volume():
+def test_the_core_is_the_most_probable_voxels_of_a_quarter_of_the_smallest_volume():
     """Voxels of 10 mm3; pathology is infarct and no-reflow together."""
     infarct, no_reflow = np.array([0.5, 0.1, 0.3, 0.0]), np.array([0.2, 0.4, 0.0, 0.1])
     rest = 1 - infarct - no_reflow
     probabilities = np.stack([rest, rest * 0, rest * 0, infarct, no_reflow], axis=-1)
     probabilities = probabilities.reshape(2, 1, 2, 5)
-    found = core_confidence(probabilities, SPACING, PAIRS, [10.0, 24.0])
+    found = core_confidence(probabilities, SPACING, PAIRS, [40.0, 96.0])
     assert found == pytest.approx([0.4, (0.7 + 0.5) / 2])
     # A core is at least one voxel, and at most all of them.
-    found = core_confidence(probabilities, SPACING, PAIRS, [1.0, 1e6])
+    found = core_confidence(probabilities, SPACING, PAIRS, [4.0, 4e6])
     assert found == pytest.approx([0.4, (0.7 + 0.5 + 0.3 + 0.1) / 4])
-    found = core_confidence(probabilities, SPACING, PAIRS, [None, 10.0])
+    found = core_confidence(probabilities, SPACING, PAIRS, [None, 40.0])
     assert np.isnan(found[0])
     assert found[1] == pytest.approx(0.7)
 
@@ -110,9 +110,9 @@ def test_probabilities_to_a_label_map():
         probabilities[voxel, 0, 0, 1] += 1 - probability
     plain = [0, 2, 3, 3]
     for smallest, bound, expected in [
-        (10.0, 0.75, plain),  # the core is the sure voxel,
-        (20.0, 0.75, [0, 2, 2, 2]),  # or both
-        (20.0, 0.65, plain),
+        (40.0, 0.75, plain),  # the core is the sure voxel,
+        (80.0, 0.75, [0, 2, 2, 2]),  # or both
+        (80.0, 0.65, plain),
     ]:
         rule = PresenceRule((None, smallest), min_confidence=(0.0, bound))
         found = label_map(probabilities, SPACING, PAIRS, rule)

@@ -83,9 +83,9 @@ def _presence_markdown(
         "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
         "those that hold the region.\n\n"
         + tables.markdown(["step", *regions], rows)
-        + "\nDoubtful is an inner region whose core, its most probable voxels that make up its\n"
-        "smallest volume in training, has a mean probability below a bound. From it on keeping is\n"
-        "worth more than dropping, as the cases of the other folds tell:\n\n"
+        + "\nDoubtful is an inner region whose core, its most probable voxels that make up a\n"
+        "quarter of its smallest volume in training, has a mean probability below a bound. From\n"
+        "it on keeping is worth more than dropping, as the cases of the other folds tell:\n\n"
         + tables.markdown(["chosen on", *names], chosen)
         + f"\nFor other cases, with `--mode=predict` and one fold's networks: `--checkpoint=last"
         f"{' --mirror' if final.mirror else ''} --drop_small {flags}`.\n"
