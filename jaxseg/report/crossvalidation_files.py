@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxseg.evaluation import Evaluation, Statistic, case_statistics, pair_name
 from jaxseg.report import evaluation_files, tables
@@ -37,7 +38,7 @@ def files(
       bounds: by pair, chosen on all folds: for cases that took part in none.
     """
     final = list(evaluations.values())[-1]
-    texts = evaluation_files.files(final)
+    texts = evaluation_files.files(final, {"presence": _presence(evaluations, decisions, bounds)})
     texts["presence.csv"] = presence_csv(final, decisions)
     texts["summary.md"] += _presence_markdown(evaluations, decisions, bounds)
     return texts
@@ -56,6 +57,28 @@ def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
         for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
     )
     return tables.csv_text(["case", "fold", "pair", "confidence", "bound", "sure"], rows)
+
+
+def _presence(
+    evaluations: Mapping[str, Evaluation], decisions: Sequence[Decision], bounds: Sequence[float]
+) -> dict[str, Any]:
+    """What summary.json tells of presence: DSC after every step, and bounds by pair."""
+    anatomy = next(iter(evaluations.values())).anatomy
+    steps = {step: case_statistics(evaluation) for step, evaluation in evaluations.items()}
+    return {
+        "pairs": [pair_name(anatomy, pair) for pair in anatomy.inclusions],
+        "min_confidence": {
+            "without_fold": {str(d.fold): list(d.bounds) for d in decisions},
+            "for_other_cases": list(bounds),
+        },
+        "dsc": {
+            step: {
+                group: {region: measures["dsc"]._asdict() for region, measures in regions.items()}
+                for group, regions in found.items()
+            }
+            for step, found in steps.items()
+        },
+    }
 
 
 def _presence_markdown(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from jaxseg.bootstrap import DRAWS
@@ -28,13 +29,18 @@ _COLUMNS = {
 }
 
 
-def files(evaluation: Evaluation) -> dict[str, str]:
-    """Texts of all files by name."""
+def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Texts of all files by name.
+
+    Args:
+      evaluation: the scores.
+      more: entries of summary.json beside those of every evaluation.
+    """
     return {
         "slices.csv": slices_csv(evaluation),
         "cases.csv": cases_csv(evaluation),
         "inclusion.csv": inclusion_csv(evaluation),
-        "summary.json": summary_json(evaluation),
+        "summary.json": summary_json(evaluation, more),
         "summary.md": summary_markdown(evaluation),
     }
 
@@ -72,8 +78,8 @@ def inclusion_csv(evaluation: Evaluation) -> str:
     return tables.csv_text(["case", "pair", "of", *AREAS], rows)
 
 
-def summary_json(evaluation: Evaluation) -> str:
-    """All statistics, full precision; null where one is not defined."""
+def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> str:
+    """All statistics and `more`, full precision; null where a number is not defined."""
     slices = {name: s._asdict() for name, s in slice_statistics(evaluation).items()}
     cases = {
         group: {
@@ -94,6 +100,7 @@ def summary_json(evaluation: Evaluation) -> str:
         "pooled_dsc": {name: p._asdict() for name, p in pooled_statistics(evaluation).items()},
         "case_scores": cases,
         "inclusion": inclusion_statistics(evaluation),
+        **(more or {}),
     }
     return json.dumps(_without_nan(content), indent=2) + "\n"
 

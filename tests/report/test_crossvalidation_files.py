@@ -1,6 +1,7 @@
 """Files of a cross-validation, from scores made by hand."""
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -71,6 +72,22 @@ def test_bounds_by_fold_and_for_other_cases(texts):
     assert cells(text, "all but fold 1") == ["0.250", "0.750"]
     assert cells(text, "all folds, for other cases") == ["0.100", "0.625"]
     assert "`--checkpoint=last --drop_small --min_confidence=0.100 --min_confidence=0.625`" in text
+
+
+def test_summary_json_tells_them_too(texts):
+    told = json.loads(texts["summary.json"])["presence"]
+    assert told["pairs"][0] == "no-reflow in no-reflow + infarct"
+    assert told["min_confidence"] == {
+        "without_fold": {"0": [0.0, 0.5], "1": [0.25, 0.75]},
+        "for_other_cases": [0.1, 0.625],
+    }
+    means = [
+        told["dsc"][step][group]["Infarction"]["mean"]
+        for step in ("as predicted", "doubtful dropped")
+        for group in ("all", "holding")
+    ]
+    assert means == pytest.approx([1 / 3, 2 / 3, 5 / 6, 2 / 3])
+    assert told["dsc"]["as predicted"]["holding"]["NoReflow"]["mean"] is None
 
 
 def test_without_a_prior_there_is_nothing_to_decide():
