@@ -18,7 +18,7 @@ class ConvNormRelu(nn.Module):
         self.conv = nn.Conv2d(
             channels, features, 3, stride=stride, padding=1 if stride == 1 else 0, bias=False
         )
-        self.norm = nn.GroupNorm(min(groups, features), features, eps=1e-5)
+        self.norm = nn.GroupNorm(min(groups, features) or features, features, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, features, H / stride, W / stride)."""

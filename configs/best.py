@@ -15,7 +15,7 @@ from configs import awce_penalty
 
 ADDITIONS = {
     "loss.dice": 1.0,
-    "model.groups": 1024,  # as many as channels, or more: instance normalization
+    "model.groups": 0,  # instance normalization
     # Flips, turns and changes of contrast: patients are few, and the network learns them by heart.
     "augment.probability": 0.5,
     "augment.flip": True,

@@ -97,7 +97,7 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     model.depth = 4  # poolings
     model.attention = False  # attention blocks
     model.dense = False  # densely connected blocks (the ablation text's "dense U-net")
-    model.groups = 8  # of the group normalization
+    model.groups = 8  # of both networks' group normalization; 0: instance normalization
     model.precision = "float32"  # compute dtype, or "bfloat16"; parameters and loss are float32
 
     config.loss = loss = ConfigDict()

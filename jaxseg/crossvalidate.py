@@ -1,4 +1,4 @@
-"""Cross-validation of one config: every fold, seeds averaged, all cases scored in one table.
+"""Cross-validation of a config: every fold, its networks averaged, all cases scored in one table.
 
 Whether a case holds a pathology at all is decided by `jaxseg.presence`, with bounds fitted to the
 cases of the other folds. A case takes part in a bound that its own score stands on only through
@@ -7,7 +7,6 @@ the networks of those folds, which were trained on it, and through their smalles
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from jaxseg.metrics import dice
 from jaxseg.presence import Inclusions, PresenceRule, believed, confidence_bound, core_confidence
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
-from jaxseg.settings import SettingsError
-from jaxseg.study.networks import finished, fold_networks
+from jaxseg.settings import SettingsError, check
+from jaxseg.study.networks import Folds, check_runs, finished_runs, load_networks
 from jaxseg.study.plan import Run, plan_runs
 from jaxseg.study.work import complete
-from jaxseg.trained import Trained, make_predictor, presence_rule
-from jaxseg.workdir import write_files
+from jaxseg.trained import Trained, make_predictor, presence_rule, run_settings
+from jaxseg.workdir import WorkdirError, write_files
 
 _SMALL = (
     "Pathology of a case that is smaller than in any training case was given to what surrounds it."
@@ -47,10 +46,9 @@ class _Predicted:
       spacing: voxel size in mm.
       reference: its label map.
       labels: the most probable label of every voxel.
-      large: the same without what is smaller than in any training case.
+      large_only: the same without what is smaller than in any training case.
       confidence: (pairs,) as `core_confidence`.
       rule: its smallest volumes, without bounds.
-      networks: how many of them there are.
     """
 
     name: str
@@ -58,10 +56,39 @@ class _Predicted:
     spacing: tuple[float, float, float]
     reference: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    large: NDArray[np.uint8]
+    large_only: NDArray[np.uint8]
     confidence: NDArray[np.float64]
     rule: PresenceRule
-    networks: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Study:
+    """What is cross-validated.
+
+    Attributes:
+      runs: of this study.
+      others: runs of other studies, whose networks are averaged with its own, by their folders.
+      mirror: whether mirror images are averaged, too.
+    """
+
+    runs: tuple[Run, ...]
+    others: Mapping[Path, Folds]
+    mirror: bool
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Of the first run; what tells the runs apart is fold and seed."""
+        return self.runs[0].settings
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds in order."""
+        return sorted({run.fold for run in self.runs if run.fold is not None})
+
+    def workdirs(self, fold: int) -> list[Path]:
+        """Where the networks of a fold lie."""
+        own = [run.folder for run in self.runs if run.fold == fold]
+        return own + [folder for other in self.others.values() for folder in other[fold]]
 
 
 def crossvalidate(
@@ -76,8 +103,8 @@ def crossvalidate(
 ) -> None:
     """Train every fold on every seed, then score all cases, each by the networks of its own fold.
 
-    The probabilities of a fold's seeds are averaged. The same command goes on where it stopped, and
-    several processes may work in one folder, as in an ablation.
+    The probabilities of a fold's networks are averaged. The same command goes on where it stopped,
+    and several processes may work in one folder, as in an ablation.
 
     Args:
       config: settings of the shape of `configs/default.py`, split by case.
@@ -95,6 +122,7 @@ def crossvalidate(
       WorkdirError, DataError, StudyError, Interrupted: as `jaxseg.study.work.complete`.
       OutOfMemoryError: memory is spent.
     """
+    check(config)
     number = folds if folds is not None else config["data"]["folds"] or 5
     if number < 2:
         raise SettingsError(f"--folds: expected at least 2 to cross-validate, got {number}")
@@ -104,22 +132,42 @@ def crossvalidate(
         raise SettingsError(
             f"data.split: expected case to cross-validate, got {config['data']['split']}"
         )
+    study = _Study(runs, _others(folder, ensemble, number), mirror)
 
-    for study, fold in product(ensemble, range(number)):  # told before hours of training
-        finished(study, fold, number)
+    def check_others(cohort: Cohort) -> None:
+        for other in study.others.values():
+            check_runs(other, _held_out(runs, cohort), recipe.anatomy(config))
 
     def write(cohort: Cohort) -> None:
         del cohort  # cases are read on their own grids
-        _write(runs, folder, ensemble, mirror, say)
+        _write(study, folder, say)
 
-    complete(runs, config, folder, write, say=say)
+    complete(runs, config, folder, write, check=check_others, say=say)
 
 
-def _write(
-    runs: Sequence[Run], folder: Path, ensemble: Sequence[Path], mirror: bool, say: Say
-) -> None:
-    found = list(_predict(runs, ensemble, mirror))
-    inclusions = recipe.anatomy(runs[0].settings).inclusions
+def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, Folds]:
+    """Runs of the other studies, by their folders."""
+    others: dict[Path, Folds] = {}
+    for other in ensemble:
+        path = other.resolve()
+        if path == folder.resolve() or path in others:
+            raise WorkdirError(f"{other}: would count twice; expected every study once")
+        others[path] = finished_runs(other, number)
+    return others
+
+
+def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
+    """Names of the cases that each fold holds out."""
+    held_out = {}
+    for run in runs:
+        _, slices = recipe.split_cohort(run.settings, cohort)
+        held_out[run.fold] = {cohort.case_names[k] for k in cohort.case_index[slices]}
+    return held_out
+
+
+def _write(study: _Study, folder: Path, say: Say) -> None:
+    found = list(_predict(study))
+    inclusions = recipe.anatomy(study.settings).inclusions
     bounds = {
         fold: _bounds([p for p in found if p.fold != fold], inclusions)
         for fold in {p.fold for p in found}
@@ -134,8 +182,7 @@ def _write(
         "and doubtful dropped": (sure, (_SMALL, _DOUBTFUL)),
     }
     evaluations = {
-        step: _evaluation(runs, found, rules, mirror, notes)
-        for step, (rules, notes) in steps.items()
+        step: _evaluation(study, found, rules, notes) for step, (rules, notes) in steps.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
     texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
@@ -143,12 +190,11 @@ def _write(
     say(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
 
 
-def _predict(runs: Sequence[Run], ensemble: Sequence[Path], mirror: bool) -> Iterator[_Predicted]:
+def _predict(study: _Study) -> Iterator[_Predicted]:
     """Every case, by the networks of the fold that holds it out."""
-    folds = sorted({run.fold for run in runs if run.fold is not None})
-    for fold in tqdm(folds, desc="predicting", unit="fold", disable=None):
-        networks = fold_networks(runs, ensemble, fold)
-        yield from _predict_fold(fold, networks, runs[0].settings, mirror)
+    for fold in tqdm(study.folds, desc="predicting", unit="fold", disable=None):
+        networks = load_networks(study.workdirs(fold))
+        yield from _predict_fold(fold, networks, study.settings, study.mirror)
 
 
 def _predict_fold(
@@ -178,10 +224,9 @@ def _predict_fold(
             spacing=case.spacing,
             reference=case.label,
             labels=labels,
-            large=believed(labels, None, case.spacing, inclusions, rule),
+            large_only=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
             rule=replace(rule, drop_small=False),
-            networks=len(networks),
         )
 
 
@@ -193,9 +238,9 @@ def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float,
         for p in found:
             if np.isnan(p.confidence[k]):  # held by no training case of its fold
                 continue
-            if not np.isin(p.large, inner).any():  # nothing to decide
+            if not np.isin(p.large_only, inner).any():  # nothing to decide
                 continue
-            score = dice(p.large, p.reference, inner, empty=1.0)
+            score = dice(p.large_only, p.reference, inner, empty=1.0)
             rows.append((p.confidence[k], np.isin(p.reference, inner).any(), score))
         confidence, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
         bounds.append(confidence_bound(confidence, holds > 0, score) if rows else 0.0)
@@ -203,24 +248,32 @@ def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float,
 
 
 def _evaluation(
-    runs: Sequence[Run],
+    study: _Study,
     found: Sequence[_Predicted],
     rules: Sequence[PresenceRule],
-    mirror: bool,
     notes: tuple[str, ...],
 ) -> Evaluation:
-    anatomy = recipe.anatomy(runs[0].settings)
-    counts = sorted({p.networks for p in found})
+    anatomy = recipe.anatomy(study.settings)
     cases = []
     for p, rule in zip(found, rules, strict=True):
         labels = believed(p.labels, p.confidence, p.spacing, anatomy.inclusions, rule)
         cases.append(score_case(p.name, labels, p.reference, p.spacing, anatomy))
+    first = study.folds[0]
+    averaged = tuple(
+        f"Averaged with {len(runs[first])} of each fold from the study {folder.name} "
+        f"({run_settings(runs[first][0])['name']})."
+        for folder, runs in study.others.items()
+    )
     return Evaluation(
-        name=runs[0].stage,
-        checkpoint=f"last; {len({p.fold for p in found})} folds, networks averaged in each: "
-        f"{' or '.join(map(str, counts))}",
-        mirror=mirror,
+        name=study.runs[0].stage,
+        checkpoint=f"last; {len(study.folds)} folds, networks averaged in each: "
+        f"{len(study.workdirs(first))}",
+        mirror=study.mirror,
         anatomy=anatomy,
-        notes=("Each case is scored by the networks of the fold that holds it out.", *notes),
+        notes=(
+            "Each case is scored by the networks of the fold that holds it out.",
+            *averaged,
+            *notes,
+        ),
         cases=tuple(sorted(cases, key=lambda case: case.name)),
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxseg.anatomy import Anatomy
+from jaxseg.models.weight_generator import HALVINGS
 from jaxseg.setting_rules import RULES
 
 
@@ -107,6 +108,9 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
     if any(side % multiple for side in size):
         yield f"grid.size: expected sides divisible by 2^model.depth = {multiple}, got {size}"
     groups = flat["model.groups"]
+    if not groups:
+        yield from _of_instance_norm(flat)
+        return
     for name, deepest in {"model.width": flat["model.depth"], "balance.width": 2}.items():
         channels = [flat[name] * 2**level for level in range(deepest + 1)]
         # Where a layer has fewer channels than groups, every channel is a group.
@@ -115,6 +119,18 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}: expected layers of fewer channels than model.groups = {groups}, or of a "
                 f"multiple, got {flat[name]} and so {channels}"
             )
+
+
+def _of_instance_norm(flat: Mapping[str, Any]) -> Iterator[str]:
+    """Of a map of one pixel instance normalization leaves nothing but its own shift."""
+    halvings = flat["model.depth"]
+    if flat["loss.weighted"]:
+        halvings = max(halvings, HALVINGS)
+    if max(flat["grid.size"]) <= 2**halvings:
+        yield (
+            f"model.groups: expected at least 1 with a grid of {flat['grid.size']}, which the "
+            "networks reduce to one pixel, got 0: instance normalization"
+        )
 
 
 def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:

@@ -86,12 +86,32 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     if bundle.is_bundle(folder):
         return _load_bundle(folder, checkpoint)
     checkpoint = checkpoint or "best"
-    config, data = workdir.read_settings(folder), workdir.read_data(folder)
-    settings.check(config)
+    config, data = run_settings(folder), workdir.read_data(folder)
     network, grid = _network(config), recipe.grid(config)
     step, params = _restore(folder, checkpoint, _template(network, config))
     anatomy = recipe.anatomy(config)
     return Trained(folder, checkpoint, step, config, data, anatomy, grid, network, params)
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """The settings of the run in a workdir, checked.
+
+    Raises:
+      WorkdirError: there is no run, or its settings cannot be read.
+      SettingsError: they do not describe a run; every line names their file.
+    """
+    config = workdir.read_settings(folder)
+    _check(folder, config)
+    return config
+
+
+def _check(folder: Path, config: Mapping[str, Any]) -> None:
+    try:
+        settings.check(config)
+    except SettingsError as error:
+        file = folder / workdir.SETTINGS
+        lines = "\n".join(f"{file}: {line}" for line in str(error).splitlines())
+        raise SettingsError(lines) from None
 
 
 def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
@@ -104,10 +124,9 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
     bundle.verify(folder, manifest)
     config, data = workdir.read_settings(folder), workdir.read_data(folder)
     # A bundle does not say where its cases lay, which inference has no need of.
-    if isinstance(config.get("data"), dict):
-        settings.check({**config, "data": {**config["data"], "root": "not in the bundle"}})
-    else:
-        settings.check(config)
+    root = "not in the bundle"
+    part = config.get("data")
+    _check(folder, config | {"data": {**part, "root": root}} if isinstance(part, dict) else config)
     network, grid = _network(config), recipe.grid(config)
     try:
         params = load_params(folder / bundle.PARAMS, _template(network, config))

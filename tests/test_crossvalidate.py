@@ -62,7 +62,8 @@ def write_runs(config, folder, seeds):
         workdir.claim(run.folder, run.settings, facts)
         network = recipe.networks(run.settings).segmentation
         seed = 16 if run.seed == SEEDS[0] else 175
-        save_random_network(run.folder, network, seed=seed, step=5, score=0.5)
+        save_random_network(run.folder, network, seed=3, step=4, score=0.9)  # the best
+        save_random_network(run.folder, network, seed=seed, step=5, score=0.5)  # the last
         run.evaluation.mkdir()
         (run.evaluation / "summary.md").touch()
 
@@ -81,7 +82,8 @@ def by_hand(study, config):
     found = {}
     for fold in range(FOLDS):
         folders = [study / "runs" / f"mine-seed-{s}-fold-{fold}-of-{FOLDS}" for s in SEEDS]
-        predict = make_predictor([load_run(f) for f in folders], mirror=True)
+        networks = [load_run(folder, checkpoint="last") for folder in folders]
+        predict = make_predictor(networks, mirror=True)
         facts = workdir.read_data(folders[0])
         for name in facts["validation"]["cases"]:
             case = load_case(Path(config["data"]["root"]) / name)
@@ -213,28 +215,55 @@ def test_networks_of_two_studies_are_averaged_as_those_of_one(study, second, con
     ours = {"folds": FOLDS, "seeds": 1, "mirror": True, "say": quiet}
     crossvalidate(config, tmp_path, ensemble=[second], **ours)
     for name in FILES:
-        if name != "runs":
+        if name.endswith(".csv"):
             assert (tmp_path / name).read_text() == (study / name).read_text()
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (tmp_path, study)]
+    note = f"Averaged with 1 of each fold from the study {second.name} (mine)."
+    assert summaries[0]["notes"].pop(1) == note
+    assert summaries[0] == summaries[1]
 
 
 def test_studies_that_cannot_be_averaged_are_told_before_any_training(second, config, tmp_path):
-    def refused(other, message):
-        with pytest.raises(WorkdirError, match=message):
-            crossvalidate(config, tmp_path / "new", folds=FOLDS, ensemble=[second, other])
-        assert not (tmp_path / "new").exists()
+    """Nothing is trained here yet, and nothing is written."""
+    new = tmp_path / "new"
 
-    refused(tmp_path / "none", "none: fold 0 of 3 is not done there; expected a study that --mode=")
+    def refused(*others, error=WorkdirError, message):
+        with pytest.raises(error, match=message):
+            crossvalidate(config, new, folds=FOLDS, ensemble=[second, *others])
+        assert not new.exists()
+
+    def changed(file, folder="*", **fields):
+        """A copy of the second study in which a file of some runs says something else."""
+        copy = shutil.copytree(second, tmp_path / "-".join(["copy", *fields]))
+        for path in copy.glob(f"runs/{folder}/{file}"):
+            path.write_text(json.dumps(replace(json.loads(path.read_text()), fields)))
+        return copy
+
+    refused(second, message="would count twice")
+    refused(new, message="new: would count twice")
+    refused(tmp_path / "none", message="none: fold 0 of 3 is not done there; expected a study")
     part = shutil.copytree(second, tmp_path / "part")
     (part / "runs" / f"mine-seed-{SEEDS[1]}-fold-2-of-3" / "evaluation-last/summary.md").unlink()
-    refused(part, "part: fold 2 of 3 is not done")
+    refused(part, message="part: fold 2 of 3 is not done")
+    (part / "runs" / f"mine-seed-{SEEDS[1]}-fold-2-of-3" / "config.json").unlink()
+    refused(part, message="part: fold 2 of 3 is not done")
+    two = changed("config.json", folder="*fold-1*", name="yours")
+    refused(two, message="holds runs of mine, yours; expected a study of --mode=crossvalidate")
+    deep = changed("config.json", **{"model.width": -1})
+    refused(deep, error=SettingsError, message=r"/config.json: model.width: expected a whole")
+    small = changed("data.json", smallest_mm3=None)
+    refused(small, message="smallest")
+    swapped = config["anatomy"]["inclusions"][::-1]
+    refused(
+        changed("config.json", **{"anatomy.inclusions": swapped}), message="other labels or incl"
+    )
 
 
-def test_a_network_that_was_trained_on_the_held_out_cases_is_refused(second, config, tmp_path):
-    write_runs(config, tmp_path / "ours", 1)
+def test_a_network_that_was_trained_on_the_held_out_cases_is_refused(config, tmp_path):
     write_runs(replace(config, {"data.split_seed": 1}), tmp_path / "theirs", 1)
-    with pytest.raises(WorkdirError, match=r"theirs/runs/.*: holds out other cases than .*/ours"):
-        crossvalidate(config, tmp_path / "ours", folds=FOLDS, ensemble=[tmp_path / "theirs"])
-    assert not (tmp_path / "ours" / "summary.md").exists()
+    with pytest.raises(WorkdirError, match=r"theirs/runs/.*: holds out other cases than fold 0 h"):
+        crossvalidate(config, tmp_path / "new", folds=FOLDS, ensemble=[tmp_path / "theirs"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_cannot_be_cross_validated_is_told(config, tmp_path):

@@ -220,6 +220,8 @@ def test_what_the_user_can_mend_is_one_line_and_status_1(call, random_run, stack
     folds = ("--mode=crossvalidate", f"--config={STAGE}", "--workdir=study")
     refused(call(*folds, "--folds=1"), 1, "--folds: expected at least 2 to cross-validate, got 1\n")
     refused(call(*folds, "--config.data.split=slice"), 1, "data.split: expected case to cross-val")
+    others = (*folds, "--config.data.split=case", "--ensemble=none,nor-this")
+    refused(call(*others), 1, "none: fold 0 of 5 is not done there; expected a study that")
     ablate = ("--mode=ablate", f"--config={STAGE}", "--workdir=study")
     refused(call(*ablate, "--seeds=0"), 1, "--seeds: expected at least 1, got 0\n")
     refused(call(*ablate, "--folds=1"), 1, "--folds: expected 0 (no folds) or at least 2, got 1\n")

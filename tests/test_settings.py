@@ -66,7 +66,7 @@ BAD = {
     "model.depth": (13, 10**9, *WHOLE_FROM_0),
     "model.attention": SWITCH,
     "model.dense": SWITCH,
-    "model.groups": WHOLE_FROM_1,
+    "model.groups": WHOLE_FROM_0,
     "model.precision": ("float16", *NAME),
     "loss.weighted": SWITCH,
     "loss.penalty": FROM_0,
@@ -171,6 +171,11 @@ def test_missing_fields_are_named(name):
             "train.pathology: expected 0 where anatomy.inclusions names no pair",
         ),
         ({"balance.strength": 0.0}, "balance.strength: expected more than 0 with balance.method"),
+        (
+            {"model.groups": 0, "loss.weighted": True, "grid.size": (32, 16)},
+            "model.groups: expected at least 1 with a grid of (32, 16), which the networks reduce",
+        ),
+        ({"model.groups": 0, "grid.size": (16, 16)}, "model.groups: expected at least 1 with a"),
         ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
     ],
 )
@@ -187,6 +192,8 @@ def test_contradictions(changes, start):
         {"model.depth": 0, "grid.size": (7, 5)},
         {"model.width": 4, "model.depth": 1},  # 4 channels, instance norm; 8 channels, 8 groups
         {"model.width": 24, "balance.width": 1},
+        {"model.groups": 0, "model.width": 6, "grid.size": (32, 16)},
+        {"model.groups": 0, "loss.weighted": True, "grid.size": (32, 64)},
         {"data.folds": 5, "data.fold": 4},
         {"data.phantom_cases": 0, "data.root": "cases"},
         {"run.devices": 8, "run.compilation_cache": "", "run.pictures": 0},

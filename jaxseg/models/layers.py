@@ -21,8 +21,8 @@ class GroupNorm(nn.Module):
     They are computed in float32 whatever the input's dtype.
 
     Attributes:
-      groups: number of channel groups; lowered to the number of channels where those are fewer.
-        Groups equal to the channels make it instance normalization.
+      groups: number of channel groups; lowered to the number of channels where those are fewer. 0
+        makes every channel a group of its own: instance normalization.
     """
 
     groups: int
@@ -31,7 +31,7 @@ class GroupNorm(nn.Module):
     def __call__(self, x: Array) -> Array:
         """(B, H, W, C) to the same shape and dtype."""
         batch, channels = x.shape[0], x.shape[-1]
-        groups = min(self.groups, channels)
+        groups = min(self.groups, channels) or channels
         if channels % groups:
             raise ValueError(f"{channels} channels cannot be split into {groups} groups")
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
@@ -83,7 +83,7 @@ class ConvNormRelu(nn.Module):
 
     Attributes:
       features: output channels.
-      groups: of the normalization.
+      groups: of the normalization, as `GroupNorm`.
       stride: of the convolution, 1 or more.
       dtype: compute dtype; parameters stay float32.
       convolve: what computes the convolution.

@@ -18,7 +18,7 @@ class Block(nn.Module):
 
     Attributes:
       features: output channels.
-      groups: of the group normalization.
+      groups: of the normalization, as `GroupNorm`.
       attention: with the branch, or f(x) alone.
       dense: densely connected: the second layer also sees the block's input.
       dtype: compute dtype.
@@ -59,7 +59,7 @@ class UNet(nn.Module):
       depth: number of poolings.
       attention: multiply every block's output with its attention map (the ablation's second stage).
       dense: densely connected blocks (the ablation text's "dense U-net").
-      groups: channel groups of the normalization.
+      groups: of the normalization, as `GroupNorm`.
       coarse_logits: logits at each coarser level of the decoder as well, kept in the collection
         `COARSE` by `apply(..., mutable=[COARSE])`: for deep supervision.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.

@@ -9,6 +9,9 @@ from jaxseg.models.layers import ConvNormRelu
 
 ZERO_LAYER = "conv6"
 """The layer whose kernel starts at zero."""
+_FACTORS = (1, 2, 4, 4, 4)  # channels of the strided convolutions, in units of the first one's
+HALVINGS = len(_FACTORS)
+"""How often the generator halves an image."""
 
 
 class WeightGenerator(nn.Module):
@@ -20,7 +23,7 @@ class WeightGenerator(nn.Module):
     Attributes:
       num_labels: L, background included.
       width: channels of the first convolution; the next ones have up to four times as many.
-      groups: channel groups of the normalization.
+      groups: of the normalization, as `GroupNorm`.
       activation: "softmax" gives L softmax(z), weights that sum to L; "exp" gives exp(z), free.
       dtype: compute dtype; parameters and weights are float32.
     """
@@ -48,7 +51,7 @@ class WeightGenerator(nn.Module):
             raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
         x = images.astype(self.dtype)
         # Strides first: a weight is a property of the whole image, not of its fine detail.
-        for layer, factor in enumerate((1, 2, 4, 4, 4)):
+        for layer, factor in enumerate(_FACTORS):
             x = ConvNormRelu(
                 factor * self.width, self.groups, 2, self.dtype, name=f"conv{layer + 1}"
             )(x)

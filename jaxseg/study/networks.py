@@ -1,70 +1,86 @@
 """The networks of a fold: those of a study's own runs, and of other studies of the same folds."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from jaxseg import settings, workdir
-from jaxseg.study.plan import Run, is_done
-from jaxseg.trained import Trained, check_data, load_run
+from jaxseg import workdir
+from jaxseg.anatomy import Anatomy
+from jaxseg.study.plan import is_done
+from jaxseg.trained import Trained, check_data, load_run, presence_rule, run_settings
 from jaxseg.workdir import WorkdirError
 
-
-def fold_networks(runs: Sequence[Run], others: Sequence[Path], fold: int) -> list[Trained]:
-    """Read the networks that hold out the cases of one fold.
-
-    Args:
-      runs: of the study, all of them.
-      others: folders of more studies, whose networks are taken too.
-      fold: which.
-
-    Returns:
-      The last checkpoint of every run, the study's own first. All of them hold out the same cases.
-
-    Raises:
-      WorkdirError: a study without a finished run of this fold, or a run of it that holds out
-        other cases.
-      SettingsError: settings that do not describe a run.
-    """
-    networks = [load_run(run.folder, checkpoint="last") for run in runs if run.fold == fold]
-    for network in networks:
-        check_data(network)
-    held_out = networks[0].data["validation"]["cases"]
-    folds = networks[0].settings["data"]["folds"]
-    for study in others:
-        for folder in finished(study, fold, folds):
-            network = load_run(folder, checkpoint="last")
-            check_data(network)
-            if network.data["validation"]["cases"] != held_out:
-                raise WorkdirError(
-                    f"{folder}: holds out other cases than {networks[0].folder}, and was trained "
-                    "on those; expected the same cases and data.split_seed"
-                )
-            networks.append(network)
-    return networks
+Folds = Mapping[int, Sequence[Path]]
+"""Workdirs of finished runs by the fold that they hold out, as many for each."""
 
 
-def finished(study: Path, fold: int, folds: int) -> list[Path]:
-    """Workdirs of a study's runs of one fold, all of them done.
+def finished_runs(study: Path, number: int) -> Folds:
+    """The runs of a cross-validation that was brought to its end.
 
     Args:
       study: its folder.
-      fold: which.
-      folds: of how many.
+      number: of folds.
 
     Raises:
-      WorkdirError: there is none, or one that is not done.
+      WorkdirError: it is not done, is of another number of folds, or is no cross-validation.
       SettingsError: settings that do not describe a run.
     """
-    own = []
-    for folder in sorted((study / "runs").glob("*")):
-        config = workdir.read_settings(folder)
-        settings.check(config)
+    by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
+    names = set()
+    for settings in sorted((study / "runs").glob(f"*/{workdir.SETTINGS}")):
+        config = run_settings(settings.parent)
         data = config["data"]
-        if data["split"] == "case" and (data["folds"], data["fold"]) == (folds, fold):
-            own.append(folder)
-    if not own or not all(map(is_done, own)):
+        if (data["split"], data["folds"]) == ("case", number):
+            by_fold[data["fold"]].append(settings.parent)
+            names.add(config["name"])
+    if len(names) > 1:
         raise WorkdirError(
-            f"{study}: fold {fold} of {folds} is not done there; expected a study that "
-            "--mode=crossvalidate has brought to its end, of the same folds"
+            f"{study}: holds runs of {', '.join(sorted(names))}; expected a study of "
+            "--mode=crossvalidate, of one config"
         )
-    return own
+    for fold, runs in by_fold.items():
+        if not runs or len(runs) != len(by_fold[0]) or not all(map(is_done, runs)):
+            raise WorkdirError(
+                f"{study}: fold {fold} of {number} is not done there; expected a study that "
+                "--mode=crossvalidate has brought to its end, of as many folds"
+            )
+    return by_fold
+
+
+def check_runs(runs: Folds, held_out: Mapping[int, Collection[str]], anatomy: Anatomy) -> None:
+    """Make sure that networks can be averaged with those of a study.
+
+    Only names of cases are compared: on another grid the same cases are other arrays.
+
+    Args:
+      runs: of another study.
+      held_out: names of the cases that this study holds out, by fold.
+      anatomy: of this study.
+
+    Raises:
+      WorkdirError: a run that holds out other cases, is of another label set, does not tell the
+        smallest pathology it was trained on, or cannot be read.
+      SettingsError: settings that do not describe a run.
+    """
+    for fold, folders in runs.items():
+        for folder in folders:
+            network = load_run(folder, checkpoint="last")
+            check_data(network)
+            presence_rule([network], drop_small=True)
+            if set(network.data["validation"]["cases"]) != set(held_out[fold]):
+                raise WorkdirError(
+                    f"{folder}: holds out other cases than fold {fold} here, and was trained on "
+                    "those; expected the same cases and data.split_seed"
+                )
+            prior = network.anatomy
+            if (prior.labels, prior.inclusions) != (anatomy.labels, anatomy.inclusions):
+                raise WorkdirError(
+                    f"{folder}: of other labels or inclusion pairs; expected anatomy as here"
+                )
+
+
+def load_networks(folders: Sequence[Path]) -> list[Trained]:
+    """The last checkpoint of every run."""
+    networks = [load_run(folder, checkpoint="last") for folder in folders]
+    for network in networks:
+        check_data(network)
+    return networks

@@ -67,7 +67,8 @@ def plan_runs(
 
     Raises:
       SettingsError: settings that cannot be run, a field that the stages set at a value that none
-        of them has, one fold where every fold is asked for, or numbers that are none.
+        of them has, one fold where every fold is asked for, other numbers of folds, or
+        numbers that are none.
     """
     settings.check(config)
     _check_stage_fields(settings.flatten(config), stages)
@@ -77,7 +78,11 @@ def plan_runs(
         raise SettingsError(f"--folds: expected 0 (no folds) or at least 2, got {folds}")
     if folds and config["data"]["fold"]:
         fold = config["data"]["fold"]
-        raise SettingsError(f"data.fold: every fold is trained; expected it unset, got {fold}")
+        raise SettingsError(f"data.fold: every fold is trained; expected 0, got {fold}")
+    if folds and config["data"]["folds"] not in (0, folds):
+        raise SettingsError(
+            f"--folds: expected {config['data']['folds']} as data.folds says, got {folds}"
+        )
     splits: list[dict[str, Any]] = [{}]
     if folds:
         splits = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)]

@@ -27,6 +27,7 @@ def complete(
     folder: Path,
     write: Callable[[Cohort], None],
     *,
+    check: Callable[[Cohort], None] = lambda cohort: None,
     say: Say = print,
 ) -> None:
     """Train and score every run that no other process holds; the process that ends last writes.
@@ -36,6 +37,7 @@ def complete(
       config: settings of the cases that they share.
       folder: of the study.
       write: makes what comes of all runs, once they are done; takes the cases.
+      check: raises what would otherwise be told after hours of training; takes the cases.
       say: takes each line for the user.
 
     Raises:
@@ -49,6 +51,7 @@ def complete(
         workdir.check_settings(run.folder, run.settings)
     cohort = recipe.load_cohort(config)
     _check_data(runs, cohort)
+    check(cohort)
     _work(runs, cohort, say)
     waiting = [run.folder.name for run in runs if not run.done]
     if waiting:

@@ -83,6 +83,7 @@ def test_groups_are_lowered_to_the_channels_or_refused():
     params = {"scale": jnp.ones(4), "shift": jnp.zeros(4)}
     many, instance = (GroupNorm(g).apply({"params": params}, x) for g in (32, 4))
     np.testing.assert_array_equal(many, instance)
+    np.testing.assert_array_equal(GroupNorm(0).apply({"params": params}, x), instance)
     with pytest.raises(ValueError, match="4 channels cannot be split into 3 groups"):
         GroupNorm(3).init(jax.random.key(0), x)
 

@@ -147,3 +147,14 @@ def test_bfloat16_keeps_parameters_and_weights_in_float32(moved):
 def test_refusals(activation, shape, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(generator(activation).init, jax.random.key(0), jnp.zeros(shape))
+
+
+def test_instance_normalization_leaves_what_tells_images_apart():
+    """From 33 pixels a side on: of one pixel a channel, it would leave nothing."""
+    network = WeightGenerator(L, width=4, groups=0)
+    spread = [
+        float(jnp.std(network.apply(filled(network), images(3, size=size)), axis=0).max())
+        for size in ((64, 64), (32, 32))
+    ]
+    assert spread[0] > 1e-2
+    assert spread[1] < 1e-3  # rounding

@@ -62,7 +62,14 @@ def test_one_fold_is_not_lost_where_every_fold_is_asked_for(config):
     shared = replace(config, {"data.folds": 5, "data.fold": 3})
     with pytest.raises(SettingsError) as error:
         plan_runs(shared, CHANGES, Path("study"), seeds=1, folds=5)
-    assert str(error.value) == "data.fold: every fold is trained; expected it unset, got 3"
+    assert str(error.value) == "data.fold: every fold is trained; expected 0, got 3"
+
+
+def test_two_numbers_of_folds(config):
+    with pytest.raises(SettingsError) as error:
+        plan_runs(replace(config, {"data.folds": 5}), CHANGES, Path("study"), seeds=1, folds=3)
+    assert str(error.value) == "--folds: expected 5 as data.folds says, got 3"
+    assert len(plan_runs(replace(config, {"data.folds": 3}), CHANGES, Path("s"), seeds=1, folds=3))
 
 
 @pytest.mark.parametrize(
