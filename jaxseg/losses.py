@@ -85,16 +85,19 @@ def soft_dice_loss(
     s > 0 makes S_b all labels: one that an image lacks is then asked for nothing of it, the more
     sharply the smaller s.
 
-    Over the "image" each image counts alike. Over the "batch" its images are taken as one, whose
-    sums run over all of their pixels: what is called a label on an image without it then counts
-    too, by its area, wherever another image of the batch holds that label. Not part of the paper.
+    Over the "image" each image counts alike. Over the "batch" its images are taken as one,
+
+        1/|S| sum_{i in S} (1 - (2 sum_{b,x} p_i Y_i + s) / (sum_{b,x} p_i + sum_{b,x} Y_i + s))
+
+    so that what is called a label on an image without it counts too, by its area, where another
+    image of the batch holds that label; the smoothing counts once then. Not part of the paper.
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is held if it has any.
       smooth: s, in pixels.
       over: one of `DICE_OVER`.
-      axis_name: of the devices that share the batch, if several do.
+      axis_name: of the devices that share the "batch", if several do.
 
     Returns:
       () float32, 0 to 1.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxseg.evaluation import Evaluation, Statistic, case_statistics, pair_name
+from jaxseg.evaluation import Evaluation, case_statistics, pair_name
 from jaxseg.report import evaluation_files, tables
 
 
@@ -38,9 +38,11 @@ def files(
       bounds: by pair, chosen on all folds: for cases that took part in none.
     """
     final = list(evaluations.values())[-1]
-    texts = evaluation_files.files(final, {"presence": _presence(evaluations, decisions, bounds)})
+    presence = _presence(evaluations, decisions, bounds)
+    texts = evaluation_files.files(final, {"presence": presence})
     texts["presence.csv"] = presence_csv(final, decisions)
-    texts["summary.md"] += _presence_markdown(evaluations, decisions, bounds)
+    if final.anatomy.inclusions:
+        texts["summary.md"] += _presence_markdown(presence, mirror=final.mirror)
     return texts
 
 
@@ -68,7 +70,7 @@ def _presence(
     return {
         "pairs": [pair_name(anatomy, pair) for pair in anatomy.inclusions],
         "min_confidence": {
-            "without_fold": {str(d.fold): list(d.bounds) for d in decisions},
+            "without_fold": {d.fold: list(d.bounds) for d in sorted(decisions, key=_fold)},
             "for_other_cases": list(bounds),
         },
         "dsc": {
@@ -81,26 +83,20 @@ def _presence(
     }
 
 
-def _presence_markdown(
-    evaluations: Mapping[str, Evaluation], decisions: Sequence[Decision], bounds: Sequence[float]
-) -> str:
-    final = list(evaluations.values())[-1]
-    if not final.anatomy.inclusions:
-        return ""
-    regions = [name for name, _ in final.anatomy.case_regions]
-    rows = []
-    for step, evaluation in evaluations.items():
-        found = case_statistics(evaluation)
-        cells = [_both(*(found[g][r]["dsc"] for g in ("all", "holding"))) for r in regions]
-        rows.append([step, *cells])
-    by_fold = {d.fold: d.bounds for d in decisions}
-    names = [pair_name(final.anatomy, pair) for pair in final.anatomy.inclusions]
-    chosen = [
-        [f"all but fold {fold}", *(f"{bound:.3f}" for bound in own)]
-        for fold, own in sorted(by_fold.items())
+def _fold(decision: Decision) -> int:
+    return decision.fold
+
+
+def _presence_markdown(presence: Mapping[str, Any], *, mirror: bool) -> str:
+    dsc, bounds = presence["dsc"], presence["min_confidence"]
+    regions = list(next(iter(dsc.values()))["all"])
+    rows = [
+        [step, *(_both(found["all"][r], found["holding"][r]) for r in regions)]
+        for step, found in dsc.items()
     ]
-    chosen.append(["all folds, for other cases", *(f"{bound:.3f}" for bound in bounds)])
-    flags = " ".join(f"--min_confidence={bound:.3f}" for bound in bounds)
+    chosen = {f"all but fold {fold}": own for fold, own in bounds["without_fold"].items()}
+    chosen["all folds, for other cases"] = bounds["for_other_cases"]
+    flags = " ".join(f"--min_confidence={bound:.3f}" for bound in bounds["for_other_cases"])
     return (
         "\n## Whether a case holds it at all\n\n"
         "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
@@ -109,12 +105,16 @@ def _presence_markdown(
         + "\nDoubtful is an inner region whose core, its most probable voxels that make up a\n"
         "quarter of its smallest volume in training, has a mean probability below a bound. From\n"
         "it on keeping is worth more than dropping, as the cases of the other folds tell:\n\n"
-        + tables.markdown(["chosen on", *names], chosen)
-        + f"\nFor other cases, with `--mode=predict` and one fold's networks: `--checkpoint=last"
-        f"{' --mirror' if final.mirror else ''} --drop_small {flags}`.\n"
+        + tables.markdown(
+            ["chosen on", *presence["pairs"]],
+            [[name, *(f"{bound:.3f}" for bound in own)] for name, own in chosen.items()],
+        )
+        + "\nFor other cases, with `--mode=predict` and all networks of one fold (`--workdir`,\n"
+        f"`--ensemble`): `--checkpoint=last{' --mirror' if mirror else ''} --drop_small {flags}`.\n"
         "Several folds averaged are less sure, and these bounds are then near, not fitted.\n"
     )
 
 
-def _both(everything: Statistic, holding: Statistic) -> str:
-    return f"{tables.score(everything.mean)} / {tables.score(holding.mean)} ({holding.n})"
+def _both(everything: Mapping[str, Any], holding: Mapping[str, Any]) -> str:
+    means = (tables.score(group["mean"]) for group in (everything, holding))
+    return f"{' / '.join(means)} ({holding['n']})"
