@@ -200,10 +200,8 @@ def _predict(study: _Study) -> Iterator[_Predicted]:
 def _predict_fold(
     fold: int, networks: Sequence[Trained], settings: Mapping[str, Any], mirror: bool
 ) -> Iterator[_Predicted]:
-    predict, rule = (
-        make_predictor(networks, mirror=mirror),
-        presence_rule(networks, drop_small=True),
-    )
+    predict = make_predictor(networks, mirror=mirror)
+    rule = presence_rule(networks, drop_small=True)
     inclusions = networks[0].anatomy.inclusions
     # Where the cases lie now, which need not be where they lay in training.
     read = recipe.reader(settings)
