@@ -48,7 +48,7 @@ class _Predicted:
       labels: the most probable label of every voxel.
       large_only: the same without what is smaller than in any training case.
       confidence: (pairs,) as `core_confidence`.
-      rule: its smallest volumes, without bounds.
+      rule: its smallest volumes, below which a pathology goes; without bounds.
     """
 
     name: str
@@ -89,6 +89,16 @@ class _Study:
         """Where the networks of a fold lie."""
         own = [run.folder for run in self.runs if run.fold == fold]
         return own + [folder for other in self.others.values() for folder in other[fold]]
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on whose networks score a case."""
+        first = self.folds[0]
+        averaged = (
+            f"Averaged with {len(runs[first])} of each fold from the study {folder.name} "
+            f"({run_settings(runs[first][0])['name']})."
+            for folder, runs in self.others.items()
+        )
+        return ("Each case is scored by the networks of the fold that holds it out.", *averaged)
 
 
 def crossvalidate(
@@ -135,8 +145,9 @@ def crossvalidate(
     study = _Study(runs, _others(folder, ensemble, number), mirror)
 
     def check_others(cohort: Cohort) -> None:
+        held_out = _held_out(runs, cohort)
         for other in study.others.values():
-            check_runs(other, _held_out(runs, cohort), recipe.anatomy(config))
+            check_runs(other, held_out, recipe.anatomy(config))
 
     def write(cohort: Cohort) -> None:
         del cohort  # cases are read on their own grids
@@ -157,12 +168,12 @@ def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, F
 
 
 def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
-    """Names of the cases that each fold holds out."""
-    held_out = {}
-    for run in runs:
-        _, slices = recipe.split_cohort(run.settings, cohort)
-        held_out[run.fold] = {cohort.case_names[k] for k in cohort.case_index[slices]}
-    return held_out
+    """Names of the cases that each fold holds out, whatever the seed."""
+    settings = {run.fold: run.settings for run in runs if run.fold is not None}
+    return {
+        fold: set(cohort.cases_of(recipe.split_cohort(own, cohort)[1]))
+        for fold, own in settings.items()
+    }
 
 
 def _write(study: _Study, folder: Path, say: Say) -> None:
@@ -172,17 +183,16 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
         fold: _bounds([p for p in found if p.fold != fold], inclusions)
         for fold in {p.fold for p in found}
     }
-    small = [replace(p.rule, drop_small=True) for p in found]
-    sure = [
-        replace(rule, min_confidence=bounds[p.fold]) for p, rule in zip(found, small, strict=True)
-    ]
+    sure = [replace(p.rule, min_confidence=bounds[p.fold]) for p in found]
     steps = {
-        "as predicted": ([p.rule for p in found], ()),
-        "smaller than in training dropped": (small, (_SMALL,)),
+        "as predicted": ([PresenceRule()] * len(found), ()),
+        "smaller than in training dropped": ([p.rule for p in found], (_SMALL,)),
         "and doubtful dropped": (sure, (_SMALL, _DOUBTFUL)),
     }
+    notes = study.notes()
     evaluations = {
-        step: _evaluation(study, found, rules, notes) for step, (rules, notes) in steps.items()
+        step: _evaluation(study, found, rules, notes + more)
+        for step, (rules, more) in steps.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
     texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
@@ -224,7 +234,7 @@ def _predict_fold(
             labels=labels,
             large_only=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
-            rule=replace(rule, drop_small=False),
+            rule=rule,
         )
 
 
@@ -256,22 +266,12 @@ def _evaluation(
     for p, rule in zip(found, rules, strict=True):
         labels = believed(p.labels, p.confidence, p.spacing, anatomy.inclusions, rule)
         cases.append(score_case(p.name, labels, p.reference, p.spacing, anatomy))
-    first = study.folds[0]
-    averaged = tuple(
-        f"Averaged with {len(runs[first])} of each fold from the study {folder.name} "
-        f"({run_settings(runs[first][0])['name']})."
-        for folder, runs in study.others.items()
-    )
     return Evaluation(
         name=study.runs[0].stage,
         checkpoint=f"last; {len(study.folds)} folds, networks averaged in each: "
-        f"{len(study.workdirs(first))}",
+        f"{len(study.workdirs(study.folds[0]))}",
         mirror=study.mirror,
         anatomy=anatomy,
-        notes=(
-            "Each case is scored by the networks of the fold that holds it out.",
-            *averaged,
-            *notes,
-        ),
+        notes=notes,
         cases=tuple(sorted(cases, key=lambda case: case.name)),
     )

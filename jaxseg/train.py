@@ -198,7 +198,7 @@ def _split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the cohort, and bind the workdir to both."""
     parts = recipe.split_cohort(config, cohort)
-    names = [[cohort.case_names[i] for i in np.unique(cohort.case_index[part])] for part in parts]
+    names = [cohort.cases_of(part) for part in parts]
     facts = {
         "fingerprint": cohort.fingerprint(),
         "cases": list(cohort.case_names),

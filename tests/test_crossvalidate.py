@@ -50,6 +50,7 @@ def write_runs(config, folder, seeds):
     for run in plan_runs(config, stages, folder, seeds=seeds, folds=FOLDS):
         parts = recipe.split_cohort(run.settings, cohort)
         held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
+        assert held == [cohort.cases_of(part) for part in parts]
         facts = {
             "fingerprint": cohort.fingerprint(),
             "cases": list(cohort.case_names),

@@ -50,6 +50,10 @@ class Cohort:
         names = (self.case_names[case] for case in self.case_index)
         return [f"{name} slice {k}" for name, k in zip(names, self.slice_index, strict=True)]
 
+    def cases_of(self, indices: np.ndarray) -> list[str]:
+        """Names of the cases that the slices at `indices` are of, each once, in their order."""
+        return [self.case_names[case] for case in np.unique(self.case_index[indices])]
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over names and arrays: two cohorts agree in it only if they are equal."""
         digest = hashlib.sha256(repr(self.case_names).encode())

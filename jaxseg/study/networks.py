@@ -1,6 +1,6 @@
 """The networks of a fold: those of a study's own runs, and of other studies of the same folds."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxseg import workdir
@@ -46,7 +46,7 @@ def finished_runs(study: Path, number: int) -> Folds:
     return by_fold
 
 
-def check_runs(runs: Folds, held_out: Mapping[int, Collection[str]], anatomy: Anatomy) -> None:
+def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) -> None:
     """Make sure that networks can be averaged with those of a study.
 
     Only names of cases are compared: on another grid the same cases are other arrays.
@@ -66,7 +66,7 @@ def check_runs(runs: Folds, held_out: Mapping[int, Collection[str]], anatomy: An
             network = load_run(folder, checkpoint="last")
             check_data(network)
             presence_rule([network], drop_small=True)
-            if set(network.data["validation"]["cases"]) != set(held_out[fold]):
+            if set(network.data["validation"]["cases"]) != held_out[fold]:
                 raise WorkdirError(
                     f"{folder}: holds out other cases than fold {fold} here, and was trained on "
                     "those; expected the same cases and data.split_seed"
