@@ -20,7 +20,14 @@ from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
 from jaxseg.metrics import dice
-from jaxseg.presence import Inclusions, PresenceRule, believed, confidence_bound, core_confidence
+from jaxseg.presence import (
+    SMALL_DROPPED,
+    Inclusions,
+    PresenceRule,
+    believed,
+    confidence_bound,
+    core_confidence,
+)
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError, check
@@ -30,9 +37,7 @@ from jaxseg.study.work import complete
 from jaxseg.trained import Trained, make_predictor, presence_rule, run_settings
 from jaxseg.workdir import WorkdirError, write_files
 
-_SMALL = (
-    "Pathology of a case that is smaller than in any training case was given to what surrounds it."
-)
+_SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."
 
 
@@ -183,16 +188,17 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
         fold: _bounds([p for p in found if p.fold != fold], inclusions)
         for fold in {p.fold for p in found}
     }
-    sure = [replace(p.rule, min_confidence=bounds[p.fold]) for p in found]
     steps = {
-        "as predicted": ([PresenceRule()] * len(found), ()),
-        "smaller than in training dropped": ([p.rule for p in found], (_SMALL,)),
-        "and doubtful dropped": (sure, (_SMALL, _DOUBTFUL)),
+        "as predicted": ([p.labels for p in found], ()),
+        "smaller than in training dropped": ([p.large_only for p in found], (_SMALL,)),
+        "and doubtful dropped": (
+            [_sure_only(p, inclusions, bounds[p.fold]) for p in found],
+            (_SMALL, _DOUBTFUL),
+        ),
     }
     notes = study.notes()
     evaluations = {
-        step: _evaluation(study, found, rules, notes + more)
-        for step, (rules, more) in steps.items()
+        step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
     texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
@@ -255,17 +261,24 @@ def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float,
     return tuple(bounds)
 
 
+def _sure_only(
+    p: _Predicted, inclusions: Inclusions, bounds: tuple[float, ...]
+) -> NDArray[np.uint8]:
+    rule = replace(p.rule, min_confidence=bounds)
+    return believed(p.labels, p.confidence, p.spacing, inclusions, rule)
+
+
 def _evaluation(
     study: _Study,
     found: Sequence[_Predicted],
-    rules: Sequence[PresenceRule],
+    maps: Sequence[NDArray[np.uint8]],
     notes: tuple[str, ...],
 ) -> Evaluation:
     anatomy = recipe.anatomy(study.settings)
-    cases = []
-    for p, rule in zip(found, rules, strict=True):
-        labels = believed(p.labels, p.confidence, p.spacing, anatomy.inclusions, rule)
-        cases.append(score_case(p.name, labels, p.reference, p.spacing, anatomy))
+    cases = [
+        score_case(p.name, labels, p.reference, p.spacing, anatomy)
+        for p, labels in zip(found, maps, strict=True)
+    ]
     return Evaluation(
         name=study.runs[0].stage,
         checkpoint=f"last; {len(study.folds)} folds, networks averaged in each: "

@@ -22,10 +22,16 @@ _SURE = 1e-4
 # sure then, as the rim, whose voxels hold a part of it only, lies outside. Measured:
 # docs/experiments.md.
 _CORE = 0.25
+_NOTHING = "nothing, as no training case holds any"
 # Of a logistic function's slope, a Gaussian prior's inverse variance.
 _PRIOR = 0.01
 
 Inclusions = Sequence[tuple[LabelSet, LabelSet]]
+
+SMALL_DROPPED = (
+    "Pathology of a case that is smaller than in any training case was given to what surrounds it"
+)
+"""What `PresenceRule.drop_small` does, for the reader of scores; without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,7 @@ class PresenceRule:
                 for name, smallest in zip(names, self.smallest_mm3, strict=True)
                 if smallest is not None
             ]
-            sentences.append(
-                "Pathology of a case that is smaller than in any training case was given to what "
-                f"surrounds it: {', '.join(parts) or 'nothing, as no training case holds any'}."
-            )
+            sentences.append(f"{SMALL_DROPPED}: {', '.join(parts) or _NOTHING}.")
         if self.min_confidence:
             parts = [
                 f"{name} below {bound:.3g}"
@@ -68,8 +71,7 @@ class PresenceRule:
             sentences.append(
                 "Pathology whose core, the most probable voxels that make up a quarter of the "
                 "smallest volume of any training case, has a low mean probability was given to "
-                "what surrounds it: "
-                f"{', '.join(parts) or 'nothing, as no training case holds any'}."
+                f"what surrounds it: {', '.join(parts) or _NOTHING}."
             )
         return tuple(sentences)
 

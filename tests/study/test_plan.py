@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from configs import attention, awce, awce_penalty, baseline, default
-from jaxseg.ablation.stages import stage_changes
+from configs import default
 from jaxseg.settings import SettingsError, replace
 from jaxseg.study.plan import plan_runs
 
-STAGES = {
-    stage.get_config().name: stage.get_config().to_dict()
-    for stage in (baseline, attention, awce, awce_penalty)
+CHANGES = {
+    "plain": {"name": "plain", "loss.weighted": False, "loss.penalty": 0.0},
+    "weighted": {"name": "weighted", "loss.weighted": True, "loss.penalty": 0.01},
 }
-CHANGES = stage_changes(default.get_config().to_dict(), STAGES)
 
 
 @pytest.fixture
@@ -35,27 +33,27 @@ def test_seeds_are_whole_comparisons_one_after_the_other(config):
     assert [(run.stage, run.seed) for run in runs] == [(s, 7) for s in stages] + [
         (s, 8) for s in stages
     ]
-    assert [run.settings["seed"] for run in runs] == [7] * 4 + [8] * 4
-    assert runs[0].folder == Path("study/runs/baseline-seed-7")
-    assert len({run.folder for run in runs}) == 8
+    assert [run.settings["seed"] for run in runs] == [7] * 2 + [8] * 2
+    assert runs[0].folder == Path("study/runs/plain-seed-7")
+    assert len({run.folder for run in runs}) == 4
 
 
 def test_folds_are_all_folds_of_one_split(config):
     runs = plan_runs(config, CHANGES, Path("study"), seeds=2, folds=3)
-    assert len(runs) == 2 * 3 * 4
+    assert len(runs) == 2 * 3 * 2
     assert {(r.settings["data"]["folds"], r.settings["data"]["split_seed"]) for r in runs} == {
         (3, 0)
     }
-    assert [r.fold for r in runs if (r.stage, r.seed) == ("awce", 1)] == [0, 1, 2]
-    assert runs[4].folder == Path("study/runs/baseline-seed-0-fold-1-of-3")
+    assert [r.fold for r in runs if (r.stage, r.seed) == ("weighted", 1)] == [0, 1, 2]
+    assert runs[2].folder == Path("study/runs/plain-seed-0-fold-1-of-3")
     assert all(run.settings["data"]["fold"] == run.fold for run in runs)
 
 
 def test_one_fold_of_the_config_is_kept(config):
     shared = replace(config, {"data.folds": 5, "data.fold": 3})
     runs = plan_runs(shared, CHANGES, Path("study"), seeds=1)
-    assert [run.fold for run in runs] == [3] * 4
-    assert runs[0].folder.name == "baseline-seed-0-fold-3-of-5"
+    assert [run.fold for run in runs] == [3] * 2
+    assert runs[0].folder.name == "plain-seed-0-fold-3-of-5"
 
 
 def test_one_fold_is_not_lost_where_every_fold_is_asked_for(config):
