@@ -17,12 +17,16 @@ Train every fold of one config and score all cases, each by the fold that holds 
   python main.py --mode=crossvalidate --config=configs/best.py[:emidec] --config.data.split=case
 """
 
+import re
 import sys
+import traceback
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import attention, awce, awce_penalty, baseline, default
 from jaxseg.ablation.ablate import ablate
@@ -94,7 +98,7 @@ _MIN_CONFIDENCE = flags.DEFINE_multi_float(
     lower_bound=0.0,
     upper_bound=1.0,
 )
-_DATA_ROOT = _path("data_root", help="evaluate: folder of cases, as --config.data.root; the run's.")
+_DATA_ROOT = _path("data_root", help="evaluate: as --config.data.root; default the run's cases.")
 _INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
 _OUTPUT = _path(
     "output", help="predict, export: folder to write. evaluate: default RUN/evaluation."
@@ -162,7 +166,7 @@ _OPTIONAL = {
 
 def _train() -> None:
     config = _CONFIG.value.to_dict()
-    folder = Path(_WORKDIR.value or f"runs/{config['name']}-{config['variant']}")
+    folder = _workdir(config, "name", "variant")
     if not _DISTRIBUTED.value:
         train(config, folder)
         return
@@ -217,7 +221,7 @@ def _ablate() -> None:
     ablate(
         config,
         stage_changes(default.get_config().to_dict(), stages),
-        Path(_WORKDIR.value or f"runs/ablation-{config.get('variant')}"),
+        _workdir(config, "variant", start="ablation"),
         seeds=_or_default(_SEEDS.value, 3),
         folds=_or_default(_FOLDS.value, 0),
     )
@@ -227,12 +231,18 @@ def _crossvalidate() -> None:
     config = _CONFIG.value.to_dict()
     crossvalidate(
         config,
-        Path(_WORKDIR.value or f"runs/folds-{config['name']}-{config['variant']}"),
+        _workdir(config, "name", "variant", start="folds"),
         folds=_FOLDS.value,
         seeds=_or_default(_SEEDS.value, 1),
         mirror=bool(_MIRROR.value),
         ensemble=[Path(folder) for folder in _ENSEMBLE.value or []],
     )
+
+
+def _workdir(config: Mapping[str, Any], *fields: str, start: str = "") -> Path:
+    """The user's, or one named after those of the fields that the config has."""
+    parts = [start] * bool(start) + [str(config[field]) for field in fields if field in config]
+    return Path(_WORKDIR.value or "runs/" + "-".join(parts))
 
 
 def _or_default(value: int | None, default: int) -> int:
@@ -278,11 +288,14 @@ def _parse(argv: list[str]) -> list[str]:
         if "config" not in names:
             # Only a config file makes fields of the config into flags.
             argv = [argument.replace("--config.data.root", "--data_root", 1) for argument in argv]
+            for name in sorted(names - {"config.data.root"}):
+                if name.startswith("config."):
+                    raise flags.Error(f"--{name}: expected with --config=FILE")
         program, *rest = flags.FLAGS(argv)
         _check_mode()
         if "config" in _REQUIRED[str(_MODE.value)]:
-            _ = _CONFIG.value.name  # a config file that cannot be read says so only when it is used
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            _check_config()
+    except Exception as error:  # a config file is the user's code
         problem = _reason(error)
     else:
         if not rest:
@@ -303,8 +316,19 @@ def _check_mode() -> None:
         if flags.FLAGS[name].present and name == "distributed":
             raise flags.Error(f"--distributed: only training runs in several processes, not {mode}")
         if flags.FLAGS[name].present:
-            raise flags.Error(f"--{name}: not a flag of --mode={mode}")
+            shown = "config.data.root" if name == "data_root" else name
+            raise flags.Error(f"--{shown}: not a flag of --mode={mode}")
+    if not all(_ENSEMBLE.value or []):
+        raise flags.Error("--ensemble: expected folders, comma-separated, got an empty name")
     _check_processes()
+
+
+def _check_config() -> None:
+    config = _CONFIG.value
+    getattr(config, "name", None)  # of a file that cannot be read: it says so only when it is used
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise flags.Error(f"--config: get_config returned {kind}; expected a ConfigDict")
 
 
 def _check_processes() -> None:
@@ -326,16 +350,38 @@ def _check_processes() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One line out of what absl and ml_collections have to say."""
-    text = str(error).strip()
-    lines = [line.strip() for line in text.splitlines()]
-    if isinstance(error, OSError):
-        return f"--config: {lines[-1]}"
+    """One line out of what absl, ml_collections and the config file have to say."""
+    where = _line_of_config(error)
+    inner = error
+    while inner.args and isinstance(inner.args[0], Exception):
+        inner = inner.args[0]
+    text = str(inner.args[0] if isinstance(inner, KeyError) and inner.args else inner).strip()
+    lines = [line.strip() for line in text.splitlines()] or [""]
+    fixed = re.search(r"field (\S+) is not supported for overriding", text)
+    if fixed:
+        return f"--{fixed[1]}: expected in a config file (docs/own_data.md), not as a flag"
     if "Traceback" in text:  # of the config file; its last line is the reason
         return lines[-1].removeprefix("ValueError: ")
+    if isinstance(error, SyntaxError):
+        return f"--config: {error.filename}, line {error.lineno}: {error.msg}"
+    if isinstance(error, OSError):
+        return f"--config: {lines[-1]}"
+    if where:
+        return f"--config: {where}: {type(inner).__name__}: {' '.join(lines)}"
+    if "has no attribute 'get_config'" in text:
+        return "--config: expected a file that defines get_config"
     if isinstance(error, AttributeError | KeyError):
-        return "--config: no such field ({})".format(" ".join(lines).strip("\"'"))
+        return f"--config: no such field ({' '.join(lines)})"
     return " ".join(lines)
+
+
+def _line_of_config(error: Exception) -> str | None:
+    """File and line where an error left the config file, if that is where it comes from."""
+    libraries = str(Path(flags.__file__).parents[2])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((__file__, libraries, "<")):
+            return f"{frame.filename}, line {frame.lineno}"
+    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's losses, Eq. 3-5, and plain cross-entropy.
+"""The paper's losses, Eq. 3-5, and beside them plain cross-entropy and a soft Dice loss.
 
 Logits and targets are (B, H, W, L); targets are label probabilities and may be soft, as mixup makes
 them. Whatever the dtype of the logits, losses are computed in float32.

@@ -19,6 +19,7 @@ from jaxseg.data import (
 )
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.nifti import SUFFIXES
+from jaxseg.data.nnunet import LABELS
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
@@ -33,6 +34,8 @@ from jaxseg.trained import (
 from jaxseg.workdir import WorkdirError, atomic, check_writable
 
 _VOLUMES = "volumes.csv"
+# Folders of label maps in the layouts that cases are read from.
+_REFERENCES = {CONTOURS, *LABELS.values()}
 # A wider overview could not be read; a taller stack shows slices evenly spread.
 _OVERVIEW_SLICES = 12
 
@@ -78,7 +81,8 @@ def predict(
 
     Args:
       runs: one or more of one label set, whose probabilities are averaged.
-      source: a NIfTI file, or a folder of them at any depth; `Contours` folders are passed over.
+      source: a NIfTI file, or a folder of them at any depth; folders named
+        `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
       mirror: average over the four mirror images of every slice.
       drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
@@ -130,8 +134,8 @@ def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]
     failures = []
     for path in sorted(source.rglob("*")):
         inside = path.relative_to(source).parts
-        # Contours are the reference; earlier predictions may lie within the folder.
-        if CONTOURS in inside or output.resolve() in path.resolve().parents:
+        # Earlier predictions may lie within the folder, too.
+        if _REFERENCES & set(inside[:-1]) or output.resolve() in path.resolve().parents:
             continue
         if not (path.name.endswith(SUFFIXES) and path.is_file()):
             continue

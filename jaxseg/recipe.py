@@ -1,7 +1,6 @@
 """From a run's settings to the objects that they describe.
 
-The only file, beside the loop itself, that sees settings as a whole: everything below it takes the
-values it uses.
+Data and method take the values that they use; who needs an object of a run's settings asks here.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +54,8 @@ class Reader:
     """How a folder layout is read.
 
     Attributes:
-      find: a data set's folder to the paths of its cases (nnU-Net: training cases), by name.
+      find: a data set's folder to the paths of its cases, by name (nnU-Net: the training cases, or
+        of `DIR/imagesTs` the test cases).
       load: such a path to its case, labels in the anatomy's order. Both raise DataError.
       name: such a path to the name of its case.
     """
@@ -69,10 +69,16 @@ def reader(settings: Settings) -> Reader:
     """The reader of the run's folder layout."""
     labels = anatomy(settings).labels
     if settings["data"]["layout"] == "nnunet":
-        return Reader(nnunet.find_cases, partial(nnunet.load_case, labels=labels), nnunet.case_name)
+        return Reader(_find_nnunet, partial(nnunet.load_case, labels=labels), nnunet.case_name)
     return Reader(
         emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)), emidec.case_name
     )
+
+
+def _find_nnunet(root: Path) -> list[Path]:
+    if root.name in nnunet.LABELS:
+        return nnunet.find_cases(root.parent, folder=root.name)
+    return nnunet.find_cases(root)
 
 
 def load_cohort(settings: Settings) -> Cohort:

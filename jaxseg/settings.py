@@ -81,6 +81,8 @@ def check(settings: Mapping[str, Any]) -> None:
             problems.append(f"{name}: missing, expected {expected}")
         elif not _passes(test, flat[name]):
             problems.append(f"{name}: expected {expected}, got {flat[name]!r}")
+    unknown = sorted(flat.keys() - RULES.keys())
+    problems += [f"{name!r:.80}: no such setting" for name in unknown if not _is_anatomy(name)]
     try:
         Anatomy.from_dict(settings["anatomy"])
     except KeyError:
@@ -89,6 +91,10 @@ def check(settings: Mapping[str, Any]) -> None:
         problems.append("anatomy: " + str(error).removeprefix("anatomy: "))
     if problems := problems or _contradictions(flat):
         raise SettingsError("\n".join(problems))
+
+
+def _is_anatomy(name: str) -> bool:
+    return name.partition(".")[0] == "anatomy"
 
 
 def _passes(test: Callable[[Any], bool], value: Any) -> bool:

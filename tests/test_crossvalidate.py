@@ -242,7 +242,7 @@ def test_studies_that_cannot_be_averaged_are_told_before_any_training(second, co
 
     refused(second, message="would count twice")
     refused(new, message="new: would count twice")
-    refused(tmp_path / "none", message="none: fold 0 of 3 is not done there; expected a study")
+    refused(tmp_path / "none", message="none: no such folder; expected a study")
     part = shutil.copytree(second, tmp_path / "part")
     (part / "runs" / f"mine-seed-{SEEDS[1]}-fold-2-of-3" / "evaluation-last/summary.md").unlink()
     refused(part, message="part: fold 2 of 3 is not done")

@@ -58,9 +58,13 @@ def call(main_module, monkeypatch, capsys, tmp_path) -> Call:
 
 
 USAGE = {
-    "unknown field": (["--config.nope=1"], "--config: no such field (nope)"),
-    "unknown field of a group": (["--config.train.nope=1"], "--config: no such field (nope)"),
+    "unknown field": (["--config.nope=1"], "--config: no such field ('nope')"),
+    "unknown field of a group": (["--config.train.nope=1"], "--config: no such field ('nope')"),
     "field of a number": (["--config.train.epochs.x=1"], "--config: no such field (Attribute"),
+    "a list": (
+        ["--config.anatomy.labels=a,b"],
+        "--config.anatomy.labels: expected in a config file (docs/own_data.md), not as a flag\n",
+    ),
     "wrong type": (
         ["--config.train.epochs=many"],
         "flag --config.train.epochs=many: invalid literal for int() with base 10: 'many'\n",
@@ -117,6 +121,49 @@ def test_flags_that_cannot_be_read_are_one_line_and_status_2(call, case):
     status, errors = call(f"--config={STAGE}", *arguments)
     assert (status, errors[: len(message) + 7]) == (2, f"error: {message}")
     assert errors.count("\n") == 1
+
+
+FILES = {
+    "slip": ("def get_config(:\n", "FILE, line 1: invalid syntax"),
+    "no module": ("import no_such_module\n", "FILE, line 1: ModuleNotFoundError: No module named"),
+    "no name": ("def get_config():\n    return x\n", "FILE, line 2: NameError: name 'x' is not"),
+    "no function": ("x = 1\n", "expected a file that defines get_config\n"),
+    "a dict": (
+        "def get_config():\n    return {'name': 'a'}\n",
+        "get_config returned dict; expected a ConfigDict\n",
+    ),
+    "unknown field": (
+        "from configs import awce\n\n\ndef get_config():\n    config = awce.get_config()\n"
+        "    config.loss.penalti = 0.1\n    return config\n",
+        'FILE, line 6: KeyError: Key "penalti" does not exist',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_config_files_that_cannot_be_used_are_one_line_and_status_2(
+    call, tmp_path, monkeypatch, case
+):
+    # As in a new process: a config file is executed in a module of this name.
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)
+    text, message = FILES[case]
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    status, errors = call(f"--config={file}")
+    message = f"error: --config: {message.replace('FILE', str(file))}"
+    assert (status, errors[: len(message)]) == (2, message)
+    assert errors.count("\n") == 1
+
+
+def test_a_config_without_a_variant_is_checked_like_any_other(call, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import awce\n\n\ndef get_config():\n    config = awce.get_config().unlock()\n"
+        "    del config.variant\n    config.train.epochs = -1\n    return config\n"
+    )
+    for mode in ("train", "crossvalidate", "ablate"):
+        status, errors = call(f"--mode={mode}", f"--config={file}")
+        assert (status, errors[:21]) == (1, "error: train.epochs: ")
 
 
 def test_no_config_at_all_is_one_line_and_status_2(command_line):

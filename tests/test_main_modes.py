@@ -155,11 +155,11 @@ USAGE = {
     ),
     "field of the config": (
         ["--mode=evaluate", "--workdir=x", "--config.seed=1"],
-        "Unknown command line flag 'config.seed'",
+        "--config.seed: expected with --config=FILE\n",
     ),
     "root of a prediction": (
         ["--mode=predict", "--workdir=x", "--input=y", "--output=z", "--config.data.root=d"],
-        "--data_root: not a flag of --mode=predict\n",
+        "--config.data.root: not a flag of --mode=predict\n",
     ),
     "input of a training": ([f"--config={STAGE}", "--input=x"], "--input: not a flag of --mode=tr"),
     "processes of an evaluation": (
@@ -188,6 +188,10 @@ USAGE = {
         "--min_confidence: not a flag of --mode=train\n",
     ),
     "no config of a cross-validation": (["--mode=crossvalidate"], "flag --config=None: Flag --co"),
+    "a study without a name": (
+        ["--mode=crossvalidate", f"--config={STAGE}", "--ensemble=a,,b"],
+        "--ensemble: expected folders, comma-separated, got an empty name\n",
+    ),
     "unknown checkpoint": (
         ["--mode=evaluate", "--workdir=x", "--checkpoint=7"],
         "flag --checkpoint=7: value should be one of <best|last>",
@@ -221,7 +225,7 @@ def test_what_the_user_can_mend_is_one_line_and_status_1(call, random_run, stack
     refused(call(*folds, "--folds=1"), 1, "--folds: expected at least 2 to cross-validate, got 1\n")
     refused(call(*folds, "--config.data.split=slice"), 1, "data.split: expected case to cross-val")
     others = (*folds, "--config.data.split=case", "--ensemble=none,nor-this")
-    refused(call(*others), 1, "none: fold 0 of 5 is not done there; expected a study that")
+    refused(call(*others), 1, "none: no such folder; expected a study of")
     ablate = ("--mode=ablate", f"--config={STAGE}", "--workdir=study")
     refused(call(*ablate, "--seeds=0"), 1, "--seeds: expected at least 1, got 0\n")
     refused(call(*ablate, "--folds=1"), 1, "--folds: expected 0 (no folds) or at least 2, got 1\n")

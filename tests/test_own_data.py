@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from typing import Any
 
 import nibabel as nib
@@ -148,3 +149,16 @@ def test_two_labels_and_a_pair_are_enough(tmp_path):
     ]
     assert recipe.networks(config).segmentation.num_labels == 3
     assert recipe.objective(config, cohort.labels).inclusions == (((2,), (2, 1)),)
+
+
+def test_test_cases_of_an_nnunet_data_set_are_read_by_the_name_of_their_folder(root, tmp_path):
+    own_root = shutil.copytree(root, tmp_path / "Dataset502_Test")
+    for part in ("images", "labels"):
+        (own_root / f"{part}Tr").rename(own_root / f"{part}Ts")
+    read = recipe.reader(own(own_root))
+    images = read.find(own_root / "imagesTs")
+    assert [path.name for path in images] == [p.name for p in read.find(root)]
+    first = read.load(images[0])
+    np.testing.assert_array_equal(first.label, read.load(read.find(root)[0]).label)
+    with pytest.raises(DataError, match="imagesTr: no such folder"):
+        read.find(own_root)

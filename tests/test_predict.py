@@ -14,6 +14,7 @@ from PIL import Image
 
 from jaxseg import predict as module
 from jaxseg.data import DataError, most_probable, read_case, read_volume
+from jaxseg.data.phantom import write_phantom
 from jaxseg.predict import PredictionError, predict
 from jaxseg.trained import load_run, make_predictor
 from jaxseg.workdir import WorkdirError
@@ -100,6 +101,14 @@ def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
     for name in names:
         wanted = read_volume(phantom / name / "Images" / f"{name}.nii.gz")[0].shape
         assert read_volume(tmp_path / f"{name}.nii.gz")[0].shape == wanted
+
+
+def test_label_maps_of_an_nnunet_data_set_are_no_input(run, tmp_path):
+    root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
+    go(run, root, tmp_path / "out")
+    images = sorted(path.name for path in (root / "imagesTr").iterdir())
+    assert len(images) == 2
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == images
 
 
 def stored(array, header, path, dtype, slope=1.0, order="<"):

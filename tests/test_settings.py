@@ -240,6 +240,11 @@ def test_a_variant_is_a_name_or_is_not_there(variant):
     check(settings)
 
 
+def test_a_field_that_is_none_is_not_passed_over():
+    settings = with_changes({"extra": 3, "loss.penalti": 0.1})
+    assert problems(settings) == ["'extra': no such setting", "'loss.penalti': no such setting"]
+
+
 def test_a_dotted_name_does_not_stand_in_for_a_nested_one():
     settings = with_changes({})
     del settings["data"]["fold"]

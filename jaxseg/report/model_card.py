@@ -103,25 +103,52 @@ def _method(facts: Facts) -> dict[str, object]:
         "stage": settings["name"],
         "network": f"width {model['width']}, depth {model['depth']}"
         + (", dense blocks" if model["dense"] else "")
-        + f", {facts.num_parameters:,} parameters, computing in {model['precision']}",
+        + f", {_normalization(model['groups'])}, {facts.num_parameters:,} parameters, "
+        + f"computing in {model['precision']}",
         "attention blocks": _yes(model["attention"]),
         "pathology mixup (Eq. 1-2)": f"{mixup['probability']:.0%} of the examples",
-        "automated weighted cross-entropy (Eq. 3)": _yes(loss["weighted"]),
-        "neighborhood penalty (Eq. 4-5)": f"coefficient {loss['penalty']:g}"
-        if loss["penalty"]
-        else "no",
+        "automated weighted cross-entropy (Eq. 3)": _weighting(settings),
+        "neighborhood penalty (Eq. 4-5)": _penalty(loss),
         "beyond the paper": ", ".join(_extras(settings)) or "nothing",
         "input": f"{grid['size'][0]} x {grid['size'][1]} pixels of {spacing}, "
         f"intensities {settings['intensity']['method']} (preprocessing.json)",
     }
 
 
+def _weighting(settings: Mapping[str, Any]) -> str:
+    """How Eq. 3's weights are kept from their trivial optimum, which the paper leaves open."""
+    if not settings["loss"]["weighted"]:
+        return "no"
+    balance = settings["balance"]
+    return (
+        f"yes; {balance['method']} generator, strength {balance['strength']:g}, difficulty over "
+        f"the {balance['difficulty']}, prevalence to the power {balance['prevalence_power']:g}"
+    )
+
+
+def _penalty(loss: Mapping[str, Any]) -> str:
+    if not loss["penalty"]:
+        return "no"
+    gate = f", indicators above {loss['support']:g}" if loss["support"] else ""
+    return f"coefficient {loss['penalty']:g}{gate}"
+
+
+def _normalization(groups: int) -> str:
+    return f"group normalization ({groups} groups)" if groups else "instance normalization"
+
+
 def _extras(settings: Mapping[str, Any]) -> list[str]:
-    share, dice = settings["augment"]["probability"], settings["loss"]["dice"]
+    share, pathology = settings["augment"]["probability"], settings["train"]["pathology"]
     average, slices = settings["optimizer"]["average"], settings["model"]["slices"]
+    loss = settings["loss"]
+    dice = f"soft Dice loss over the {loss['dice_over']} (coefficient {loss['dice']:g}"
+    if loss["dice_smooth"]:
+        dice += f", smoothing {loss['dice_smooth']:g} pixels"
     texts = {
         f"ordinary augmentation of {share:.0%} of the examples": share,
-        f"soft Dice loss (coefficient {dice:g})": dice,
+        f"{dice})": loss["dice"],
+        f"deep supervision (weight {loss['deep']:g} a level)": loss["deep"],
+        f"{pathology:.0%} of the examples with pathology": pathology,
         f"averaged parameters (decay {average:g})": average,
         f"{slices} neighboring slices as input": slices > 1,
     }

@@ -21,9 +21,11 @@ def finished_runs(study: Path, number: int) -> Folds:
       number: of folds.
 
     Raises:
-      WorkdirError: it is not done, is of another number of folds, or is no cross-validation.
+      WorkdirError: it is not there, not done, of another number of folds, or no cross-validation.
       SettingsError: settings that do not describe a run.
     """
+    if not study.is_dir():
+        raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
     by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
     names = set()
     for settings in sorted((study / "runs").glob(f"*/{workdir.SETTINGS}")):

@@ -9,7 +9,9 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 
+from configs import best
 from jaxseg.report.model_card import Facts, is_own_data, model_card
+from jaxseg.settings import replace
 from jaxseg.trained import load_run
 
 
@@ -30,11 +32,14 @@ def settings(**changes):
         "mixup": {"probability": 0.5},
         "augment": {"probability": 0.0},
         "model": {"slices": 1, "width": 8, "depth": 2, "dense": False, "attention": True,
-                  "precision": "float32"},
-        "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0},
+                  "groups": 8, "precision": "float32"},
+        "loss": {"weighted": True, "penalty": 0.0, "support": 0.0, "dice": 0.0, "dice_smooth": 0.0,
+                 "dice_over": "image", "deep": 0.0},
+        "balance": {"method": "adversarial", "strength": 0.7, "difficulty": "image",
+                    "prevalence_power": 0.0},
         "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine",
                       "average": 0.0},
-        "train": {"epochs": 40, "batch_size": 16},
+        "train": {"epochs": 40, "batch_size": 16, "pathology": 0.0},
     }  # fmt: skip
     for field, value in changes.items():
         section, name = field.split("__")
@@ -161,7 +166,7 @@ def test_the_method_and_its_training():
     what = section(text(), "What it is")
     assert re.search(r"\| attention blocks +\| yes +\|", what)
     assert re.search(r"\| neighborhood penalty \(Eq. 4-5\) +\| no +\|", what)
-    assert "width 8, depth 2, 1,234,567 parameters" in what
+    assert "width 8, depth 2, group normalization (8 groups), 1,234,567 parameters" in what
     assert "64 x 96 pixels of 1.4 mm, intensities zscore" in what
     changes = {"loss__penalty": 0.01, "model__dense": True, "grid__spacing": 0.0}
     what = section(text(settings(**changes)), "What it is")
@@ -183,10 +188,28 @@ def test_what_goes_beyond_the_paper():
     }  # fmt: skip
     card = text(settings(**changes))
     what = section(card, "What it is")
-    assert "ordinary augmentation of 50% of the examples, soft Dice loss (coefficient 1)" in what
+    assert "ordinary augmentation of 50% of the examples" in what
+    assert "soft Dice loss over the image (coefficient 1)" in what
     assert "averaged parameters (decay 0.99), 3 neighboring slices as input" in what
     assert "sees 3 neighboring slices at a time" in section(card, "Limits")
     assert "images = np.zeros((3, 64, 96, 3), np.float32)" in card
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mixup.probability", 0.0), ("augment.probability", 0.0), ("model.slices", 3),
+        ("model.width", 4), ("model.depth", 3), ("model.attention", False), ("model.dense", True),
+        ("model.groups", 8), ("model.precision", "bfloat16"), ("loss.weighted", False),
+        ("loss.penalty", 0.5), ("loss.support", 0.5), ("loss.dice", 0.5), ("loss.dice_smooth", 9.0),
+        ("loss.dice_over", "batch"), ("loss.deep", 0.5), ("balance.method", "barrier"),
+        ("balance.strength", 0.1), ("balance.difficulty", "batch"),
+        ("balance.prevalence_power", 0.25), ("optimizer.average", 0.9), ("train.pathology", 0.8),
+    ],
+)  # fmt: skip
+def test_no_choice_of_the_method_goes_untold(field, value):
+    config = best.get_config("emidec").to_dict()
+    assert text(replace(config, {field: value})) != text(config)
 
 
 def test_scores_stand_below_their_heading_with_what_is_to_be_said():
