@@ -12,9 +12,9 @@ from jaxseg import recipe
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.evaluation import Evaluation
+from jaxseg.loop import Say
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
-from jaxseg.train import Say
 from jaxseg.trained import Trained, check_data, load_run, make_predictor, presence_rule
 from jaxseg.workdir import WorkdirError, check_writable, write_files
 

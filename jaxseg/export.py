@@ -19,11 +19,11 @@ from jaxseg.bundle import Manifest
 from jaxseg.checkpoint import save_params
 from jaxseg.inference import export_probabilities
 from jaxseg.interrupt import unwind_on_sigterm
+from jaxseg.loop import Say
 from jaxseg.plan import Plan
 from jaxseg.report import model_card
 from jaxseg.report.preprocessing_note import preprocessing_note
 from jaxseg.settings import without_places
-from jaxseg.train import Say
 from jaxseg.trained import Trained, check_data, load_run
 from jaxseg.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 

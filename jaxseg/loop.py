@@ -53,11 +53,18 @@ def run_steps(
     stop: StopRequest,
     say: Say,
 ) -> TrainState:
-    """Every step from `state` on; returns the last state.
+    """Every step from `state` on.
 
     Args:
+      run: what is trained, on what.
+      state: to go on from; its step says where in the plan.
       checkpoints: takes the state after each validation, and when asked to stop.
       logbook: of the process that writes; None in the others.
+      stop: whether a signal asks for the end.
+      say: takes a line after each validation.
+
+    Returns:
+      The last state.
 
     Raises:
       DivergedError: a loss that is not finite.
@@ -161,7 +168,20 @@ def _validate(run: Run, state: TrainState, done: int, logbook: Logbook | None) -
 
 
 def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> str:
-    """Score the best and the last checkpoint; write, say and return the table."""
+    """Score the best and the last checkpoint on the validation slices.
+
+    Args:
+      run: what was trained; the table is written into its folder.
+      state: the last one.
+      checkpoints: of the run, with the best one.
+      say: takes the table.
+
+    Returns:
+      The table, as in `table.md`.
+
+    Raises:
+      WorkdirError: a checkpoint that cannot be read, or a table that cannot be written.
+    """
     validation, plan = run.validation, run.plan
     params = {f"last (epoch {plan.epoch(int(state.step)):.0f})": _network_params(state)}
     best = checkpoints.best_step

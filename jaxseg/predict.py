@@ -20,10 +20,10 @@ from jaxseg.data import (
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.nifti import SUFFIXES
 from jaxseg.data.nnunet import LABELS
+from jaxseg.loop import Say
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
-from jaxseg.train import Say
 from jaxseg.trained import (
     Predictor,
     Trained,

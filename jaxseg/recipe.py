@@ -104,6 +104,10 @@ def load_cohort(settings: Settings) -> Cohort:
 def split_cohort(settings: Settings, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
     """The run's split of its cohort, the same wherever it is asked for.
 
+    Args:
+      settings: of the run.
+      cohort: all of its cases.
+
     Returns:
       Sorted indices of the training and of the validation slices.
 

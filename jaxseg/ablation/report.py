@@ -13,11 +13,11 @@ from jaxseg.ablation.statistics import Comparison, compare
 from jaxseg.anatomy import Anatomy
 from jaxseg.data import Cohort, with_neighbors
 from jaxseg.inference import make_labels
+from jaxseg.loop import Say
 from jaxseg.report import curves, mixup_figure, pictures, stage_figure
 from jaxseg.report.document import Picture, Section, Table, markdown
 from jaxseg.report.page import html
 from jaxseg.study.plan import Run
-from jaxseg.train import Say
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError, write_files
 

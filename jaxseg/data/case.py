@@ -34,6 +34,15 @@ def read_case(
 ) -> Case:
     """Reads and checks one case from its image and, if there is one, its label file.
 
+    Args:
+        name: of the case, for messages.
+        image_path: NIfTI stack (X, Y, slices).
+        label_path: its label map on the same grid.
+        num_labels: size of the label set, background included.
+
+    Returns:
+        The case; image float32, label uint8.
+
     Raises:
         DataError: what `read_volume` refuses; a constant image; image and label on different grids;
             a label that is not a whole number in [0, num_labels).

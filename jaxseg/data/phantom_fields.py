@@ -14,7 +14,11 @@ DIRECTIONS = np.arange(ANGLES) * (2 * np.pi / ANGLES)
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float, ...]
 ) -> np.ndarray:
-    """White noise blurred by `sigma` (samples, one value an axis), periodic, root mean square 1."""
+    """White noise blurred by `sigma` (samples, one value an axis), periodic.
+
+    Returns:
+        `shape`, float32, root mean square 1.
+    """
     white = rng.standard_normal(shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(white, sigma, mode="wrap", truncate=3.0)
     return smooth / np.sqrt(np.mean(smooth**2))
@@ -23,9 +27,18 @@ def smooth_noise(
 def slow_noise(
     rng: np.random.Generator, shape: tuple[int, int, int], nodes: int, along: float
 ) -> np.ndarray:
-    """Noise on `nodes` x `nodes` points spanning the plane, interpolated to `shape`, about rms 1.
+    """Noise on `nodes` x `nodes` points spanning the plane, interpolated to the full grid.
 
-    Far cheaper than a wide blur of the full grid. `along` is the blur across slices.
+    Far cheaper than a wide blur of it.
+
+    Args:
+        rng: source of the noise.
+        shape: (X, Y, slices) of the grid.
+        nodes: points a side.
+        along: standard deviation of the blur across slices, in slices; 0: none.
+
+    Returns:
+        `shape`, floating point, root mean square about 1.
     """
     coarse = rng.standard_normal((nodes, nodes, shape[2]), dtype=np.float32)
     coarse = ndimage.gaussian_filter1d(coarse, along, axis=2) if along > 0 else coarse
@@ -56,12 +69,20 @@ def look_up(table: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 
 def cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """Partial volume of a region by its signed distance (negative inside), ramp of `width`."""
+    """Partial volume of a region, 0..1, of the shape of `distance`.
+
+    Args:
+        distance: to the region's edge, negative inside.
+        width: of the ramp from 1 to 0 about the edge, in units of `distance`.
+    """
     return np.clip(0.5 - distance / np.float32(width), 0, 1)
 
 
 def paint(image: np.ndarray, share: np.ndarray, level: float | np.ndarray) -> np.ndarray:
-    """The image with `share` of each voxel replaced by tissue of `level`."""
+    """The image with `share` (0..1) of each voxel replaced by tissue of `level`.
+
+    All three are broadcast together; the result has the image's units.
+    """
     return image + share * (np.asarray(level, np.float32) - image)
 
 

@@ -90,6 +90,13 @@ def preprocess_case(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Resamples and normalizes one case.
 
+    Args:
+        case: on its own grid.
+        grid: the network grid.
+        num_labels: size of the label set, background included.
+        normalization: one of `NORMALIZATIONS`, as in `normalize`.
+        percentiles: that intensities are clipped at, as in `normalize`.
+
     Returns:
         Images (slices, H, W) float32 and labels (slices, H, W) uint8, None without a reference.
 
