@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import recipe
+from jaxseg import recipe, run_data
 from jaxseg.case_scores import score_case
 from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
@@ -176,7 +176,7 @@ def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
     """Names of the cases that each fold holds out, whatever the seed."""
     settings = {run.fold: run.settings for run in runs if run.fold is not None}
     return {
-        fold: set(cohort.cases_of(recipe.split_cohort(own, cohort)[1]))
+        fold: set(cohort.cases_of(run_data.split_cohort(own, cohort)[1]))
         for fold, own in settings.items()
     }
 
@@ -220,8 +220,8 @@ def _predict_fold(
     rule = presence_rule(networks, drop_small=True)
     inclusions = networks[0].anatomy.inclusions
     # Where the cases lie now, which need not be where they lay in training.
-    read = recipe.reader(settings)
-    folders = {read.name(path): path for path in read.find(recipe.data_root(settings))}
+    read = run_data.reader(settings)
+    folders = {read.name(path): path for path in read.find(run_data.root(settings))}
     for name in networks[0].data["validation"]["cases"]:
         if name not in folders:
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")

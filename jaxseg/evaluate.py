@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import recipe
+from jaxseg import run_data
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.evaluation import Evaluation
@@ -99,7 +99,7 @@ def evaluate(
 def _score(
     run: Trained, chosen: _Selection, mirror: bool, rule: PresenceRule
 ) -> tuple[CaseScores, ...]:
-    predict, read = make_predictor([run], mirror=mirror), recipe.reader(run.settings)
+    predict, read = make_predictor([run], mirror=mirror), run_data.reader(run.settings)
     pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
     scores = []
     for folder, held_out in tqdm(pairs, desc="scoring cases", unit="case", disable=None):
@@ -123,8 +123,8 @@ def _select(run: Trained, root: Path | None) -> _Selection:
                 f"{run.folder}: a bundle does not say where its cases lie; expected "
                 "--config.data.root=DIR"
             )
-        root = recipe.data_root(run.settings)
-    read = recipe.reader(run.settings)
+        root = run_data.root(run.settings)
+    read = run_data.reader(run.settings)
     folders = {read.name(path): path for path in read.find(root)}
     if set(folders) == set(run.data["cases"]):
         return _own_cases(run, root, folders)
@@ -155,13 +155,13 @@ def _own_cases(run: Trained, root: Path, folders: dict[str, Path]) -> _Selection
     """The run's own validation cases, or its validation slices."""
     data = run.settings["data"]
     here = {**run.settings, "data": {**data, "root": str(root), "phantom_cases": 0}}
-    cohort = recipe.load_cohort(here)
+    cohort = run_data.load_cohort(here)
     if cohort.fingerprint() != run.data["fingerprint"]:
         raise WorkdirError(
             f"{run.folder}: the cases in {root} have the names of the run's, but other content; "
             "expected the run's own, or cases of other names"
         )
-    _, held = recipe.split_cohort(run.settings, cohort)
+    _, held = run_data.split_cohort(run.settings, cohort)
     is_held = np.isin(np.arange(len(cohort)), held)
     masks = {name: is_held[cohort.case_index == k] for k, name in enumerate(cohort.case_names)}
     masks = {name: mask for name, mask in masks.items() if mask.any()}

@@ -1,25 +1,20 @@
-"""From a run's settings to the objects that they describe.
+"""From a run's settings to the objects of its method that they describe; its data: `run_data`.
 
-Data and method take the values that they use; who needs an object of a run's settings asks here.
+The method takes the values that it uses; who needs an object of a run's settings asks here.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from jaxseg import balance, native
 from jaxseg.anatomy import Anatomy
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
-from jaxseg.data import Case, Cohort, DataError, Grid, build_cohort, emidec, nnunet, split
-from jaxseg.data.phantom import write_phantom
+from jaxseg.data import Cohort, Grid
 from jaxseg.models import Convolve, UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
 from jaxseg.presence import smallest_volumes
@@ -47,123 +42,6 @@ def input_shape(settings: Settings) -> tuple[int, int, int]:
     """(H, W, C) of the network's input: a slice on the network grid, and its neighbors."""
     height, width = grid(settings).size
     return height, width, settings["model"]["slices"]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How a folder layout is read.
-
-    Attributes:
-      find: a data set's folder to the paths of its cases, by name (nnU-Net: the training cases, or
-        of `DIR/imagesTs` the test cases).
-      load: such a path to its case, labels in the anatomy's order. Both raise DataError.
-      name: such a path to the name of its case.
-    """
-
-    find: Callable[[Path], list[Path]]
-    load: Callable[[Path], Case]
-    name: Callable[[Path], str]
-
-
-def reader(settings: Settings) -> Reader:
-    """The reader of the run's folder layout."""
-    labels = anatomy(settings).labels
-    if settings["data"]["layout"] == "nnunet":
-        return Reader(_find_nnunet, partial(nnunet.load_case, labels=labels), nnunet.case_name)
-    return Reader(
-        emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)), emidec.case_name
-    )
-
-
-def _find_nnunet(root: Path) -> list[Path]:
-    if root.name in nnunet.LABELS:
-        return nnunet.find_cases(root.parent, folder=root.name)
-    return nnunet.find_cases(root)
-
-
-def load_cohort(settings: Settings) -> Cohort:
-    """Read every case of the run's data on the network grid, writing the phantom first if asked.
-
-    Raises:
-      DataError: if a case cannot be used, or the phantom cannot be written; the message names the
-        file or folder.
-    """
-    data, intensity, read = settings["data"], settings["intensity"], reader(settings)
-    paths = tqdm(read.find(data_root(settings)), desc="reading cases", unit="case", disable=None)
-    return build_cohort(
-        (read.load(path) for path in paths),
-        grid(settings),
-        num_labels=anatomy(settings).num_labels,
-        normalization=intensity["method"],
-        percentiles=(intensity["low"], intensity["high"]),
-        apex_first=data["apex_first"],
-        allow_outside=settings["grid"]["allow_outside"],
-    )
-
-
-def split_cohort(settings: Settings, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
-    """The run's split of its cohort, the same wherever it is asked for.
-
-    Args:
-      settings: of the run.
-      cohort: all of its cases.
-
-    Returns:
-      Sorted indices of the training and of the validation slices.
-
-    Raises:
-      SettingsError: settings that these very cases cannot serve, such as more folds than cases.
-    """
-    data = settings["data"]
-    try:
-        return split(
-            cohort,
-            kind=data["split"],
-            validation_fraction=data["validation_fraction"],
-            folds=data["folds"],
-            fold=data["fold"],
-            seed=data["split_seed"],
-        )
-    except ValueError as error:
-        raise SettingsError(f"data: {error}") from None
-
-
-def data_root(settings: Settings) -> Path:
-    """Folder of the run's cases, writing the phantom first if asked.
-
-    Raises:
-      DataError: if the phantom cannot be written.
-    """
-    data = settings["data"]
-    root = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
-    if data["phantom_cases"]:
-        _write_phantom(root, data)
-    return root
-
-
-def _phantom_root(data: Settings) -> Path:
-    kind = "phantom" if data["layout"] == "emidec" else f"phantom-{data['layout']}"
-    return Path("data") / f"{kind}-{data['phantom_cases']}-cases-seed-{data['phantom_seed']}"
-
-
-def _write_phantom(root: Path, data: Settings) -> None:
-    num_cases = data["phantom_cases"]
-    with tqdm(total=num_cases, desc="writing the phantom", unit="case", disable=None) as bar:
-        try:
-            write_phantom(
-                root,
-                seed=data["phantom_seed"],
-                num_cases=num_cases,
-                layout=data["layout"],
-                progress=lambda *_: bar.update(),
-            )
-        except ValueError as error:
-            raise DataError(
-                f"data.root: expected a folder for the phantom: {error}; for cases of your own "
-                "set data.phantom_cases=0, or take the config's variant for them"
-            ) from error
-        except OSError as error:
-            raise DataError(f"{root}: cannot write the phantom here ({error.strerror})") from error
 
 
 def networks(settings: Settings) -> Networks:

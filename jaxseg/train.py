@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import hosts, memory, native, recipe, settings, workdir
+from jaxseg import hosts, memory, native, recipe, run_data, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
@@ -42,7 +42,7 @@ def train(
     Args:
       config: settings of the shape of `configs/default.py`.
       folder: the workdir; it holds everything that the run writes.
-      cohort: what `recipe.load_cohort` gives for these settings, where it was read already.
+      cohort: what `run_data.load_cohort` gives for these settings, where it was read already.
       say: takes each line for the user.
 
     Returns:
@@ -141,9 +141,9 @@ def _read(config: Mapping[str, Any]) -> Cohort:
     if hosts.count() > 1:
         with hosts.agreed():
             if hosts.is_writer():
-                recipe.data_root(config)
+                run_data.root(config)
     with hosts.agreed():
-        cohort = recipe.load_cohort(config)
+        cohort = run_data.load_cohort(config)
     if hosts.count() > 1:  # a hash of every pixel, which one process alone has no use for
         hosts.check_same("the cases", cohort.fingerprint())
     return cohort
@@ -197,7 +197,7 @@ def _split(
     config: Mapping[str, Any], folder: Path, cohort: Cohort, say: Say
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the cohort, and bind the workdir to both."""
-    parts = recipe.split_cohort(config, cohort)
+    parts = run_data.split_cohort(config, cohort)
     names = [cohort.cases_of(part) for part in parts]
     facts = {
         "fingerprint": cohort.fingerprint(),

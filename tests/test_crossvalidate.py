@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg import recipe, workdir
+from jaxseg import recipe, run_data, workdir
 from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import load_case, most_probable
 from jaxseg.presence import confidence_bound
@@ -45,10 +45,10 @@ def config(random_run):
 
 def write_runs(config, folder, seeds):
     """Runs that count as done, with random networks, which predict every label."""
-    cohort = recipe.load_cohort(config)
+    cohort = run_data.load_cohort(config)
     stages = {"mine": {"name": "mine"}}
     for run in plan_runs(config, stages, folder, seeds=seeds, folds=FOLDS):
-        parts = recipe.split_cohort(run.settings, cohort)
+        parts = run_data.split_cohort(run.settings, cohort)
         held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
         assert held == [cohort.cases_of(part) for part in parts]
         facts = {

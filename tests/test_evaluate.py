@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg import recipe
+from jaxseg import run_data
 from jaxseg.data import DataError, find_cases, load_case, most_probable, split
 from jaxseg.evaluate import evaluate
 from jaxseg.trained import load_run, make_predictor
@@ -178,7 +178,7 @@ def slice_run(random_run, tmp_path_factory):
 
 def test_of_a_slice_split_only_held_out_slices_count(slice_run, tmp_path):
     found = evaluate(slice_run, output=tmp_path, say=quiet)
-    cohort = recipe.load_cohort(load_run(slice_run).settings)
+    cohort = run_data.load_cohort(load_run(slice_run).settings)
     _, held = split(cohort, kind="slice", validation_fraction=0.2, seed=0)
     wanted = {(cohort.case_names[cohort.case_index[i]], int(cohort.slice_index[i])) for i in held}
     scored = {(case.name, int(number)) for case in found.cases for number in case.slices}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import awce_penalty, edema_scar
-from jaxseg import recipe
+from jaxseg import recipe, run_data
 from jaxseg.data import DataError
 from jaxseg.data.phantom import write_phantom
 from jaxseg.evaluate import evaluate
@@ -78,9 +78,9 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
 
 def test_the_phantom_of_the_config_is_emidec_s_by_other_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    renamed = recipe.load_cohort(settings(data__phantom_cases=2))
+    renamed = run_data.load_cohort(settings(data__phantom_cases=2))
     assert (tmp_path / "data" / "phantom-nnunet-2-cases-seed-0" / "dataset.json").is_file()
-    plain = recipe.load_cohort(settings(awce_penalty, data__phantom_cases=2))
+    plain = run_data.load_cohort(settings(awce_penalty, data__phantom_cases=2))
     assert renamed.case_names == tuple(name.removeprefix("Case_") for name in plain.case_names)
     np.testing.assert_array_equal(renamed.images, plain.images)
     np.testing.assert_array_equal(renamed.labels, plain.labels)
@@ -91,17 +91,17 @@ def test_labels_of_another_anatomy_are_refused(root):
     config = own(root)
     config["anatomy"] = awce_penalty.get_config().to_dict()["anatomy"]
     with pytest.raises(DataError, match="has also 'scar', 'edema' and lacks 'infarct', 'no-reflow"):
-        recipe.load_cohort(config)
+        run_data.load_cohort(config)
 
 
 def test_a_layout_that_is_not_the_root_s_is_refused(root):
     with pytest.raises(DataError, match="no case; expected folders such as Case_P001"):
-        recipe.load_cohort(own(root, data__layout="emidec"))
+        run_data.load_cohort(own(root, data__layout="emidec"))
 
 
 def test_a_stack_may_begin_at_the_base(root):
-    from_apex = recipe.load_cohort(own(root))
-    from_base = recipe.load_cohort(own(root, data__apex_first=False))
+    from_apex = run_data.load_cohort(own(root))
+    from_base = run_data.load_cohort(own(root, data__apex_first=False))
     assert from_apex.heights[0] == 1
     np.testing.assert_allclose(from_base.heights, 1 - from_apex.heights, atol=1e-6)
 
@@ -109,9 +109,9 @@ def test_a_stack_may_begin_at_the_base(root):
 def test_labels_outside_the_grid_fail_unless_allowed(root):
     crop = {"grid__size": (8, 8)}  # 34 mm: the cavity's middle
     with pytest.raises(DataError, match="labeled voxels lie outside"):
-        recipe.load_cohort(own(root, **crop))
+        run_data.load_cohort(own(root, **crop))
     with pytest.warns(UserWarning, match="labeled voxels lie outside") as warned:
-        cohort = recipe.load_cohort(own(root, **crop, grid__allow_outside=True))
+        cohort = run_data.load_cohort(own(root, **crop, grid__allow_outside=True))
     assert len(warned) == len(cohort.case_names) == 6
     assert cohort.labels.shape[1:] == (8, 8)
 
@@ -142,7 +142,7 @@ def test_two_labels_and_a_pair_are_enough(tmp_path):
         "slice_regions": [["Organ", ["organ", "lesion"]], ["Lesion", ["lesion"]]],
         "case_regions": [["Lesion", ["lesion"]]],
     }
-    cohort = recipe.load_cohort(config)
+    cohort = run_data.load_cohort(config)
     assert [np.bincount(part.ravel()).tolist() for part in cohort.labels[:2]] == [
         [156, 91, 9],
         [156, 100],
@@ -155,7 +155,7 @@ def test_test_cases_of_an_nnunet_data_set_are_read_by_the_name_of_their_folder(r
     own_root = shutil.copytree(root, tmp_path / "Dataset502_Test")
     for part in ("images", "labels"):
         (own_root / f"{part}Tr").rename(own_root / f"{part}Ts")
-    read = recipe.reader(own(own_root))
+    read = run_data.reader(own(own_root))
     images = read.find(own_root / "imagesTs")
     assert [path.name for path in images] == [p.name for p in read.find(root)]
     first = read.load(images[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jaxseg import recipe, settings
+from jaxseg import recipe, run_data, settings
 from jaxseg.ablation import table1
 from jaxseg.ablation.published import display_name
 from jaxseg.ablation.scores import read_run_scores
@@ -96,7 +96,7 @@ def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
 def _figures(runs: Sequence[Run], cohort: Cohort, anatomy: Anatomy) -> list[Section]:
     """Figure 3, learning curves and, of the first run's training slices, Figure 1."""
     first = runs[0]
-    training, validation = (cohort.take(p) for p in recipe.split_cohort(first.settings, cohort))
+    training, validation = (cohort.take(p) for p in run_data.split_cohort(first.settings, cohort))
     beside = [run for run in runs if (run.seed, run.fold) == (first.seed, first.fold)]
     fold = "" if first.fold is None else f", fold {first.fold}"
     caption = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import recipe, workdir
+from jaxseg import run_data, workdir
 from jaxseg.data import Cohort
 from jaxseg.evaluate import evaluate
 from jaxseg.loop import DivergedError, Say
@@ -49,7 +49,7 @@ def complete(
     workdir.check_writable(folder)
     for run in runs:
         workdir.check_settings(run.folder, run.settings)
-    cohort = recipe.load_cohort(config)
+    cohort = run_data.load_cohort(config)
     _check_data(runs, cohort)
     check(cohort)
     _work(runs, cohort, say)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxseg import recipe, workdir
+from jaxseg import run_data, workdir
 from jaxseg.ablation import report
 from jaxseg.settings import replace
 from jaxseg.study.plan import Run
@@ -21,7 +21,7 @@ class Report:
     def __init__(self, study: Path, folder: Path) -> None:
         self.folder = shutil.copytree(study, folder, ignore=shutil.ignore_patterns("*.*1*", "*.h*"))
         self.runs = [self._run(folder / "runs" / f"{stage}-seed-0", stage) for stage in STAGES]
-        self.cohort = recipe.load_cohort(self.runs[0].settings)
+        self.cohort = run_data.load_cohort(self.runs[0].settings)
 
     @staticmethod
     def _run(folder: Path, stage: str) -> Run:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from configs import awce_penalty, edema_scar
-from jaxseg import recipe
+from jaxseg import recipe, run_data
 from jaxseg.anatomy import Anatomy
 from jaxseg.data import emidec, nnunet
 from jaxseg.settings import SettingsError, check, flatten
@@ -72,4 +72,4 @@ def test_it_is_locked_and_made_anew_each_time():
 def test_the_layout_picks_the_reader(layout, module):
     settings = edema_scar.get_config().to_dict()
     settings["data"]["layout"] = layout
-    assert recipe.reader(settings).find is module.find_cases
+    assert run_data.reader(settings).find is module.find_cases

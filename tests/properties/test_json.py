@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import awce_penalty
-from jaxseg import bundle, recipe, settings, workdir
+from jaxseg import bundle, recipe, run_data, settings, workdir
 from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.data import DataError
 from jaxseg.data.dataset_json import read_dataset
@@ -124,7 +124,7 @@ def test_config_json(tmp_path):
         recipe.networks(config)
         recipe.grid(config)
         recipe.mixup(config)
-        recipe.reader(config)
+        run_data.reader(config)
         recipe.objective(config, np.zeros((1, 2, 2), np.uint8))
         workdir.check_settings(folder, config)
         settings.without_places(config)

@@ -1,0 +1,134 @@
+"""From a run's settings to its cases: where they lie, how they are read, and how they are split."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg import recipe
+from jaxseg.data import Case, Cohort, DataError, build_cohort, emidec, nnunet, split
+from jaxseg.data.phantom import write_phantom
+from jaxseg.settings import SettingsError
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a folder layout is read.
+
+    Attributes:
+      find: a data set's folder to the paths of its cases, by name (nnU-Net: the training cases, or
+        of `DIR/imagesTs` the test cases).
+      load: such a path to its case, labels in the anatomy's order. Both raise DataError.
+      name: such a path to the name of its case.
+    """
+
+    find: Callable[[Path], list[Path]]
+    load: Callable[[Path], Case]
+    name: Callable[[Path], str]
+
+
+def reader(settings: Mapping[str, Any]) -> Reader:
+    """The reader of the run's folder layout."""
+    labels = recipe.anatomy(settings).labels
+    if settings["data"]["layout"] == "nnunet":
+        return Reader(_find_nnunet, partial(nnunet.load_case, labels=labels), nnunet.case_name)
+    return Reader(
+        emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)), emidec.case_name
+    )
+
+
+def _find_nnunet(folder: Path) -> list[Path]:
+    if folder.name in nnunet.LABELS:
+        return nnunet.find_cases(folder.parent, folder=folder.name)
+    return nnunet.find_cases(folder)
+
+
+def load_cohort(settings: Mapping[str, Any]) -> Cohort:
+    """Read every case of the run's data on the network grid, writing the phantom first if asked.
+
+    Raises:
+      DataError: if a case cannot be used, or the phantom cannot be written; the message names the
+        file or folder.
+    """
+    data, intensity, read = settings["data"], settings["intensity"], reader(settings)
+    paths = tqdm(read.find(root(settings)), desc="reading cases", unit="case", disable=None)
+    return build_cohort(
+        (read.load(path) for path in paths),
+        recipe.grid(settings),
+        num_labels=recipe.anatomy(settings).num_labels,
+        normalization=intensity["method"],
+        percentiles=(intensity["low"], intensity["high"]),
+        apex_first=data["apex_first"],
+        allow_outside=settings["grid"]["allow_outside"],
+    )
+
+
+def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
+    """The run's split of its cohort, the same wherever it is asked for.
+
+    Args:
+      settings: of the run.
+      cohort: all of its cases.
+
+    Returns:
+      Sorted indices of the training and of the validation slices.
+
+    Raises:
+      SettingsError: settings that these very cases cannot serve, such as more folds than cases.
+    """
+    data = settings["data"]
+    try:
+        return split(
+            cohort,
+            kind=data["split"],
+            validation_fraction=data["validation_fraction"],
+            folds=data["folds"],
+            fold=data["fold"],
+            seed=data["split_seed"],
+        )
+    except ValueError as error:
+        raise SettingsError(f"data: {error}") from None
+
+
+def root(settings: Mapping[str, Any]) -> Path:
+    """Folder of the run's cases, writing the phantom first if asked.
+
+    Raises:
+      DataError: if the phantom cannot be written.
+    """
+    data = settings["data"]
+    folder = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
+    if data["phantom_cases"]:
+        _write_phantom(folder, data)
+    return folder
+
+
+def _phantom_root(data: Mapping[str, Any]) -> Path:
+    kind = "phantom" if data["layout"] == "emidec" else f"phantom-{data['layout']}"
+    return Path("data") / f"{kind}-{data['phantom_cases']}-cases-seed-{data['phantom_seed']}"
+
+
+def _write_phantom(folder: Path, data: Mapping[str, Any]) -> None:
+    num_cases = data["phantom_cases"]
+    with tqdm(total=num_cases, desc="writing the phantom", unit="case", disable=None) as bar:
+        try:
+            write_phantom(
+                folder,
+                seed=data["phantom_seed"],
+                num_cases=num_cases,
+                layout=data["layout"],
+                progress=lambda *_: bar.update(),
+            )
+        except ValueError as error:
+            raise DataError(
+                f"data.root: expected a folder for the phantom: {error}; for cases of your own "
+                "set data.phantom_cases=0, or take the config's variant for them"
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot write the phantom here ({error.strerror})"
+            ) from error

@@ -1,0 +1,146 @@
+"""Settings to cases: the phantom and own cases from disk, and what cannot be read."""
+
+import re
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import awce_penalty, baseline
+from jaxseg import recipe, run_data
+from jaxseg.data import DataError
+
+
+def settings(**changes):
+    """The baseline's settings with changes as section__field=value."""
+    config = baseline.get_config().to_dict()
+    for name, value in changes.items():
+        section, field = name.split("__")
+        config[section][field] = value
+    return config
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def num_slices(root, name):
+    image: Any = nib.load(root / name / "Images" / f"{name}.nii.gz")
+    return image.shape[2]
+
+
+def test_a_cohort_of_the_phantom(in_tmp):
+    config = settings(data__phantom_cases=2, data__phantom_seed=3, grid__size=(64, 64))
+    config["grid"]["spacing"] = 2.0
+    cohort = run_data.load_cohort(config)
+    root = in_tmp / "data" / "phantom-2-cases-seed-3"
+    names = sorted(path.name for path in root.glob("Case_*"))
+    assert cohort.case_names == tuple(names)
+    assert len(names) == 2
+    depths = [num_slices(root, name) for name in names]
+    assert np.bincount(cohort.case_index).tolist() == depths
+    assert cohort.images.shape == cohort.labels.shape == (sum(depths), 64, 64)
+    assert set(np.unique(cohort.labels)) >= {0, 1, 2, 3}
+    written = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
+    assert run_data.load_cohort(config).fingerprint() == cohort.fingerprint()
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == written
+    config["data"]["root"] = str(in_tmp / "elsewhere")
+    config["data"]["phantom_cases"] = 1
+    assert len(run_data.load_cohort(config).case_names) == 1
+    assert (in_tmp / "elsewhere" / "phantom.json").is_file()
+
+
+def write_case(root, name, image, label):
+    for kind, array in (("Images", image), ("Contours", label)):
+        volume = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
+        volume.header.set_zooms((1.5, 1.5, 10.0))
+        path = root / name / kind / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(volume, path)
+
+
+def own_cases(root):
+    """Two cases of 20 x 20 pixels; with native pixels the grid of 16 x 16 is a crop by 2."""
+    rng = np.random.default_rng(0)
+    for name, slices in (("Case_P002", 3), ("Case_N001", 2)):
+        image = rng.integers(50, 200, (20, 20, slices)).astype(np.float64)
+        label = np.zeros((20, 20, slices), np.uint8)
+        label[5:9, 6:12] = 1
+        label[9, 6:12] = 3 if "P" in name else 2
+        write_case(root, name, image, label)
+    return settings(
+        data__root=str(root), data__phantom_cases=0, grid__size=(16, 16), grid__spacing=0.0
+    )
+
+
+def test_a_cohort_of_one_s_own_cases(in_tmp):
+    cohort = run_data.load_cohort(own_cases(in_tmp / "cases"))
+    assert cohort.case_names == ("Case_N001", "Case_P002")
+    assert cohort.case_index.tolist() == [0, 0, 1, 1, 1]
+    np.testing.assert_allclose(cohort.heights, [1, 0, 1, 0.5, 0])
+    expected = np.zeros((16, 16), np.uint8)
+    expected[3:7, 4:10] = 1
+    expected[7, 4:10] = 2
+    np.testing.assert_array_equal(cohort.labels[0], expected)
+    assert np.unique(cohort.labels[2]).tolist() == [0, 1, 3]
+    assert not (in_tmp / "data").exists()  # no phantom
+
+
+def test_intensity_settings_reach_the_images(in_tmp):
+    config = own_cases(in_tmp / "cases")
+    config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0}
+    raw = run_data.load_cohort(config).images
+    assert 50 <= raw.min() < raw.max() < 200
+    config["intensity"]["method"] = "percentile"
+    scaled = run_data.load_cohort(config).images
+    assert (scaled.min(), scaled.max()) == (0, 1)
+    config["intensity"] |= {"low": 40.0, "high": 60.0}
+    assert (run_data.load_cohort(config).images == 1).mean() > 0.3
+
+
+def test_a_label_beyond_the_anatomy_is_refused(in_tmp):
+    config = own_cases(in_tmp / "cases")
+    for field in ("inclusions", "case_regions", "slice_regions", "labels"):
+        config["anatomy"][field] = {
+            "labels": ["background", "cavity", "myocardium"], "inclusions": [],
+        }.get(field, [["LV", ["cavity"]]])  # fmt: skip
+    with pytest.raises(DataError, match=r"Case_P002.*3"):
+        run_data.load_cohort(config)
+
+
+def test_a_missing_folder_is_named(in_tmp):
+    config = settings(data__root="nowhere", data__phantom_cases=0)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        run_data.load_cohort(config)
+
+
+def test_the_phantom_is_not_written_among_real_cases(in_tmp):
+    """The likeliest slip: real cases in root, and the variant forgotten."""
+    config = own_cases(in_tmp / "cases")
+    config["data"]["phantom_cases"] = 2
+    with pytest.raises(DataError, match=r"data\.root: .*cases exists and is no phantom") as error:
+        run_data.load_cohort(config)
+    assert "data.phantom_cases=0" in str(error.value)
+    assert not (in_tmp / "cases" / "phantom.json").exists()
+
+
+def test_a_place_where_the_phantom_cannot_be_written_is_named(in_tmp):
+    (in_tmp / "data").write_text("a file")
+    root = "data/phantom-1-cases-seed-0"
+    with pytest.raises(DataError, match=re.escape(f"{root}: cannot write the phantom here (")):
+        run_data.load_cohort(settings(data__phantom_cases=1))
+
+
+def test_real_cases_with_the_paper_s_settings(emidec_root, tmp_path):
+    for name in ("Case_N012", "Case_P001"):
+        (tmp_path / name).symlink_to(emidec_root / name)
+    config = awce_penalty.get_config("emidec").to_dict()
+    config["data"]["root"] = str(tmp_path)
+    cohort = run_data.load_cohort(config)
+    slices = sum(num_slices(emidec_root, name) for name in cohort.case_names)
+    assert cohort.images.shape == (slices, 128, 128)
+    objective = recipe.objective(config, cohort.labels)
+    assert objective.factors == pytest.approx([1.0] * 5)
