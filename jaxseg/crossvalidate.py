@@ -221,22 +221,18 @@ def _predict_fold(
     inclusions = networks[0].anatomy.inclusions
     # Where the cases lie now, which need not be where they lay in training.
     read = run_data.reader(settings)
-    folders = {read.name(path): path for path in read.find(run_data.root(settings))}
+    folders = read.by_name(run_data.root(settings))
     for name in networks[0].data["validation"]["cases"]:
         if name not in folders:
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
-        case = read.load(folders[name])
-        if case.label is None:
-            raise DataError(
-                f"{folders[name]}: no label map; cross-validation needs one of every case"
-            )
+        case, reference = read.load_reference(folders[name])
         probabilities = predict(case)
         labels = most_probable(probabilities)
         yield _Predicted(
             name=name,
             fold=fold,
             spacing=case.spacing,
-            reference=case.label,
+            reference=reference,
             labels=labels,
             large_only=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),

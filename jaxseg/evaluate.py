@@ -103,12 +103,10 @@ def _score(
     pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
     scores = []
     for folder, held_out in tqdm(pairs, desc="scoring cases", unit="case", disable=None):
-        case = read.load(folder)
-        if case.label is None:
-            raise DataError(f"{folder}: no label map; evaluation needs one of every case")
+        case, reference = read.load_reference(folder)
         labels = label_map(predict(case), case.spacing, run.anatomy.inclusions, rule)
         scores.append(
-            score_case(case.name, labels, case.label, case.spacing, run.anatomy, held_out=held_out)
+            score_case(case.name, labels, reference, case.spacing, run.anatomy, held_out=held_out)
         )
     return tuple(scores)
 
@@ -124,8 +122,7 @@ def _select(run: Trained, root: Path | None) -> _Selection:
                 "--config.data.root=DIR"
             )
         root = run_data.root(run.settings)
-    read = run_data.reader(run.settings)
-    folders = {read.name(path): path for path in read.find(root)}
+    folders = run_data.reader(run.settings).by_name(root)
     if set(folders) == set(run.data["cases"]):
         return _own_cases(run, root, folders)
     training, validation = (set(run.data[part]["cases"]) for part in ("training", "validation"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jaxseg import recipe
@@ -29,6 +30,21 @@ class Reader:
     find: Callable[[Path], list[Path]]
     load: Callable[[Path], Case]
     name: Callable[[Path], str]
+
+    def by_name(self, root: Path) -> dict[str, Path]:
+        """Paths of a data set's cases by their names; raises DataError as `find`."""
+        return {self.name(path): path for path in self.find(root)}
+
+    def load_reference(self, path: Path) -> tuple[Case, NDArray[np.uint8]]:
+        """A case and its label map.
+
+        Raises:
+          DataError: as `load`, or there is no label map.
+        """
+        case = self.load(path)
+        if case.label is None:
+            raise DataError(f"{path}: no label map; scores need one of every case")
+        return case, case.label
 
 
 def reader(settings: Mapping[str, Any]) -> Reader:
