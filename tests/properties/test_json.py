@@ -61,7 +61,12 @@ def mutated(value, rng):
 
 
 def names_a_field(line):
-    """A field by its dotted name, or a section, stands at the start of a line of settings."""
+    """A field by its dotted name, or a section, stands at the start of a line of settings.
+
+    One that no rule knows is quoted.
+    """
+    if line.endswith(": no such setting"):
+        return line[0] in "'\""
     name, colon, what = line.partition(": ")
     known = {part for field in RULES for part in (field, field.partition(".")[0])} | {"anatomy"}
     return bool(colon and what) and name in known

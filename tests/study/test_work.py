@@ -33,7 +33,7 @@ class Bench:
         self.reports: list[list[str]] = []
         self.lines: list[str] = []
         self.broken: dict[str, Exception] = {}
-        monkeypatch.setattr(work.recipe, "load_cohort", lambda config: self.cohort)
+        monkeypatch.setattr(work.run_data, "load_cohort", lambda config: self.cohort)
         monkeypatch.setattr(work, "train", self._train)
         monkeypatch.setattr(work, "evaluate", self._evaluate)
         monkeypatch.setattr(ablation, "write_report", self._report)
