@@ -292,7 +292,7 @@ def _parse(argv: list[str]) -> list[str]:
                 if name.startswith("config."):
                     raise flags.Error(f"--{name}: expected with --config=FILE")
         program, *rest = flags.FLAGS(argv)
-        _check_mode()
+        _check_mode(names)
         if "config" in _REQUIRED[str(_MODE.value)]:
             _check_config()
     except Exception as error:  # a config file is the user's code
@@ -305,7 +305,7 @@ def _parse(argv: list[str]) -> list[str]:
     sys.exit(2)
 
 
-def _check_mode() -> None:
+def _check_mode(typed: set[str]) -> None:
     """Every mode takes flags of its own; one that it ignored would mislead."""
     mode = str(_MODE.value)
     for name in _REQUIRED[mode].split():
@@ -316,7 +316,7 @@ def _check_mode() -> None:
         if flags.FLAGS[name].present and name == "distributed":
             raise flags.Error(f"--distributed: only training runs in several processes, not {mode}")
         if flags.FLAGS[name].present:
-            shown = "config.data.root" if name == "data_root" else name
+            shown = "config.data.root" if name == "data_root" and name not in typed else name
             raise flags.Error(f"--{shown}: not a flag of --mode={mode}")
     if not all(_ENSEMBLE.value or []):
         raise flags.Error("--ensemble: expected folders, comma-separated, got an empty name")

@@ -51,16 +51,10 @@ def reader(settings: Mapping[str, Any]) -> Reader:
     """The reader of the run's folder layout."""
     labels = recipe.anatomy(settings).labels
     if settings["data"]["layout"] == "nnunet":
-        return Reader(_find_nnunet, partial(nnunet.load_case, labels=labels), nnunet.case_name)
+        return Reader(nnunet.find_cases, partial(nnunet.load_case, labels=labels), nnunet.case_name)
     return Reader(
         emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)), emidec.case_name
     )
-
-
-def _find_nnunet(folder: Path) -> list[Path]:
-    if folder.name in nnunet.LABELS:
-        return nnunet.find_cases(folder.parent, folder=folder.name)
-    return nnunet.find_cases(folder)
 
 
 def load_cohort(settings: Mapping[str, Any]) -> Cohort:

@@ -81,8 +81,13 @@ def check(settings: Mapping[str, Any]) -> None:
             problems.append(f"{name}: missing, expected {expected}")
         elif not _passes(test, flat[name]):
             problems.append(f"{name}: expected {expected}, got {flat[name]!r}")
-    unknown = sorted(flat.keys() - RULES.keys())
-    problems += [f"{name!r:.80}: no such setting" for name in unknown if not _is_anatomy(name)]
+    # A value in place of a section is told of by the fields that are then missing.
+    sections = {name.partition(".")[0] for name in RULES}
+    problems += [
+        f"{name!r:.80}: no such setting"
+        for name in sorted(flat.keys() - RULES.keys() - sections)
+        if name.partition(".")[0] != "anatomy"
+    ]
     try:
         Anatomy.from_dict(settings["anatomy"])
     except KeyError:
@@ -91,10 +96,6 @@ def check(settings: Mapping[str, Any]) -> None:
         problems.append("anatomy: " + str(error).removeprefix("anatomy: "))
     if problems := problems or _contradictions(flat):
         raise SettingsError("\n".join(problems))
-
-
-def _is_anatomy(name: str) -> bool:
-    return name.partition(".")[0] == "anatomy"
 
 
 def _passes(test: Callable[[Any], bool], value: Any) -> bool:

@@ -161,6 +161,14 @@ USAGE = {
         ["--mode=predict", "--workdir=x", "--input=y", "--output=z", "--config.data.root=d"],
         "--config.data.root: not a flag of --mode=predict\n",
     ),
+    "root of a training by its other name": (
+        [f"--config={STAGE}", "--data_root=d"],
+        "--data_root: not a flag of --mode=train\n",
+    ),
+    "no mirrors in a training": (
+        [f"--config={STAGE}", "--nomirror"],
+        "--mirror: not a flag of --mode=train\n",
+    ),
     "input of a training": ([f"--config={STAGE}", "--input=x"], "--input: not a flag of --mode=tr"),
     "processes of an evaluation": (
         ["--mode=evaluate", "--workdir=x", "--distributed=auto"],

@@ -10,15 +10,13 @@ import pytest
 from configs import awce_penalty, baseline
 from jaxseg import recipe, run_data
 from jaxseg.data import DataError
+from jaxseg.settings import replace
 
 
 def settings(**changes):
     """The baseline's settings with changes as section__field=value."""
-    config = baseline.get_config().to_dict()
-    for name, value in changes.items():
-        section, field = name.split("__")
-        config[section][field] = value
-    return config
+    fields = {name.replace("__", "."): value for name, value in changes.items()}
+    return replace(baseline.get_config().to_dict(), fields)
 
 
 @pytest.fixture

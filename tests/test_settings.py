@@ -245,6 +245,14 @@ def test_a_field_that_is_none_is_not_passed_over():
     assert problems(settings) == ["'extra': no such setting", "'loss.penalti': no such setting"]
 
 
+def test_a_value_in_place_of_a_section_is_told_by_what_is_missing():
+    lines = problems(with_changes({"intensity": 3}))
+    assert [line.split(":")[0] for line in lines] == [
+        "intensity.method", "intensity.low", "intensity.high",
+    ]  # fmt: skip
+    assert all(": missing, expected " in line for line in lines)
+
+
 def test_a_dotted_name_does_not_stand_in_for_a_nested_one():
     settings = with_changes({})
     del settings["data"]["fold"]

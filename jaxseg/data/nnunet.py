@@ -31,7 +31,8 @@ def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
     Files of other kinds and hidden files are passed over.
 
     Args:
-        root: the data set's folder, e.g. `.../Dataset501_Scar`.
+        root: the data set's folder, e.g. `.../Dataset501_Scar`, or that of its images, e.g.
+            `.../Dataset501_Scar/imagesTs`, which stands for both arguments.
         folder: `TRAINING` or `TEST`.
 
     Raises:
@@ -40,6 +41,8 @@ def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
             other way round; a number of training cases that is not `numTraining`.
     """
     root = Path(root)
+    if root.name in LABELS:
+        root, folder = root.parent, root.name
     dataset = read_dataset(root)
     images = {_case_name(p, dataset): p for p in _volumes(root / folder, dataset)}
     if not images:

@@ -72,4 +72,4 @@ def test_it_is_locked_and_made_anew_each_time():
 def test_the_layout_picks_the_reader(layout, module):
     settings = edema_scar.get_config().to_dict()
     settings["data"]["layout"] = layout
-    assert run_data.reader(settings).name is module.case_name
+    assert run_data.reader(settings).find is module.find_cases

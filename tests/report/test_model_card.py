@@ -188,8 +188,8 @@ def test_what_goes_beyond_the_paper():
     }  # fmt: skip
     card = text(settings(**changes))
     what = section(card, "What it is")
-    assert "ordinary augmentation of 50% of the examples" in what
-    assert "soft Dice loss over the image (coefficient 1)" in what
+    share = "ordinary augmentation of 50% of the examples"
+    assert f"{share}, soft Dice loss over the image (coefficient 1)" in what
     assert "averaged parameters (decay 0.99), 3 neighboring slices as input" in what
     assert "sees 3 neighboring slices at a time" in section(card, "Limits")
     assert "images = np.zeros((3, 64, 96, 3), np.float32)" in card
