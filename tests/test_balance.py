@@ -240,6 +240,24 @@ def test_trivial_optimum_of_eq_3_is_the_absent_label():
     assert awce(LOGITS, TARGETS, kept) > awce(LOGITS, TARGETS, np.ones((1, 3)))
 
 
+def test_a_floor_under_the_weights_leaves_cross_entropy_alone():
+    # Why there is no such method: what lies above the floor goes to the absent label all the same.
+    floor = 0.25
+
+    def lifted(scores):
+        return floor + (1 - floor) * activate(scores, "minimize")
+
+    def loss(scores):
+        settings = {"method": "minimize", "strength": 0.0, "factors": ONES}
+        return generator_objective(LOGITS, TARGETS, lifted(scores), **settings)
+
+    step = jax.jit(lambda _, scores: scores - 5.0 * jax.grad(loss)(scores))
+    weights = lifted(jax.lax.fori_loop(0, 3000, step, jnp.zeros((1, 3))))
+    np.testing.assert_allclose(weights, [[floor, floor, 3 - 2 * floor]], atol=0.01)
+    plain = awce(LOGITS, TARGETS, np.ones((1, 3)))
+    np.testing.assert_allclose(awce(LOGITS, TARGETS, weights), floor * plain, rtol=0.01)
+
+
 def test_trivial_optimum_of_eq_3_is_the_easiest_label_where_all_are_present():
     targets = jnp.eye(3)[jnp.arange(6) % 3].reshape(1, 2, 3, 3)
     # All labels are equally common; the network knows 0 well, 1 a little and takes 2 for 1.
