@@ -61,6 +61,8 @@ def _set_data(config: ConfigDict) -> None:
     grid.spacing = 1.4  # mm, about the native in-plane spacing of EMIDEC; 0.0: no resampling
     grid.center = (0.5, 0.5)  # of the crop, as fractions of the native field of view
     grid.allow_outside = False  # warn, rather than fail, where labels reach out of the grid
+    # Train towards each label's share of a pixel, not the label of most of it; not the paper's.
+    grid.soft_labels = False
 
     config.intensity = intensity = ConfigDict()
     intensity.method = "zscore"  # per stack: "zscore", "percentile" (to 0..1) or "none"

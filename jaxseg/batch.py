@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxseg.augment import Augmentation, augment
-from jaxseg.mixup import choose_partner, pathology_mixup
+from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup
 
 
 class DeviceCohort(flax.struct.PyTreeNode):
@@ -18,7 +18,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
 
     Attributes:
       images: (N, H, W, C) float32, normalized; C is 1 for one slice.
-      labels: (N, H, W) uint8.
+      labels: (N, H, W) uint8, or (N, H, W, L) float32, each label's share of a pixel.
       heights: (N,) float32, 0 base .. 1 apex.
       eligible: (N,) bool, slices with foreground, which may be partners in mixup.
     """
@@ -32,11 +32,12 @@ class DeviceCohort(flax.struct.PyTreeNode):
     def from_slices(cls, images: ArrayLike, labels: ArrayLike, heights: ArrayLike) -> Self:
         """Put slices on the first device; what a step would compute again and again, once.
 
-        Images are (N, H, W[, C]).
+        Images are (N, H, W[, C]), labels (N, H, W) integers or (N, H, W, L) shares.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
-        foreground = (labels > 0).any((1, 2))
-        return cls(images.reshape(*labels.shape, -1), labels, jnp.asarray(heights), foreground)
+        eligible = jax.vmap(foreground_of)(labels).any((1, 2))
+        images = images.reshape(*labels.shape[:3], -1)
+        return cls(images, labels, jnp.asarray(heights), eligible)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 
 
+def foreground_of(label: Array) -> Array:
+    """The heart of a slice: pixels that are not background, or of which background is no half.
+
+    Args:
+      label: (H, W) labels, 0 is background, or (H, W, L) floating point, each label's share.
+
+    Returns:
+      (H, W) bool.
+    """
+    return label > 0 if label.ndim == 2 else label[..., 0] < 0.5
+
+
 def foreground_moments(foreground: Array) -> tuple[Array, Array]:
     """Center of the foreground and the mean distance of its pixels to that center.
 
@@ -110,9 +122,10 @@ def pathology_mixup(
 
     Args:
       fixed_image: (H, W[, C]) float; channels, such as neighboring slices, mix alike.
-      fixed_label: (H, W) integer labels, 0 is background.
+      fixed_label: (H, W) integer labels, 0 is background, or (H, W, L) float, each label's share of
+        a pixel.
       moving_image: of the same shape, float.
-      moving_label: (H, W) integer labels.
+      moving_label: labels of the same kind.
       lam: (), the share of the fixed slice, in [0, 1].
       num_labels: L, background included.
 
@@ -121,22 +134,22 @@ def pathology_mixup(
       to 1 at every pixel. A pair of which either slice has no foreground gives back the fixed one.
 
     Raises:
-      ValueError: if the four arrays do not share (H, W), or the images their channels.
+      ValueError: if the four arrays do not share (H, W), or the images their channels, or labels
+        are neither of both kinds.
     """
-    _check_pairs(fixed_image, fixed_label, moving_image, moving_label)
-    fixed_foreground = fixed_label > 0
-    moving_foreground = moving_label > 0
+    _check_pairs(fixed_image, fixed_label, moving_image, moving_label, num_labels)
+    fixed_foreground, moving_foreground = foreground_of(fixed_label), foreground_of(moving_label)
     matrix = registration_matrix(fixed_foreground, moving_foreground)
     # Background is what the other labels leave, so that samples from beyond the rim count as it.
-    moving_labels = jax.nn.one_hot(moving_label, num_labels, dtype=jnp.float32)[..., 1:]
-    channels = moving_image.astype(jnp.float32).reshape(*moving_label.shape, -1)
+    moving_labels = _shares(moving_label, num_labels)[..., 1:]
+    channels = moving_image.astype(jnp.float32).reshape(*moving_label.shape[:2], -1)
     warped = warp(jnp.concatenate([channels, moving_labels], axis=-1), matrix)
     warped_image, labels = jnp.split(warped, [channels.shape[-1]], axis=-1)
     warped_image = warped_image.reshape(fixed_image.shape).astype(fixed_image.dtype)
     background = jnp.maximum(0.0, 1.0 - labels.sum(-1, keepdims=True))
     warped_probabilities = jnp.concatenate([background, labels], axis=-1)
 
-    fixed_probabilities = jax.nn.one_hot(fixed_label, num_labels, dtype=jnp.float32)
+    fixed_probabilities = _shares(fixed_label, num_labels)
     inside = fixed_foreground & moving_foreground.any()
     share = jnp.where(inside, jnp.asarray(lam, jnp.float32), 1.0)
     depth = share.reshape(share.shape + (1,) * (fixed_image.ndim - 2))
@@ -147,15 +160,27 @@ def pathology_mixup(
     return image.astype(fixed_image.dtype), probabilities
 
 
+def _shares(label: Array, num_labels: int) -> Array:
+    """(H, W, L) float32."""
+    return label if label.ndim == 3 else jax.nn.one_hot(label, num_labels, dtype=jnp.float32)
+
+
 def _check_pairs(
-    fixed_image: Array, fixed_label: Array, moving_image: Array, moving_label: Array
+    fixed_image: Array,
+    fixed_label: Array,
+    moving_image: Array,
+    moving_label: Array,
+    num_labels: int,
 ) -> None:
     images, labels = (fixed_image, moving_image), (fixed_label, moving_label)
-    planes = {a.shape[:2] for a in images} | {a.shape for a in labels}
-    channels = {a.shape[2:] for a in images}
-    if len(planes) != 1 or len(channels) != 1 or fixed_label.ndim != 2 or fixed_image.ndim > 3:
+    planes = {a.shape[:2] for a in (*images, *labels)}
+    channels, kinds = {a.shape[2:] for a in images}, {a.shape[2:] for a in labels}
+    if len(planes) != 1 or len(channels) != 1 or fixed_image.ndim not in (2, 3):
         shapes = sorted({a.shape for a in (*images, *labels)})
         raise ValueError(f"images and labels must share one (H, W), got {shapes}")
+    if kinds not in ({()}, {(num_labels,)}):
+        shapes = sorted({a.shape for a in labels})
+        raise ValueError(f"labels must be (H, W), or shares (H, W, {num_labels}), got {shapes}")
 
 
 def choose_partner(

@@ -74,6 +74,7 @@ def load_cohort(settings: Mapping[str, Any]) -> Cohort:
         percentiles=(intensity["low"], intensity["high"]),
         apex_first=data["apex_first"],
         allow_outside=settings["grid"]["allow_outside"],
+        soft_labels=settings["grid"]["soft_labels"],
     )
 
 

@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
     "grid.spacing": _between(0, 100),
     "grid.center": _pair(_between(0, 1)),
     "grid.allow_outside": _SWITCH,
+    "grid.soft_labels": _SWITCH,
     "intensity.method": _one_of(NORMALIZATIONS),
     "intensity.low": _between(0, 100),
     "intensity.high": _between(0, 100),

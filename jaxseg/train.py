@@ -244,7 +244,7 @@ def _build(
     place = placement(devices)
     slices = config["model"]["slices"]
     inputs = with_neighbors(cohort.images, cohort.case_index, slices=slices)
-    arrays = DeviceCohort.from_slices(inputs[parts[0]], training.labels, training.heights)
+    arrays = DeviceCohort.from_slices(inputs[parts[0]], training.targets, training.heights)
     run = Run(
         config=config,
         folder=folder,

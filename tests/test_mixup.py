@@ -331,6 +331,36 @@ def test_channels_mix_alike():
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
+def test_shares_that_are_all_or_nothing_mix_as_labels_do():
+    shares = [np.eye(5, dtype=np.float32)[label] for label in (FIXED, MOVING)]
+    fixed, moving = (np.random.default_rng(k).normal(size=FIXED.shape) for k in (0, 1))
+    expected = mixup(fixed, FIXED, moving, MOVING, 0.3)
+    found = mixup(fixed, shares[0], moving, shares[1], 0.3)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_shares_mix_within_what_is_at_least_half_heart():
+    """Two slices of one row, background's shares 1, 0.5, 0.4, 0 and the same again: nothing moves,
+    and lambda 1/4 mixes the last two pixels."""
+    background = jnp.array([[1.0, 0.5, 0.4, 0.0]])
+    fixed = jnp.stack([background, 1 - background, jnp.zeros((1, 4))], -1)
+    moving = fixed[..., jnp.array([0, 2, 1])]
+    images = jnp.zeros((1, 4)), jnp.ones((1, 4))
+    image, shares = pathology_mixup(images[0], fixed, images[1], moving, 0.25, num_labels=3)
+    np.testing.assert_allclose(image, [[0, 0, 0.75, 0.75]], atol=1e-6)
+    expected = [[1, 0, 0], [0.5, 0.5, 0], [0.4, 0.15, 0.45], [0, 0.25, 0.75]]
+    np.testing.assert_allclose(shares[0], expected, atol=1e-6)
+
+
+def test_mixup_refuses_labels_of_two_kinds_or_another_number():
+    image, label, shares = jnp.zeros((4, 4)), jnp.zeros((4, 4), jnp.int32), jnp.zeros((4, 4, 3))
+    with pytest.raises(ValueError, match=r"or shares \(H, W, 3\), got \[\(4, 4\), \(4, 4, 3\)\]"):
+        pathology_mixup(image, label, image, shares, 0.5, num_labels=3)
+    with pytest.raises(ValueError, match=r"\(H, W, 2\), got \[\(4, 4, 3\)\]"):
+        pathology_mixup(image, shares, image, shares, 0.5, num_labels=2)
+
+
 def test_mixup_refuses_shapes_that_differ():
     image, label = jnp.zeros((4, 4)), jnp.zeros((4, 4), jnp.int32)
     with pytest.raises(ValueError, match=r"share one \(H, W\), got \[\(4, 4\), \(4, 5\)\]"):

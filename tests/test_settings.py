@@ -48,6 +48,7 @@ BAD = {
     "grid.spacing": (101.0, *FROM_0),
     "grid.center": PAIR_OF_SHARES,
     "grid.allow_outside": SWITCH,
+    "grid.soft_labels": SWITCH,
     "intensity.method": NAME,
     "intensity.low": PERCENTILE,
     "intensity.high": PERCENTILE,

@@ -5,6 +5,7 @@ from jaxseg.data.cohort import Cohort, build_cohort, split
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
+    label_shares_to_network,
     labeled_outside,
     labels_to_network,
     most_probable,
@@ -22,6 +23,7 @@ __all__ = [
     "Grid",
     "build_cohort",
     "find_cases",
+    "label_shares_to_network",
     "labeled_outside",
     "labels_to_network",
     "load_case",

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from jaxseg.data.case import Case
-from jaxseg.data.grid import Grid, labeled_outside
+from jaxseg.data.grid import Grid, label_shares_to_network, labeled_outside
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import preprocess_case
 
@@ -27,6 +27,7 @@ class Cohort:
         slice_index: (N,) int32, the slice's place in its native stack.
         case_names: the cases' names.
         spacings: native voxel size in mm of each case; empty where nobody asked.
+        shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
     """
 
     images: np.ndarray
@@ -36,6 +37,12 @@ class Cohort:
     slice_index: np.ndarray
     case_names: tuple[str, ...]
     spacings: tuple[tuple[float, float, float], ...] = ()
+    shares: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What a network is trained towards: the shares where they are known, else the labels."""
+        return self.labels if self.shares is None else self.shares
 
     def __len__(self) -> int:
         return len(self.images)
@@ -64,9 +71,9 @@ class Cohort:
         return digest.hexdigest()
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        fields = dataclasses.fields(self)
         per_case = ("case_names", "spacings")
-        return {f.name: getattr(self, f.name) for f in fields if f.name not in per_case}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 
 
 def build_cohort(
@@ -78,6 +85,7 @@ def build_cohort(
     percentiles: tuple[float, float] = (1.0, 99.0),
     apex_first: bool = True,
     allow_outside: bool = False,
+    soft_labels: bool = False,
 ) -> Cohort:
     """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
 
@@ -89,12 +97,14 @@ def build_cohort(
         percentiles: clip of the normalization.
         apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
         allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
+        soft_labels: whether the cohort holds each label's share of a pixel, too.
 
     Raises:
         DataError: no case; a case without label; two cases of one name; labeled voxels outside the
             grid; a case that `preprocess_case` refuses.
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
+    shares: list[np.ndarray] = []
     names: list[str] = []
     spacings: list[tuple[float, float, float]] = []
     for case in cases:
@@ -108,6 +118,8 @@ def build_cohort(
         )
         assert labels is not None
         parts.append((images, labels))
+        if soft_labels:
+            shares.append(label_shares_to_network(case.label, case.spacing, grid, num_labels))
         names.append(case.name)
         spacings.append(case.spacing)
     if not parts:
@@ -121,6 +133,7 @@ def build_cohort(
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
         case_names=tuple(names),
         spacings=tuple(spacings),
+        shares=np.concatenate(shares) if soft_labels else None,
     )
 
 

@@ -145,6 +145,7 @@ def _extras(settings: Mapping[str, Any]) -> list[str]:
     if loss["dice_smooth"]:
         dice += f", smoothing {loss['dice_smooth']:g} pixels"
     texts = {
+        "targets that hold each label's share of a pixel": settings["grid"]["soft_labels"],
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"{dice})": loss["dice"],
         f"deep supervision (weight {loss['deep']:g} a level)": loss["deep"],

@@ -23,7 +23,7 @@ def make_case(name, slices, *, highest=2, seed=0):
     return Case(name, image, label, (1.0, 1.0, 8.0), nib.Nifti1Header())
 
 
-def make_cohort(counts, highest=None):
+def make_cohort(counts, highest=None, shares=None):
     """A cohort of tiny arrays; `highest` gives every case's highest label."""
     total, index = sum(counts), np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     highest = np.full(len(counts), 2) if highest is None else np.asarray(highest)
@@ -34,6 +34,7 @@ def make_cohort(counts, highest=None):
         case_index=index,
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
         case_names=tuple(f"Case_{i:03d}" for i in range(len(counts))),
+        shares=shares,
     )
 
 
@@ -72,10 +73,23 @@ def test_take_keeps_slices_together():
     assert len(cohort.take(np.array([], int))) == 0
 
 
+def test_shares_of_a_pixel_are_kept_where_they_are_asked_for():
+    case = make_case("A", 1)
+    plain = build_cohort([case], GRID)
+    assert plain.shares is None
+    assert plain.targets is plain.labels
+    soft = build_cohort([case, make_case("B", 2)], GRID, soft_labels=True)
+    assert soft.shares is soft.targets
+    np.testing.assert_array_equal(soft.shares, np.eye(5, dtype=np.float32)[soft.labels])
+    np.testing.assert_array_equal(soft.take(np.array([2, 0])).shares, soft.shares[[2, 0]])
+
+
 def test_fingerprint_notices_every_change():
-    cohort = make_cohort([3, 2])
-    prints = [make_cohort([3, 2]).fingerprint()]
+    shares = np.zeros((5, 2, 2, 3), np.float32)
+    cohort = make_cohort([3, 2], shares=shares)
+    prints = [make_cohort([3, 2], shares=shares).fingerprint()]
     assert prints == [cohort.fingerprint()]
+    prints.append(make_cohort([3, 2]).fingerprint())
     for field in dataclasses.fields(cohort):
         value = getattr(cohort, field.name)
         if field.name == "spacings":  # of the native grid, which the arrays know nothing of
@@ -90,7 +104,7 @@ def test_fingerprint_notices_every_change():
         prints.append(dataclasses.replace(cohort, **{field.name: changed}).fingerprint())
     prints.append(cohort.take(np.arange(4)).fingerprint())
     prints.append(dataclasses.replace(cohort, heights=cohort.heights.astype("f8")).fingerprint())
-    assert len(set(prints)) == len(prints) == 9
+    assert len(set(prints)) == len(prints) == 11
     assert all(len(text) == 64 for text in prints)
     swapped = dataclasses.replace(cohort, heights=cohort.heights.astype(">f4"))
     assert swapped.fingerprint() == cohort.fingerprint(), "byte order is the machine's affair"

@@ -7,6 +7,7 @@ from scipy.ndimage import map_coordinates
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
+    label_shares_to_network,
     labeled_outside,
     labels_to_network,
     most_probable,
@@ -119,6 +120,27 @@ def test_labels_agree_with_nearest_neighbor_away_from_borders():
     assert result.dtype == np.uint8
     assert 0.3 < pure.mean() < 0.9
     np.testing.assert_array_equal(result[pure], nearest[pure])
+
+
+def test_shares_on_a_border_by_hand():
+    """Pixels of 2 on voxels of 1, all columns alike: of the rows around a pixel's center, those at
+    1/2 have 3/8 of the triangle's weight each and those at 3/2 1/8."""
+    label = np.array([0, 0, 1, 2, 2, 2], np.uint8)[:, None, None].repeat(6, 1)
+    shares = label_shares_to_network(label, (1.0, 1.0, 8.0), Grid((3, 3), 2.0), 3)
+    assert shares.dtype == np.float32
+    np.testing.assert_allclose(shares[0, 1, 1], [1 / 8, 3 / 8, 4 / 8])
+    # Below the first row is nothing: its eighth is background, as all outside.
+    np.testing.assert_allclose(shares[0, 0, 1], [7 / 8, 1 / 8, 0])
+
+
+def test_shares_sum_to_one_and_their_largest_is_the_label_where_pixels_are_not_larger():
+    label, spacing = blobs((30, 25, 2)), (1.9, 1.7, 8.0)
+    for grid in (Grid((40, 60), 1.4), Grid((20, 30), None)):  # beyond the field of view, too
+        shares = label_shares_to_network(label, spacing, grid, 5)
+        np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-6)
+        np.testing.assert_array_equal(
+            most_probable(shares), labels_to_network(label, spacing, grid, 5)
+        )
 
 
 def test_ties_go_to_the_lower_label():

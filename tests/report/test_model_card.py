@@ -27,7 +27,7 @@ def settings(**changes):
         "anatomy": {"labels": ["background", "cavity", "scar"]},
         "data": {"phantom_cases": 0, "phantom_seed": 7, "split": "case", "folds": 0, "fold": 0,
                  "validation_fraction": 0.2},
-        "grid": {"size": [64, 96], "spacing": 1.4},
+        "grid": {"size": [64, 96], "spacing": 1.4, "soft_labels": False},
         "intensity": {"method": "zscore"},
         "mixup": {"probability": 0.5},
         "augment": {"probability": 0.0},
@@ -205,6 +205,7 @@ def test_what_goes_beyond_the_paper():
         ("loss.dice_over", "batch"), ("loss.deep", 0.5), ("balance.method", "barrier"),
         ("balance.strength", 0.1), ("balance.difficulty", "batch"),
         ("balance.prevalence_power", 0.25), ("optimizer.average", 0.9), ("train.pathology", 0.8),
+        ("grid.soft_labels", True),
     ],
 )  # fmt: skip
 def test_no_choice_of_the_method_goes_untold(field, value):
