@@ -100,8 +100,8 @@ def label_shares_to_network(
 
     As `labels_to_network` but with anti-aliasing: a pixel on a border holds each label's share of
     it. Where pixels are large that keeps what a label map loses: to 64 x 64 pixels of 1.6 mm and
-    back by `to_native`, the 80 EMIDEC cases keep a mean DSC of (0.999, 0.994, 0.991) for whole
-    myocardium, whole infarct and no-reflow, label maps (0.976, 0.959, 0.944).
+    back by `to_native`, the 80 EMIDEC cases keep a mean DSC of (0.999, 0.998, 0.993, 0.991) for
+    labels 1 to 4, label maps (0.990, 0.972, 0.954, 0.944).
 
     Args:
         label: (X, Y, slices) label map.
