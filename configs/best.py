@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import awce_penalty
 
 ADDITIONS = {
+    "grid.soft_labels": True,
     "loss.dice": 1.0,
     "model.groups": 0,  # instance normalization
     # Flips, turns and changes of contrast: patients are few, and the network learns them by heart.

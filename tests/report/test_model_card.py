@@ -205,7 +205,7 @@ def test_what_goes_beyond_the_paper():
         ("loss.dice_over", "batch"), ("loss.deep", 0.5), ("balance.method", "barrier"),
         ("balance.strength", 0.1), ("balance.difficulty", "batch"),
         ("balance.prevalence_power", 0.25), ("optimizer.average", 0.9), ("train.pathology", 0.8),
-        ("grid.soft_labels", True),
+        ("grid.soft_labels", False),
     ],
 )  # fmt: skip
 def test_no_choice_of_the_method_goes_untold(field, value):
