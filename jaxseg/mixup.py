@@ -10,7 +10,7 @@ from jax import Array
 
 
 def foreground_of(label: Array) -> Array:
-    """The heart of a slice: pixels that are not background, or of which background is no half.
+    """The heart of a slice: pixels that are not background, or less than half of it.
 
     Args:
       label: (H, W) labels, 0 is background, or (H, W, L) floating point, each label's share.
@@ -134,8 +134,8 @@ def pathology_mixup(
       to 1 at every pixel. A pair of which either slice has no foreground gives back the fixed one.
 
     Raises:
-      ValueError: if the four arrays do not share (H, W), or the images their channels, or labels
-        are neither of both kinds.
+      ValueError: if the four arrays do not share (H, W), or the images their channels, or the
+        labels are not of one of the two kinds.
     """
     _check_pairs(fixed_image, fixed_label, moving_image, moving_label, num_labels)
     fixed_foreground, moving_foreground = foreground_of(fixed_label), foreground_of(moving_label)

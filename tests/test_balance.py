@@ -51,15 +51,18 @@ def objective(scores, logits, targets, method, strength, factors=None):
 
 def descend(logits, targets, method, *, strength, rate, steps) -> np.ndarray:
     """Weights at the end of gradient descent on free scores, the logits fixed."""
-    gradient = jax.grad(objective)
+    shape = logits.shape[0], logits.shape[-1]
+    scores = minimize(
+        lambda z: objective(z, logits, targets, method, strength), shape, rate=rate, steps=steps
+    )
+    return np.asarray(activate(scores, method))
 
-    @jax.jit
-    def run(scores):
-        return jax.lax.fori_loop(
-            0, steps, lambda _, z: z - rate * gradient(z, logits, targets, method, strength), scores
-        )
 
-    return np.asarray(activate(run(jnp.zeros((logits.shape[0], logits.shape[-1]))), method))
+def minimize(loss, shape, *, rate, steps) -> jax.Array:
+    """Where gradient descent from zero ends."""
+    gradient = jax.grad(loss)
+    run = jax.jit(lambda z: jax.lax.fori_loop(0, steps, lambda _, z: z - rate * gradient(z), z))
+    return run(jnp.zeros(shape))
 
 
 # Terms
@@ -251,8 +254,7 @@ def test_a_floor_under_the_weights_leaves_cross_entropy_alone():
         settings = {"method": "minimize", "strength": 0.0, "factors": ONES}
         return generator_objective(LOGITS, TARGETS, lifted(scores), **settings)
 
-    step = jax.jit(lambda _, scores: scores - 5.0 * jax.grad(loss)(scores))
-    weights = lifted(jax.lax.fori_loop(0, 3000, step, jnp.zeros((1, 3))))
+    weights = lifted(minimize(loss, (1, 3), rate=5.0, steps=3000))
     np.testing.assert_allclose(weights, [[floor, floor, 3 - 2 * floor]], atol=0.01)
     plain = awce(LOGITS, TARGETS, np.ones((1, 3)))
     np.testing.assert_allclose(awce(LOGITS, TARGETS, weights), floor * plain, rtol=0.01)

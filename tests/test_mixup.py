@@ -340,7 +340,7 @@ def test_shares_that_are_all_or_nothing_mix_as_labels_do():
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_shares_mix_within_what_is_at_least_half_heart():
+def test_shares_mix_within_what_is_more_than_half_heart():
     """Two slices of one row, background's shares 1, 0.5, 0.4, 0 and the same again: nothing moves,
     and lambda 1/4 mixes the last two pixels."""
     background = jnp.array([[1.0, 0.5, 0.4, 0.0]])
