@@ -15,11 +15,11 @@ class Case:
     """A stack in memory.
 
     Attributes:
-        name: the case's name, unique in its data set.
-        image: (X, Y, slices) float32, finite, not constant.
-        label: (X, Y, slices) uint8 label map, or None where there is no reference.
-        spacing: voxel size in mm along (X, Y, slices).
-        header: the image's NIfTI header, the geometry on which predictions are written.
+      name: the case's name, unique in its data set.
+      image: (X, Y, slices) float32, finite, not constant.
+      label: (X, Y, slices) uint8 label map, or None where there is no reference.
+      spacing: voxel size in mm along (X, Y, slices).
+      header: the image's NIfTI header, the geometry on which predictions are written.
     """
 
     name: str
@@ -35,17 +35,17 @@ def read_case(
     """Reads and checks one case from its image and, if there is one, its label file.
 
     Args:
-        name: of the case, for messages.
-        image_path: NIfTI stack (X, Y, slices).
-        label_path: its label map on the same grid.
-        num_labels: size of the label set, background included.
+      name: of the case, for messages.
+      image_path: NIfTI stack (X, Y, slices).
+      label_path: its label map on the same grid.
+      num_labels: size of the label set, background included.
 
     Returns:
-        The case; image float32, label uint8.
+      The case; image float32, label uint8.
 
     Raises:
-        DataError: what `read_volume` refuses; a constant image; image and label on different grids;
-            a label that is not a whole number in [0, num_labels).
+      DataError: what `read_volume` refuses; a constant image; image and label on different grids;
+        a label that is not a whole number in [0, num_labels).
     """
     pixels, header = read_volume(image_path)
     with np.errstate(over="ignore"):

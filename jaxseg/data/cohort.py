@@ -20,14 +20,14 @@ class Cohort:
     """All slices of a set of cases on the network grid, in the order of the cases.
 
     Attributes:
-        images: (N, H, W) float32, normalized per case.
-        labels: (N, H, W) uint8.
-        heights: (N,) float32 relative height in the stack, 0 base to 1 apex.
-        case_index: (N,) int32 into `case_names`.
-        slice_index: (N,) int32, the slice's place in its native stack.
-        case_names: the cases' names.
-        spacings: native voxel size in mm of each case; empty where nobody asked.
-        shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
+      images: (N, H, W) float32, normalized per case.
+      labels: (N, H, W) uint8.
+      heights: (N,) float32 relative height in the stack, 0 base to 1 apex.
+      case_index: (N,) int32 into `case_names`.
+      slice_index: (N,) int32, the slice's place in its native stack.
+      case_names: the cases' names.
+      spacings: native voxel size in mm of each case; empty where nobody asked.
+      shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
     """
 
     images: np.ndarray
@@ -90,18 +90,18 @@ def build_cohort(
     """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
 
     Args:
-        cases: labeled cases of distinct names.
-        grid: the network grid.
-        num_labels: size of the label set, background included.
-        normalization: see `jaxseg.data.preprocess.normalize`.
-        percentiles: clip of the normalization.
-        apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
-        allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
-        soft_labels: whether the cohort holds each label's share of a pixel, too.
+      cases: labeled cases of distinct names.
+      grid: the network grid.
+      num_labels: size of the label set, background included.
+      normalization: see `jaxseg.data.preprocess.normalize`.
+      percentiles: clip of the normalization.
+      apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
+      allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
+      soft_labels: whether the cohort holds each label's share of a pixel, too.
 
     Raises:
-        DataError: no case; a case without label; two cases of one name; labeled voxels outside the
-            grid; a case that `preprocess_case` refuses.
+      DataError: no case; a case without label; two cases of one name; labeled voxels outside the
+        grid; a case that `preprocess_case` refuses.
     """
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     shares: list[np.ndarray] = []
@@ -164,20 +164,20 @@ def split(
     every platform and NumPy, and whatever the order of the cases.
 
     Args:
-        cohort: the cohort.
-        kind: "slice" or "case".
-        validation_fraction: share of slices or cases for validation, rounded down, at least one;
-            0.1 of the paper's 708 slices is 70, its own 69 has no simple rounding. Not used with
-            `folds`.
-        folds: 0, or the number of folds into which slices or cases are parted.
-        fold: which fold is the validation, in [0, folds).
-        seed: names the draw.
+      cohort: the cohort.
+      kind: "slice" or "case".
+      validation_fraction: share of slices or cases for validation, rounded down, at least one;
+        0.1 of the paper's 708 slices is 70, its own 69 has no simple rounding. Not used with
+        `folds`.
+      folds: 0, or the number of folds into which slices or cases are parted.
+      fold: which fold is the validation, in [0, folds).
+      seed: names the draw.
 
     Returns:
-        Sorted int indices (train,), (validation,); together every slice once.
+      Sorted int indices (train,), (validation,); together every slice once.
 
     Raises:
-        ValueError: arguments that do not fit together, or too few slices or cases.
+      ValueError: arguments that do not fit together, or too few slices or cases.
     """
     _check_split(kind, validation_fraction, folds, fold)
     if kind == "slice":

@@ -28,10 +28,10 @@ class Dataset:
     """What `dataset.json` says.
 
     Attributes:
-        path: of the file, for messages.
-        labels: names by the values that label maps hold; 0 is the background.
-        file_ending: of images and label maps, ".nii.gz" or ".nii".
-        num_training: cases in imagesTr.
+      path: of the file, for messages.
+      labels: names by the values that label maps hold; 0 is the background.
+      file_ending: of images and label maps, ".nii.gz" or ".nii".
+      num_training: cases in imagesTr.
     """
 
     path: Path
@@ -46,13 +46,13 @@ class Dataset:
         values; `argsort(values)[label_map]` is the way back.
 
         Args:
-            labels: the anatomy's names, the background first.
+          labels: the anatomy's names, the background first.
 
         Returns:
-            (L,) uint8.
+          (L,) uint8.
 
         Raises:
-            DataError: the two sets of names differ, or their backgrounds do.
+          DataError: the two sets of names differ, or their backgrounds do.
         """
         unknown = [repr(name) for name in self.labels if name not in labels]
         missing = [repr(name) for name in labels if name not in self.labels]
@@ -75,9 +75,9 @@ def read_dataset(root: Path | str) -> Dataset:
     """Reads and checks `root/dataset.json`.
 
     Raises:
-        DataError: no such folder or file; not JSON, or more than `MAX_DESCRIPTION_BYTES`; more than
-            one channel; a file ending other than NIfTI's; labels that are regions, or whose values
-            are not 0, 1, 2 ...; explicit lists of files.
+      DataError: no such folder or file; not JSON, or more than `MAX_DESCRIPTION_BYTES`; more than
+        one channel; a file ending other than NIfTI's; labels that are regions, or whose values
+        are not 0, 1, 2 ...; explicit lists of files.
     """
     root = Path(root)
     if not root.is_dir():

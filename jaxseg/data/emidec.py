@@ -24,8 +24,8 @@ def find_cases(root: Path | str) -> list[Path]:
     A case is a folder named `Case_*` or holding an `Images` folder; `root` itself may be one.
 
     Raises:
-        DataError: no such folder; no case in it; a case without exactly one image; two cases of one
-            name.
+      DataError: no such folder; no case in it; a case without exactly one image; two cases of one
+        name.
     """
     root = Path(root)
     if not root.is_dir():
@@ -46,12 +46,12 @@ def load_case(folder: Path | str, *, num_labels: int = 5) -> Case:
     """Loads one case; its label is None where there is no `Contours` folder.
 
     Args:
-        folder: the case's folder, e.g. `.../Case_P001`.
-        num_labels: size of the label set, background included.
+      folder: the case's folder, e.g. `.../Case_P001`.
+      num_labels: size of the label set, background included.
 
     Raises:
-        DataError: a missing folder; not exactly one image, or not exactly one label map in
-            `Contours`; and what `jaxseg.data.case.read_case` refuses.
+      DataError: a missing folder; not exactly one image, or not exactly one label map in
+        `Contours`; and what `jaxseg.data.case.read_case` refuses.
     """
     folder = Path(folder)
     if not folder.is_dir():

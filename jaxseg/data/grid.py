@@ -27,10 +27,10 @@ class Grid:
     """The network's in-plane grid.
 
     Attributes:
-        size: (H, W) in pixels.
-        spacing: pixel size in mm, the same along both axes; None keeps the native pixels, and the
-            grid is then a pure crop or pad.
-        center: where the grid's center lies, as fractions (row, column) of the field of view.
+      size: (H, W) in pixels.
+      spacing: pixel size in mm, the same along both axes; None keeps the native pixels, and the
+        grid is then a pure crop or pad.
+      center: where the grid's center lies, as fractions (row, column) of the field of view.
     """
 
     size: tuple[int, int] = (96, 96)
@@ -55,12 +55,12 @@ def to_network(image: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> np.
     than half of the kernel's weight. So padding never darkens a border.
 
     Args:
-        image: (X, Y, slices).
-        spacing: voxel size in mm, its first two entries are used.
-        grid: the network grid.
+      image: (X, Y, slices).
+      spacing: voxel size in mm, its first two entries are used.
+      grid: the network grid.
 
     Returns:
-        (slices, H, W) float32; exactly 0 is padding.
+      (slices, H, W) float32; exactly 0 is padding.
     """
     matrices = _forward_matrices(image.shape, spacing, grid, antialias=True)
     total = _apply(matrices, image)
@@ -81,13 +81,13 @@ def labels_to_network(
     0.954).
 
     Args:
-        label: (X, Y, slices) label map.
-        spacing: voxel size in mm, its first two entries are used.
-        grid: the network grid.
-        num_labels: size of the label set, background included.
+      label: (X, Y, slices) label map.
+      spacing: voxel size in mm, its first two entries are used.
+      grid: the network grid.
+      num_labels: size of the label set, background included.
 
     Returns:
-        (slices, H, W) uint8.
+      (slices, H, W) uint8.
     """
     matrices = _forward_matrices(label.shape, spacing, grid, antialias=False)
     return np.stack([_map_labels(x, matrices, num_labels) for x in np.moveaxis(label, -1, 0)])
@@ -104,13 +104,13 @@ def label_shares_to_network(
     labels 1 to 4, label maps (0.990, 0.972, 0.954, 0.944).
 
     Args:
-        label: (X, Y, slices) label map.
-        spacing: voxel size in mm, its first two entries are used.
-        grid: the network grid.
-        num_labels: L, size of the label set, background included.
+      label: (X, Y, slices) label map.
+      spacing: voxel size in mm, its first two entries are used.
+      grid: the network grid.
+      num_labels: L, size of the label set, background included.
 
     Returns:
-        (slices, H, W, L) float32, summing to 1 over L; all background outside the field of view.
+      (slices, H, W, L) float32, summing to 1 over L; all background outside the field of view.
     """
     matrices = _forward_matrices(label.shape, spacing, grid, antialias=True)
     shares = [_label_shares(x, matrices, num_labels) for x in np.moveaxis(label, -1, 0)]
@@ -126,17 +126,17 @@ def to_native(
     argmax, ties to the lower label.
 
     Args:
-        prediction: (slices, H, W, L) probabilities or (slices, H, W) integer labels.
-        shape: the native (X, Y, slices).
-        spacing: native voxel size in mm.
-        grid: the grid the prediction lives on.
+      prediction: (slices, H, W, L) probabilities or (slices, H, W) integer labels.
+      shape: the native (X, Y, slices).
+      spacing: native voxel size in mm.
+      grid: the grid the prediction lives on.
 
     Returns:
-        (X, Y, slices) uint8 label map, background outside the network grid.
+      (X, Y, slices) uint8 label map, background outside the network grid.
 
     Raises:
-        ValueError: the prediction does not fit the grid or the number of slices, holds a number
-            that is not finite, or has three axes and is no label map.
+      ValueError: the prediction does not fit the grid or the number of slices, holds a number
+        that is not finite, or has three axes and is no label map.
     """
     prediction = np.asarray(prediction)
     _check_prediction(prediction, (shape[2], *grid.size))
@@ -155,17 +155,17 @@ def probabilities_to_native(
     """As `to_native`, stopping before the argmax, so that several predictions can be averaged.
 
     Args:
-        probabilities: (slices, H, W, L), summing to 1 over L.
-        shape: the native (X, Y, slices).
-        spacing: native voxel size in mm.
-        grid: the grid the prediction lives on.
+      probabilities: (slices, H, W, L), summing to 1 over L.
+      shape: the native (X, Y, slices).
+      spacing: native voxel size in mm.
+      grid: the grid the prediction lives on.
 
     Returns:
-        (X, Y, slices, L) float32, summing to 1 over L; certainly background outside the grid.
+      (X, Y, slices, L) float32, summing to 1 over L; certainly background outside the grid.
 
     Raises:
-        ValueError: the probabilities do not fit the grid or the number of slices, or hold a number
-            that is not finite.
+      ValueError: the probabilities do not fit the grid or the number of slices, or hold a number
+        that is not finite.
     """
     probabilities = np.asarray(probabilities)
     if probabilities.ndim != 4:

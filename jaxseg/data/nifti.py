@@ -40,16 +40,16 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
     """Reads one 3D volume.
 
     Args:
-        path: a `.nii` or `.nii.gz` file; trailing axes of length 1 are dropped.
+      path: a `.nii` or `.nii.gz` file; trailing axes of length 1 are dropped.
 
     Returns:
-        The array (X, Y, slices) with the header's intensity scaling applied (none where scl_slope
-        is 0 or nan, as the format says), in the storage type or float64; and the header.
+      The array (X, Y, slices) with the header's intensity scaling applied (none where scl_slope
+      is 0 or nan, as the format says), in the storage type or float64; and the header.
 
     Raises:
-        DataError: unreadable, truncated or not NIfTI; not 3D; more than `MAX_VOXELS` voxels; a
-            zero, negative or non-finite spacing; data that begin within the header; complex or
-            color pixels; non-finite pixels.
+      DataError: unreadable, truncated or not NIfTI; not 3D; more than `MAX_VOXELS` voxels; a
+        zero, negative or non-finite spacing; data that begin within the header; complex or
+        color pixels; non-finite pixels.
     """
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
@@ -92,14 +92,14 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
     pixels change, and the fourth axis of probabilities. The same input gives the same bytes.
 
     Args:
-        path: a `.nii` or `.nii.gz` file.
-        array: (X, Y, slices) integer label map, written as uint8, or (X, Y, slices, L) floating
-            point probabilities, written as float32.
-        source: the image's file, one that `read_volume` takes.
+      path: a `.nii` or `.nii.gz` file.
+      array: (X, Y, slices) integer label map, written as uint8, or (X, Y, slices, L) floating
+        point probabilities, written as float32.
+      source: the image's file, one that `read_volume` takes.
 
     Raises:
-        DataError: the array is not on the grid of `source`, or holds a label outside 0 to 255.
-        OSError: the file cannot be written.
+      DataError: the array is not on the grid of `source`, or holds a label outside 0 to 255.
+      OSError: the file cannot be written.
     """
     path = Path(path)
     with _open(Path(source)) as file:

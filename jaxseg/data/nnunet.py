@@ -31,14 +31,14 @@ def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
     Files of other kinds and hidden files are passed over.
 
     Args:
-        root: the data set's folder, e.g. `.../Dataset501_Scar`, or that of its images, e.g.
-            `.../Dataset501_Scar/imagesTs`, which stands for both arguments.
-        folder: `TRAINING` or `TEST`.
+      root: the data set's folder, e.g. `.../Dataset501_Scar`, or that of its images, e.g.
+        `.../Dataset501_Scar/imagesTs`, which stands for both arguments.
+      folder: `TRAINING` or `TEST`.
 
     Raises:
-        DataError: what `read_dataset` refuses; no such folder; no case; a NIfTI file whose name is
-            not the layout's, or of a second channel; a training image without label map or the
-            other way round; a number of training cases that is not `numTraining`.
+      DataError: what `read_dataset` refuses; no such folder; no case; a NIfTI file whose name is
+        not the layout's, or of a second channel; a training image without label map or the
+        other way round; a number of training cases that is not `numTraining`.
     """
     root = Path(root)
     if root.name in LABELS:
@@ -62,14 +62,14 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
     """Loads one case; its label is None for a test image without label map.
 
     Args:
-        image: the case's image, in `imagesTr` or `imagesTs` of its data set.
-        labels: the anatomy's names, the background first; the case's label map holds their order,
-            whatever values `dataset.json` gives them.
+      image: the case's image, in `imagesTr` or `imagesTs` of its data set.
+      labels: the anatomy's names, the background first; the case's label map holds their order,
+        whatever values `dataset.json` gives them.
 
     Raises:
-        DataError: what `read_dataset`, `Dataset.label_values` and `jaxseg.data.case.read_case`
-            refuse; an image elsewhere; a training image without label map; a stack whose largest
-            spacing is not along its last axis.
+      DataError: what `read_dataset`, `Dataset.label_values` and `jaxseg.data.case.read_case`
+        refuse; an image elsewhere; a training image without label map; a stack whose largest
+        spacing is not along its last axis.
     """
     image = Path(image)
     folder = image.absolute().parent

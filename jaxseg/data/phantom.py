@@ -41,10 +41,10 @@ class PhantomCase:
     """One synthetic case.
 
     Attributes:
-        name: `N007` (normal) or `P007` (infarcted).
-        image: (X, Y, slices) int16 in 0..255; slice 0 is the apex.
-        label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
-        spacing: voxel size in mm.
+      name: `N007` (normal) or `P007` (infarcted).
+      image: (X, Y, slices) int16 in 0..255; slice 0 is the apex.
+      label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
+      spacing: voxel size in mm.
     """
 
     name: str
@@ -59,7 +59,7 @@ def phantom_case(seed: int, index: int, *, num_cases: int) -> PhantomCase:
     `num_cases` only decides the case's role: normal, infarcted, infarcted with no-reflow.
 
     Raises:
-        ValueError: `seed` is negative, or `index` is not in 0 .. num_cases - 1.
+      ValueError: `seed` is negative, or `index` is not in 0 .. num_cases - 1.
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected 0 or more")
@@ -193,15 +193,15 @@ def write_phantom(
     layout and generator version is left as it is; the same library versions give the same bytes.
 
     Args:
-        root: folder to create; its parents are created too.
-        seed: 0 or more.
-        num_cases: 1 or more.
-        layout: "emidec", or "nnunet": an nnU-Net data set of other label names and values, see
-            `jaxseg.data.phantom_layout`.
-        progress: called with (cases done, cases in all) after each case.
+      root: folder to create; its parents are created too.
+      seed: 0 or more.
+      num_cases: 1 or more.
+      layout: "emidec", or "nnunet": an nnU-Net data set of other label names and values, see
+        `jaxseg.data.phantom_layout`.
+      progress: called with (cases done, cases in all) after each case.
 
     Raises:
-        ValueError: a bad seed, size or layout; or `root` holds something else, or another phantom.
+      ValueError: a bad seed, size or layout; or `root` holds something else, or another phantom.
     """
     if num_cases < 1:
         raise ValueError(f"num_cases is {num_cases}, expected 1 or more")

@@ -17,7 +17,7 @@ def smooth_noise(
     """White noise blurred by `sigma` (samples, one value an axis), periodic.
 
     Returns:
-        `shape`, float32, root mean square 1.
+      `shape`, float32, root mean square 1.
     """
     white = rng.standard_normal(shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(white, sigma, mode="wrap", truncate=3.0)
@@ -32,13 +32,13 @@ def slow_noise(
     Far cheaper than a wide blur of it.
 
     Args:
-        rng: source of the noise.
-        shape: (X, Y, slices) of the grid.
-        nodes: points a side.
-        along: standard deviation of the blur across slices, in slices; 0: none.
+      rng: source of the noise.
+      shape: (X, Y, slices) of the grid.
+      nodes: points a side.
+      along: standard deviation of the blur across slices, in slices; 0: none.
 
     Returns:
-        `shape`, floating point, root mean square about 1.
+      `shape`, floating point, root mean square about 1.
     """
     coarse = rng.standard_normal((nodes, nodes, shape[2]), dtype=np.float32)
     coarse = ndimage.gaussian_filter1d(coarse, along, axis=2) if along > 0 else coarse
@@ -72,8 +72,8 @@ def cover(distance: np.ndarray, width: float) -> np.ndarray:
     """Partial volume of a region, 0..1, of the shape of `distance`.
 
     Args:
-        distance: to the region's edge, negative inside.
-        width: of the ramp from 1 to 0 about the edge, in units of `distance`.
+      distance: to the region's edge, negative inside.
+      width: of the ramp from 1 to 0 about the edge, in units of `distance`.
     """
     return np.clip(0.5 - distance / np.float32(width), 0, 1)
 

@@ -31,14 +31,14 @@ class LeftVentricle:
     """Shape and damage of one ventricle.
 
     Attributes:
-        center: (slices, 2) mm from the image center; contains the breathing shifts.
-        endo: (ANGLES, slices) endocardial radius in mm.
-        epi: (ANGLES, slices) epicardial radius in mm.
-        infarct: (ANGLES, slices) depth the infarct reaches, 0 endocardium .. 1 epicardium;
-            negative where there is none.
-        no_reflow: (ANGLES, slices) the same for the dark core.
-        rim: depth below which the core does not come; 0 where it touches the cavity.
-        slip: (ANGLES, slices) mm by which the expert's contours miss the edges.
+      center: (slices, 2) mm from the image center; contains the breathing shifts.
+      endo: (ANGLES, slices) endocardial radius in mm.
+      epi: (ANGLES, slices) epicardial radius in mm.
+      infarct: (ANGLES, slices) depth the infarct reaches, 0 endocardium .. 1 epicardium;
+        negative where there is none.
+      no_reflow: (ANGLES, slices) the same for the dark core.
+      rim: depth below which the core does not come; 0 where it touches the cavity.
+      slip: (ANGLES, slices) mm by which the expert's contours miss the edges.
     """
 
     center: np.ndarray
@@ -66,10 +66,10 @@ class WallPosition:
     """Where each voxel lies; all fields (X, Y, slices), floating point.
 
     Attributes:
-        to_endo: mm to the endocardium, negative inside.
-        to_epi: mm to the epicardium, negative inside.
-        depth: in the wall, 0 endocardium .. 1 epicardium.
-        angle: seen from the center, radians in [-pi, pi].
+      to_endo: mm to the endocardium, negative inside.
+      to_epi: mm to the epicardium, negative inside.
+      depth: in the wall, 0 endocardium .. 1 epicardium.
+      angle: seen from the center, radians in [-pi, pi].
     """
 
     to_endo: np.ndarray
@@ -170,12 +170,12 @@ def damage(
     """How far inside infarct and no-reflow core a voxel is.
 
     Args:
-        ventricle: with its damage.
-        where: its voxels lie.
-        patches: (X, Y, slices) noise of root mean square 1 that makes the edges uneven.
+      ventricle: with its damage.
+      where: its voxels lie.
+      patches: (X, Y, slices) noise of root mean square 1 that makes the edges uneven.
 
     Returns:
-        Infarct and core, both (X, Y, slices), in units of depth; negative outside.
+      Infarct and core, both (X, Y, slices), in units of depth; negative outside.
     """
     infarct = look_up(ventricle.infarct, where.angle) - where.depth + 0.14 * patches
     core = look_up(ventricle.no_reflow, where.angle) - where.depth - 0.1 * patches
@@ -190,13 +190,13 @@ def draw_labels(
     """The expert's contours. Specks are not outlined: infarct under 30 mm2, no-reflow under 12.
 
     Args:
-        ventricle: with its damage.
-        where: its voxels lie.
-        patches: as in `damage`.
-        pixel_area: mm2.
+      ventricle: with its damage.
+      where: its voxels lie.
+      patches: as in `damage`.
+      pixel_area: mm2.
 
     Returns:
-        (X, Y, slices) uint8 with the labels of `jaxseg.anatomy.EMIDEC`.
+      (X, Y, slices) uint8 with the labels of `jaxseg.anatomy.EMIDEC`.
     """
     infarct, core = damage(ventricle, where, patches)
     label = np.where(where.to_epi < look_up(ventricle.slip, where.angle), 2, 0)

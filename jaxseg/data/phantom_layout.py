@@ -22,7 +22,7 @@ def case_files(root: Path, name: str, layout: str) -> tuple[Path, Path]:
     """Image and label file of a case.
 
     Raises:
-        ValueError: unknown layout.
+      ValueError: unknown layout.
     """
     check_layout(layout)
     if layout == "nnunet":
@@ -44,15 +44,15 @@ def write_case(
     """Writes one case, bytes without a time stamp.
 
     Args:
-        root: the cohort's folder.
-        name: of the case.
-        image: (X, Y, slices) int16.
-        label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
-        spacing: voxel size in mm.
-        layout: one of `LAYOUTS`.
+      root: the cohort's folder.
+      name: of the case.
+      image: (X, Y, slices) int16.
+      label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
+      spacing: voxel size in mm.
+      layout: one of `LAYOUTS`.
 
     Raises:
-        ValueError: unknown layout.
+      ValueError: unknown layout.
     """
     check_layout(layout)
     # As in EMIDEC's release the affine knows nothing of the spacing; only pixdim does.
@@ -72,7 +72,7 @@ def write_description(root: Path, num_cases: int, *, layout: str) -> None:
     """Writes what the layout has beside its cases: nnU-Net's `dataset.json`.
 
     Raises:
-        ValueError: unknown layout.
+      ValueError: unknown layout.
     """
     check_layout(layout)
     if layout != "nnunet":
@@ -90,7 +90,7 @@ def check_layout(layout: str) -> None:
     """Refuses an unknown layout.
 
     Raises:
-        ValueError: unknown layout.
+      ValueError: unknown layout.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")

@@ -21,16 +21,16 @@ def normalize(
     that its edge is weaker than edges in the tissue.
 
     Args:
-        images: (slices, H, W) on the network grid, 0 is padding.
-        method: one of `NORMALIZATIONS`.
-        percentiles: lower and upper clip, 0 <= lower < upper <= 100.
+      images: (slices, H, W) on the network grid, 0 is padding.
+      method: one of `NORMALIZATIONS`.
+      percentiles: lower and upper clip, 0 <= lower < upper <= 100.
 
     Returns:
-        (slices, H, W) float32.
+      (slices, H, W) float32.
 
     Raises:
-        DataError: no tissue, or tissue of one value.
-        ValueError: unknown method; percentiles out of order.
+      DataError: no tissue, or tissue of one value.
+      ValueError: unknown method; percentiles out of order.
     """
     if method not in NORMALIZATIONS:
         raise ValueError(f"normalization is {method!r}; expected one of {NORMALIZATIONS}")
@@ -59,15 +59,15 @@ def with_neighbors(images: np.ndarray, case_index: np.ndarray, *, slices: int) -
     end of the stack stands the slice at that end.
 
     Args:
-        images: (N, H, W), slices in the order of their stacks, one stack after the other.
-        case_index: (N,) integer, which stack a slice belongs to.
-        slices: channels, odd.
+      images: (N, H, W), slices in the order of their stacks, one stack after the other.
+      case_index: (N,) integer, which stack a slice belongs to.
+      slices: channels, odd.
 
     Returns:
-        (N, H, W, slices); (N, H, W) for one, the images themselves.
+      (N, H, W, slices); (N, H, W) for one, the images themselves.
 
     Raises:
-        ValueError: an even number of slices.
+      ValueError: an even number of slices.
     """
     if slices < 1 or slices % 2 == 0:
         raise ValueError(f"slices is {slices}; expected an odd number: a slice and its neighbors")
@@ -91,19 +91,19 @@ def preprocess_case(
     """Resamples and normalizes one case.
 
     Args:
-        case: on its own grid.
-        grid: the network grid.
-        num_labels: size of the label set, background included.
-        normalization: one of `NORMALIZATIONS`, as in `normalize`.
-        percentiles: that intensities are clipped at, as in `normalize`.
+      case: on its own grid.
+      grid: the network grid.
+      num_labels: size of the label set, background included.
+      normalization: one of `NORMALIZATIONS`, as in `normalize`.
+      percentiles: that intensities are clipped at, as in `normalize`.
 
     Returns:
-        Images (slices, H, W) float32 and labels (slices, H, W) uint8, None without a reference.
+      Images (slices, H, W) float32 and labels (slices, H, W) uint8, None without a reference.
 
     Raises:
-        DataError: the case's tissue on the network grid cannot be normalized, or the stack has more
-            than `MAX_VOXELS` pixels there.
-        ValueError: unknown normalization or percentiles out of order.
+      DataError: the case's tissue on the network grid cannot be normalized, or the stack has more
+        than `MAX_VOXELS` pixels there.
+      ValueError: unknown normalization or percentiles out of order.
     """
     slices, (height, width) = case.image.shape[-1], grid.size
     if slices * height * width > MAX_VOXELS:
