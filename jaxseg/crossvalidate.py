@@ -188,14 +188,17 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
         fold: _bounds([p for p in found if p.fold != fold], inclusions)
         for fold in {p.fold for p in found}
     }
-    steps = {
+    steps: dict[str, tuple[list[NDArray[np.uint8]], tuple[str, ...]]] = {
         "as predicted": ([p.labels for p in found], ()),
-        "smaller than in training dropped": ([p.large_only for p in found], (_SMALL,)),
-        "and doubtful dropped": (
-            [_sure_only(p, inclusions, bounds[p.fold]) for p in found],
-            (_SMALL, _DOUBTFUL),
-        ),
     }
+    if inclusions:  # else there is nothing to decide
+        steps |= {
+            "smaller than in training dropped": ([p.large_only for p in found], (_SMALL,)),
+            "and doubtful dropped": (
+                [_sure_only(p, inclusions, bounds[p.fold]) for p in found],
+                (_SMALL, _DOUBTFUL),
+            ),
+        }
     notes = study.notes()
     evaluations = {
         step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
@@ -217,8 +220,8 @@ def _predict_fold(
     fold: int, networks: Sequence[Trained], settings: Mapping[str, Any], mirror: bool
 ) -> Iterator[_Predicted]:
     predict = make_predictor(networks, mirror=mirror)
-    rule = presence_rule(networks, drop_small=True)
     inclusions = networks[0].anatomy.inclusions
+    rule = presence_rule(networks, drop_small=bool(inclusions))
     # Where the cases lie now, which need not be where they lay in training.
     read = run_data.reader(settings)
     folders = read.by_name(run_data.root(settings))

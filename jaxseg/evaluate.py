@@ -16,7 +16,7 @@ from jaxseg.loop import Say
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import Trained, check_data, load_run, make_predictor, presence_rule
-from jaxseg.workdir import WorkdirError, check_writable, write_files
+from jaxseg.workdir import WorkdirError, check_writable, is_same_data, write_files
 
 
 @dataclass(frozen=True)
@@ -153,10 +153,10 @@ def _own_cases(run: Trained, root: Path, folders: dict[str, Path]) -> _Selection
     data = run.settings["data"]
     here = {**run.settings, "data": {**data, "root": str(root), "phantom_cases": 0}}
     cohort = run_data.load_cohort(here)
-    if cohort.fingerprint() != run.data["fingerprint"]:
+    if not is_same_data(run.data, cohort.facts()):
         raise WorkdirError(
-            f"{run.folder}: the cases in {root} have the names of the run's, but other content; "
-            "expected the run's own, or cases of other names"
+            f"{run.folder}: the cases in {root} have the names of the run's, but other content or "
+            "voxel sizes; expected the run's own, or cases of other names"
         )
     _, held = run_data.split_cohort(run.settings, cohort)
     is_held = np.isin(np.arange(len(cohort)), held)

@@ -126,9 +126,10 @@ def _flush(run: Run, pending: list[dict[str, Array]], done: int, logbook: Logboo
     bad = [name for name, value in means.items() if not np.isfinite(value).all()]
     if bad:
         raise DivergedError(
-            f"{', '.join(bad)} not finite between steps {done - len(logs) + 1} and {done}; the "
-            f"last good checkpoint in {run.folder} is kept. A lower optimizer.learning_rate or "
-            "optimizer.clip_norm, or model.precision=float32, may help"
+            f"{', '.join(bad)} not finite between steps {done - len(logs) + 1} and {done}; "
+            f"checkpoints of before, if any, are kept in {run.folder}. A lower "
+            "optimizer.learning_rate or optimizer.clip_norm, or model.precision=float32, may help, "
+            "in a --workdir of its own"
         )
     if logbook is None:
         return float(means["loss"])

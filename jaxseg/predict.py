@@ -1,5 +1,6 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def predict(
       source: a NIfTI file, or a folder of them at any depth; folders named
         `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
+        Rows of other cases in a volumes.csv that is there already stay.
       mirror: average over the four mirror images of every slice.
       drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
       min_confidence: likewise.
@@ -95,19 +97,22 @@ def predict(
       DataError: nothing to predict, or a single file that cannot be predicted.
       PredictionError: some files of a folder cannot be predicted; the others are done.
       SettingsError: as `presence_rule`.
-      WorkdirError: runs of different label sets; outputs that exist, or cannot be written.
+      WorkdirError: runs of different label sets; outputs that exist, or cannot be written; a
+        label map that would take the place of an input.
     """
     predictor = make_predictor(runs, mirror=mirror)
     rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
-    _check_output(output, outputs, overwrite)
-    volumes: dict[str, list[float]] = {}
+    _check_output(output, inputs, outputs, overwrite)
+    header, volumes = _volumes_header(runs[0].anatomy), {}
+    rows = _known_rows(output / _VOLUMES, header, overwrite)
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes[name] = _predict_file(runs, predictor, rule, name, path, outputs[name])
+            rows[name] = _volumes_row(runs[0].anatomy, name, volumes[name])
             with atomic(output / _VOLUMES) as temporary:
-                temporary.write_text(_volumes_csv(runs[0].anatomy, volumes), encoding="utf-8")
+                temporary.write_text(tables.csv_text(header, rows.values()), encoding="utf-8")
         except DataError as error:
             failures.append(str(error))
         except OSError as error:  # a full disk, say: the next case would fare no better
@@ -132,10 +137,11 @@ def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]
         raise DataError(f"{source}: no such file or folder")
     inputs: dict[str, Path] = {}
     failures = []
+    # Earlier predictions may lie within the folder, but not the folder within them.
+    earlier = output.resolve() if source.resolve() in output.resolve().parents else None
     for path in sorted(source.rglob("*")):
         inside = path.relative_to(source).parts
-        # Earlier predictions may lie within the folder, too.
-        if _REFERENCES & set(inside[:-1]) or output.resolve() in path.resolve().parents:
+        if _REFERENCES & set(inside[:-1]) or earlier in path.resolve().parents:
             continue
         if not (path.name.endswith(SUFFIXES) and path.is_file()):
             continue
@@ -153,14 +159,18 @@ def _case_name(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _check_output(output: Path, outputs: dict[str, _Outputs], overwrite: bool) -> None:
+def _check_output(
+    output: Path, inputs: dict[str, Path], outputs: dict[str, _Outputs], overwrite: bool
+) -> None:
     """Refuse what would fail, or do harm, before any work is done."""
     check_writable(output)
-    if overwrite:
-        return
-    files = [output / _VOLUMES, *(path for files in outputs.values() for path in files.all())]
+    read = {path.resolve() for path in inputs.values()}
+    files = [path for files in outputs.values() for path in files.all()]
+    for path in files:
+        if path.resolve() in read:
+            raise WorkdirError(f"{path}: is an input itself; expected another output folder")
     present = [path for path in files if path.exists()]
-    if present:
+    if present and not overwrite:
         others = f" and {len(present) - 1} more" if present[1:] else ""
         verb = "exist" if others else "exists"
         raise WorkdirError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
@@ -209,16 +219,35 @@ def _save_overview(run: Trained, case: Case, labels: np.ndarray, path: Path) -> 
     pictures.save(figure, path)
 
 
-def _volumes_csv(anatomy: Anatomy, volumes: dict[str, list[float]]) -> str:
-    """Volumes in ml by case; shares of the enclosing region, empty where there is none."""
-    names = [name for name, _ in anatomy.case_regions]
+def _shares(anatomy: Anatomy) -> list[tuple[int, int]]:
+    """Case regions that lie within another one, and that one."""
     around = [enclosing_region(values, anatomy.case_regions) for _, values in anatomy.case_regions]
     by_labels = [values for _, values in anatomy.case_regions]
-    parts = [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
-    header = [f"{name}_ml" for name in names] + [f"{names[k]}_share" for k, _ in parts]
-    rows = [
-        [case, *(value / 1000 for value in values)]
-        + [values[k] / values[w] if values[w] else "" for k, w in parts]
-        for case, values in volumes.items()
-    ]
-    return tables.csv_text(["case", *header], rows)
+    return [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
+
+
+def _volumes_header(anatomy: Anatomy) -> list[str]:
+    names = [name for name, _ in anatomy.case_regions]
+    shares = [f"{names[k]}_share" for k, _ in _shares(anatomy)]
+    return ["case", *(f"{name}_ml" for name in names), *shares]
+
+
+def _volumes_row(anatomy: Anatomy, case: str, volumes: list[float]) -> list[object]:
+    """Volumes in ml, and shares of the enclosing region, empty where there is none."""
+    shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
+    return [case, *(value / 1000 for value in volumes), *shares]
+
+
+def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:
+    """Rows by case of a table of earlier predictions; none where there is no such table."""
+    if not path.exists():
+        return {}
+    try:
+        first, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, csv.Error):
+        first, rows = [], []
+    if first == header and all(len(row) == len(header) for row in rows):
+        return {row[0]: row for row in rows}
+    if overwrite:
+        return {}
+    raise WorkdirError(f"{path}: not a table of {', '.join(header)}; pass --overwrite to replace")

@@ -200,9 +200,7 @@ def _split(
     parts = run_data.split_cohort(config, cohort)
     names = [cohort.cases_of(part) for part in parts]
     facts = {
-        "fingerprint": cohort.fingerprint(),
-        "cases": list(cohort.case_names),
-        "spacing": [np.min(cohort.spacings, 0).tolist(), np.max(cohort.spacings, 0).tolist()],
+        **cohort.facts(),
         "training": {"slices": len(parts[0]), "cases": names[0]},
         "validation": {"slices": len(parts[1]), "cases": names[1]},
         "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),

@@ -155,7 +155,10 @@ def _restore(folder: Path, checkpoint: str, template: Params) -> tuple[int, Para
             steps = {"best": checkpoints.best_step, "last": checkpoints.latest_step}
             step = steps[checkpoint]
             if step is None:
-                raise WorkdirError(f"{folder}: no checkpoint was validated yet; ask for the last")
+                raise WorkdirError(
+                    f"{folder}: no checkpoint has a score, as none was validated yet or the "
+                    "validation slices hold no scored region; expected --checkpoint=last"
+                )
             return step, checkpoints.restore_network(template, step)
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "checkpoint", error) from error
@@ -245,15 +248,23 @@ def presence_rule(
         one for all; empty for none.
 
     Raises:
-      WorkdirError: a run that does not tell of the smallest pathology it was trained on, and must.
-      SettingsError: another number of bounds, or bounds for a label set without inclusion pairs.
+      WorkdirError: a run that does not tell of the smallest pathology it was trained on, and must;
+        runs of different inclusion pairs.
+      SettingsError: another number of bounds, or a rule for a label set without inclusion pairs.
     """
     if not (drop_small or min_confidence):
         return PresenceRule()
     anatomy = runs[0].anatomy
     count, bounds = len(anatomy.inclusions), tuple(min_confidence)
-    if bounds and not count:
-        raise SettingsError("--min_confidence: the label set has no inclusion pairs to decide on")
+    if not count:
+        flag = "--min_confidence" if bounds else "--drop_small"
+        raise SettingsError(f"{flag}: the label set has no inclusion pairs to decide on")
+    for run in runs[1:]:
+        if run.anatomy.inclusions != anatomy.inclusions:
+            raise WorkdirError(
+                f"{run.folder}: of other inclusion pairs than {runs[0].folder}; expected the same "
+                "to decide on what is small or doubtful"
+            )
     if len(bounds) not in (0, 1, count):
         raise SettingsError(
             f"--min_confidence: expected 1 or {count} numbers, as many as the label set has "

@@ -85,12 +85,17 @@ def score_table(
     part = f"{data['validation_fraction']:.3g} of them held out"
     if data["folds"]:
         part = f"fold {data['fold']} of {data['folds']} held out"
+    chosen = (
+        "`best` was chosen on these very slices by mean foreground DSC, so it is optimistic.\n"
+        if any(name.startswith("best") for name in rows)
+        else ""
+    )
     text = (
         f"# {config['name']}: DSC on the validation slices\n\n"
         "Mean ± standard deviation over the slices that hold the label (their number).\n"
         f"Split by {data['split']}, {part}: {slices[0]} slices trained on, {slices[1]} validated. "
         f"Seed {config['seed']}.\n"
-        "`best` was chosen on these very slices by mean foreground DSC, so it is optimistic.\n\n"
+        f"{chosen}\n"
     )
     return (
         text + tables.score_markdown("checkpoint", regions, rows),

@@ -16,6 +16,9 @@ DATA = "data.json"
 # Where the data lies and how a run is watched may change between two sittings of one run; what
 # the data is may not, and its fingerprint says so.
 _FREE = ("run.", "data.root")
+# What a knob stood at, in effect, in the runs that are older than it: such runs are still read.
+# A new knob gets its line here, so that no network is lost to it.
+_BEFORE = {"grid": {"soft_labels": False}, "run": {"convolution": "xla"}}
 # A file that lists thousands of cases or parameters stays far below.
 MAX_JSON_BYTES = 2**24
 
@@ -133,12 +136,16 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
-    """The settings of the run in a workdir.
+    """The settings of the run in a workdir; of an older one with what newer knobs stood at.
 
     Raises:
       WorkdirError: if there is no run, or its settings cannot be read.
     """
-    return read_json(workdir / SETTINGS)
+    settings = read_json(workdir / SETTINGS)
+    for name, before in _BEFORE.items():
+        if isinstance(settings.get(name), dict):
+            settings[name] = before | settings[name]
+    return settings
 
 
 def read_data(workdir: Path) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def claim(workdir: Path, settings: Mapping[str, Any], data: Mapping[str, Any]) -
     Args:
       workdir: of the run.
       settings: of the run, JSON-like.
-      data: JSON-like; `fingerprint` identifies the cohort, `cases` lists its names.
+      data: JSON-like; `cases` lists names, and `is_same_data` says what identifies the cohort.
 
     Raises:
       WorkdirError: as `check_settings`, or if the cases, or what is in them, changed since the run
@@ -248,7 +255,7 @@ def claim(workdir: Path, settings: Mapping[str, Any], data: Mapping[str, Any]) -
     check_settings(workdir, settings)
     if (workdir / DATA).exists():
         known = read_data(workdir)
-        if known.get("fingerprint") != data["fingerprint"]:
+        if not is_same_data(known, data):
             raise WorkdirError(
                 f"{workdir}: the cases changed since this run began "
                 f"({_changes(known.get('cases', []), data['cases'])}); "
@@ -260,10 +267,20 @@ def claim(workdir: Path, settings: Mapping[str, Any], data: Mapping[str, Any]) -
         write_atomic(workdir / DATA, json.dumps(data, indent=2) + "\n")
 
 
+def is_same_data(known: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    """Whether two notes of data, as `Cohort.facts`, are of one cohort.
+
+    Voxel sizes take no part in the fingerprint; older runs did not note them.
+    """
+    if "spacing" in known and "spacing" in data and known["spacing"] != data["spacing"]:
+        return False
+    return known.get("fingerprint") == data["fingerprint"]
+
+
 def _changes(before: Sequence[str], now: Sequence[str]) -> str:
     vanished = [f"{name} vanished" for name in sorted(set(before) - set(now))]
     new = [f"{name} is new" for name in sorted(set(now) - set(before))]
-    return ", ".join(vanished + new) or "same names, other content"
+    return ", ".join(vanished + new) or "same names, other content or voxel sizes"
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -52,13 +53,14 @@ def write_runs(config, folder, seeds):
         held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
         assert held == [cohort.cases_of(part) for part in parts]
         facts = {
-            "fingerprint": cohort.fingerprint(),
-            "cases": list(cohort.case_names),
+            **cohort.facts(),
             "training": {"slices": len(parts[0]), "cases": held[0]},
             "validation": {"slices": len(parts[1]), "cases": held[1]},
             # Apart for every fold, and large enough for networks as these.
             "smallest_mm3": [3000.0 + 1000.0 * run.settings["data"]["fold"], 9000.0],
         }
+        if not run.settings["anatomy"]["inclusions"]:
+            facts["smallest_mm3"] = []
         run.folder.mkdir(parents=True)
         workdir.claim(run.folder, run.settings, facts)
         network = recipe.networks(run.settings).segmentation
@@ -186,7 +188,7 @@ def test_the_steps_and_the_bounds_for_other_cases_are_told(study, by_hand):
     for cell, mean in zip(row.split("|")[2:], np.mean(scores, 0), strict=False):
         assert cell.split("/")[0].strip() == f"{mean:.3f}"
     assert steps.count("| all but fold ") == FOLDS
-    bounds = [f"--min_confidence={fitted(by_hand.values(), k, PAIRS[k][0]):.3f}" for k in range(2)]
+    bounds = [f"--min_confidence={fitted(by_hand.values(), k, PAIRS[k][0]):.5f}" for k in range(2)]
     assert f"`--checkpoint=last --mirror --drop_small {' '.join(bounds)}`" in steps
     assert text.count("\n## ") == 5
 
@@ -258,6 +260,16 @@ def test_studies_that_cannot_be_averaged_are_told_before_any_training(second, co
     refused(
         changed("config.json", **{"anatomy.inclusions": swapped}), message="other labels or incl"
     )
+
+
+def test_without_inclusion_pairs_nothing_is_decided(config, tmp_path):
+    changes = {"anatomy.inclusions": [], "loss.penalty": 0.0}
+    write_runs(replace(config, changes), tmp_path / "study", 1)
+    crossvalidate(replace(config, changes), tmp_path / "study", folds=FOLDS, say=quiet)
+    summary = (tmp_path / "study" / "summary.md").read_text()
+    assert not re.search(r"given to what surrounds|not sure enough|Whether a case", summary)
+    told = json.loads((tmp_path / "study" / "summary.json").read_text())["presence"]
+    assert list(told["dsc"]) == ["as predicted"]
 
 
 def test_a_network_that_was_trained_on_the_held_out_cases_is_refused(config, tmp_path):

@@ -89,8 +89,9 @@ def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
 
 
 def test_a_share_of_nothing_is_left_empty(run):
-    text = module._volumes_csv(run.anatomy, {"A": [0.0, 0.0, 0.0], "B": [4000.0, 1000.0, 0.0]})
-    assert text.splitlines()[1:] == ["A,0.0,0.0,0.0,,", "B,4.0,1.0,0.0,0.25,0.0"]
+    assert module._volumes_row(run.anatomy, "A", [0.0] * 3) == ["A", 0.0, 0.0, 0.0, "", ""]
+    row = module._volumes_row(run.anatomy, "B", [4000.0, 1000.0, 0.0])
+    assert row == ["B", 4.0, 1.0, 0.0, 0.25, 0.0]
 
 
 def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
@@ -252,15 +253,52 @@ def test_what_exists_is_kept_unless_told_otherwise(run, stack, tmp_path):
     go(run, stack, tmp_path)
     label = tmp_path / "Case_P001.nii.gz"
     label.write_bytes(b"mine")
-    with pytest.raises(WorkdirError, match=r"volumes\.csv and 2 more exist already; pass --over"):
+    with pytest.raises(WorkdirError, match=r"P001\.nii\.gz and 1 more exist already; pass --over"):
         go(run, stack, tmp_path)
-    (tmp_path / "volumes.csv").unlink()
     (tmp_path / "overviews" / "Case_P001.png").unlink()
     with pytest.raises(WorkdirError, match=r"Case_P001\.nii\.gz exists already; pass --overwrite"):
         go(run, stack, tmp_path)
     assert label.read_bytes() == b"mine"
     go(run, stack, tmp_path, overwrite=True)
     assert read_volume(label)[0].any()
+
+
+def test_volumes_of_earlier_predictions_stay(run, stack, tmp_path):
+    for name in "ab":
+        shutil.copy(stack, tmp_path / f"{name}.nii.gz")
+        go(run, tmp_path / f"{name}.nii.gz", tmp_path / "out")
+    both = volumes(tmp_path / "out")
+    assert list(both) == ["a", "b"]
+    go(run, tmp_path / "a.nii.gz", tmp_path / "out", overwrite=True)
+    assert volumes(tmp_path / "out") == both
+    assert len({tuple(row.values())[1:] for row in both.values()}) == 1
+
+
+@pytest.mark.parametrize("text", ["", "case,Lesion_ml\na,3.0\n", b"\xff\xfe"])
+def test_another_table_is_not_lost(run, stack, tmp_path, text):
+    (tmp_path / "volumes.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(WorkdirError, match=r"volumes\.csv: not a table of case, Myocardium_ml, "):
+        go(run, stack, tmp_path)
+    assert files(tmp_path) == ["volumes.csv"]
+    go(run, stack, tmp_path, overwrite=True)
+    assert list(volumes(tmp_path)) == ["Case_P001"]
+
+
+def test_a_scan_is_never_replaced_by_its_label_map(run, stack, tmp_path):
+    scan = Path(shutil.copy(stack, tmp_path))
+    before = scan.read_bytes()
+    for source in (scan, tmp_path):
+        with pytest.raises(WorkdirError, match=r"P001\.nii\.gz: is an input itself; expected anot"):
+            go(run, source, tmp_path, overwrite=True)
+    assert files(tmp_path) == ["Case_P001.nii.gz"]
+    assert scan.read_bytes() == before
+
+
+def test_an_input_within_the_output_is_one(run, stack, tmp_path):
+    (tmp_path / "stacks").mkdir()
+    shutil.copy(stack, tmp_path / "stacks")
+    go(run, tmp_path / "stacks", tmp_path)
+    assert list(volumes(tmp_path)) == ["Case_P001"]
 
 
 def test_the_same_input_gives_the_same_bytes(run, stack, tmp_path):

@@ -158,7 +158,7 @@ def test_a_run_that_was_never_validated_has_no_best(tmp_path, random_run):
     folder = copied(random_run, tmp_path / "run")
     for metrics in (folder / "checkpoints").glob("*/metrics/metrics"):
         metrics.write_text('{"score": -1.0}')
-    refused(folder, "no checkpoint was validated yet; ask for the last")
+    refused(folder, "no checkpoint has a score, .*; expected --checkpoint=last")
     assert load_run(folder, checkpoint="last").step == 6
 
 
@@ -346,8 +346,17 @@ def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
     with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
         bounds(0.1, 0.2, 0.3)
     without = dataclasses.replace(run, anatomy=dataclasses.replace(run.anatomy, inclusions=()))
-    with pytest.raises(SettingsError, match="--min_confidence: the label set has no inclusion"):
-        presence_rule([without], min_confidence=[0.5])
+    for flag, asked in {"drop_small": True, "min_confidence": [0.5]}.items():
+        with pytest.raises(SettingsError, match=f"--{flag}: the label set has no inclusion pairs"):
+            presence_rule([without], **{flag: asked})
+
+
+def test_runs_of_other_pairs_share_no_rule(run):
+    turned = dataclasses.replace(run.anatomy, inclusions=run.anatomy.inclusions[::-1])
+    other = dataclasses.replace(run, folder=Path("other"), anatomy=turned)
+    assert presence_rule([run, other]) == PresenceRule()
+    with pytest.raises(WorkdirError, match="other: of other inclusion pairs than "):
+        presence_rule([run, other], drop_small=True)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

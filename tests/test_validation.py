@@ -88,11 +88,11 @@ ROWS = {
 }
 
 
-def table(**changes):
+def table(rows=ROWS, **changes):
     config = awce.get_config().to_dict()
     config["data"] |= changes
     config["seed"] = 11
-    return score_table(config, ("LV", "Myo", "Inf", "NoR"), ROWS, (63, 7))
+    return score_table(config, ("LV", "Myo", "Inf", "NoR"), rows, (63, 7))
 
 
 def test_the_table_says_what_it_stands_on():
@@ -106,6 +106,11 @@ def test_the_table_says_what_it_stands_on():
         "| best (epoch 8)  | 0.900 ± 0.125 (7) | 0.800 ± 0.125 (7) | 0.500 ± 0.125 (3) | - (0) |"
     )
     assert head[-4].split("|")[1].strip() == "checkpoint"
+
+
+def test_a_run_without_scores_has_no_best():
+    text, _ = table(rows={"last (epoch 10)": ROWS["last (epoch 10)"]})
+    assert "best" not in text
 
 
 def test_folds_and_the_case_split_are_named():

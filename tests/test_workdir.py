@@ -27,8 +27,8 @@ REPOSITORY = Path(__file__).parents[1]
 SETTINGS = {
     "name": "baseline",
     "data": {"root": "/a", "split": "slice"},
-    "grid": {"size": (96, 96)},
-    "run": {"devices": 0, "pictures": 6},
+    "grid": {"soft_labels": False, "size": (96, 96)},
+    "run": {"convolution": "auto", "devices": 0, "pictures": 6},
 }
 FACTS = {"fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"]}
 HOLDER = """
@@ -147,7 +147,7 @@ def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
 def test_claim_writes_settings_and_data_once(tmp_path):
     claim(tmp_path, SETTINGS, FACTS)
     assert names(tmp_path) == ["config.json", "data.json"]
-    assert read_settings(tmp_path) == SETTINGS | {"grid": {"size": [96, 96]}}
+    assert read_settings(tmp_path) == changed(grid={"size": [96, 96]})
     assert read_data(tmp_path) == FACTS
     claim(tmp_path, SETTINGS, FACTS)  # resumed, tuples and all
     assert names(tmp_path) == ["config.json", "data.json"]
@@ -177,6 +177,30 @@ def test_place_of_the_data_and_ways_of_watching_are_free(tmp_path):
     assert read_settings(tmp_path)["data"]["root"] == "/b"  # a later reader finds the data
 
 
+def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
+    old = {"grid": {"size": [64, 64]}, "run": {"devices": 0}}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    now = {
+        "grid": {"soft_labels": False, "size": [64, 64]},
+        "run": {"convolution": "xla", "devices": 0},
+    }
+    assert read_settings(tmp_path) == now
+    check_settings(tmp_path, now)
+    with pytest.raises(WorkdirError, match=r"grid\.soft_labels: False in the workdir, True asked"):
+        check_settings(tmp_path, now | {"grid": {"soft_labels": True, "size": [64, 64]}})
+    newer = {"grid": {"soft_labels": True}, "run": 3}
+    (tmp_path / "config.json").write_text(json.dumps(newer))
+    assert read_settings(tmp_path) == newer
+
+
+def test_other_voxel_sizes_are_another_cohort(tmp_path):
+    spacing = [[1.0, 1.0, 8.0], [1.5, 1.5, 8.0]]
+    claim(tmp_path, SETTINGS, FACTS | {"spacing": spacing})
+    claim(tmp_path, SETTINGS, FACTS)  # what is not known cannot differ
+    with pytest.raises(WorkdirError, match=r"cases changed .* other content or voxel sizes"):
+        claim(tmp_path, SETTINGS, FACTS | {"spacing": [spacing[0], [1.5, 1.5, 10.0]]})
+
+
 def test_an_empty_workdir_suits_any_settings(tmp_path):
     check_settings(tmp_path, SETTINGS)
     assert names(tmp_path) == []
@@ -188,7 +212,7 @@ def test_an_empty_workdir_suits_any_settings(tmp_path):
         (["Case_P002"], "Case_N001 vanished"),
         (["Case_N001", "Case_P002", "Case_P003"], "Case_P003 is new"),
         (["Case_P002", "Case_N009"], "Case_N001 vanished, Case_N009 is new"),
-        (["Case_N001", "Case_P002"], "same names, other content"),
+        (["Case_N001", "Case_P002"], "same names, other content or voxel sizes"),
     ],
 )
 def test_a_changed_cohort_is_refused(tmp_path, cases, change):
@@ -253,7 +277,7 @@ def test_written_files_are_plain_json(tmp_path):
     claim(tmp_path, SETTINGS, FACTS)
     text = (tmp_path / "config.json").read_text()
     assert text.endswith("}\n")
-    assert json.loads(text)["run"] == {"devices": 0, "pictures": 6}
+    assert json.loads(text)["run"] == SETTINGS["run"]
 
 
 def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path):

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from jaxseg import recipe, run_data, settings
 from jaxseg.ablation import table1
@@ -96,7 +98,7 @@ def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
 def _figures(runs: Sequence[Run], cohort: Cohort, anatomy: Anatomy) -> list[Section]:
     """Figure 3, learning curves and, of the first run's training slices, Figure 1."""
     first = runs[0]
-    training, validation = (cohort.take(p) for p in run_data.split_cohort(first.settings, cohort))
+    training, validation = run_data.split_cohort(first.settings, cohort)
     beside = [run for run in runs if (run.seed, run.fold) == (first.seed, first.fold)]
     fold = "" if first.fold is None else f", fold {first.fold}"
     caption = (
@@ -104,9 +106,11 @@ def _figures(runs: Sequence[Run], cohort: Cohort, anatomy: Anatomy) -> list[Sect
         "that scores differ a little from those of the native grid in the tables."
     )
     return [
-        _figure("Stages side by side", "figure3", _stages(beside, validation, anatomy), caption),
+        _figure(
+            "Stages side by side", "figure3", _stages(beside, cohort, validation, anatomy), caption
+        ),
         _figure("Learning curves", "curves", _curves(runs, anatomy), curves.CAPTION),
-        _mixup(first, training, anatomy),
+        _mixup(first, cohort.take(training), anatomy),
     ]
 
 
@@ -114,15 +118,20 @@ def _figure(title: str, name: str, figure: Figure, caption: str) -> Section:
     return Section(title, "", (Picture(pictures.png(figure), f"{name}.png", caption),))
 
 
-def _stages(runs: Sequence[Run], validation: Cohort, anatomy: Anatomy) -> Figure:
-    """The last checkpoints' label maps of the most telling validation slices."""
-    chosen = pictures.telling_slices(validation.labels, validation.case_index, _SHOWN_SLICES)
-    slices = validation.take(chosen)
+def _stages(
+    runs: Sequence[Run], cohort: Cohort, validation: NDArray[np.integer], anatomy: Anatomy
+) -> Figure:
+    """The last checkpoints' label maps of the most telling validation slices of the cohort."""
+    held_out = cohort.take(validation)
+    telling = pictures.telling_slices(held_out.labels, held_out.case_index, _SHOWN_SLICES)
+    chosen = validation[telling]
+    slices = cohort.take(chosen)
     maps = {}
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
         segment = make_labels(trained.network, batch_size=_BATCH_SIZE)
-        inputs = with_neighbors(validation.images, validation.case_index, slices=trained.slices)
+        # Neighbors are those of whole stacks, on whichever side of a split by slice they are.
+        inputs = with_neighbors(cohort.images, cohort.case_index, slices=trained.slices)
         maps[display_name(run.stage)] = segment(trained.params, inputs[chosen])
     return stage_figure.stage_figure(slices.images, slices.labels, maps, slices.titles(), anatomy)
 

@@ -123,13 +123,15 @@ def tests_csv(comparison: Comparison) -> str:
 
 def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Section:
     beside = _is_paper_s(anatomy)
+    cells = [cell for regions in comparison.slices.values() for cell in regions.values()]
     rows = []
     for stage, regions in comparison.slices.items():
         rows.append((display_name(stage), *(_cell(s, 3, comparison) for s in regions.values())))
         if beside and stage in PAPER:
             rows.append(("the paper [1]", *(f"{m:.3f} ± {s:.3f}" for m, s in PAPER[stage])))
     paragraphs = [
-        f"DSC over the validation slices that hold the label. {_reading(comparison, 'slices')}",
+        "DSC over the validation slices that hold the label. "
+        + _reading(comparison, "slices", cells),
         _stands_on(comparison, protocol),
     ]
     if beside:
@@ -143,8 +145,8 @@ def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Sec
     return Section("Table 1: DSC of slices", "\n\n".join(paragraphs), (table,))
 
 
-def _reading(comparison: Comparison, unit: str) -> str:
-    """What a cell says."""
+def _reading(comparison: Comparison, unit: str, cells: Sequence[SeedStatistic]) -> str:
+    """What a cell of a table says."""
     if len(comparison.seeds) == 1:
         return (
             f"Cells: mean ± standard deviation over {unit} (number of {unit}). There is one seed, "
@@ -155,8 +157,7 @@ def _reading(comparison: Comparison, unit: str) -> str:
         f"and standard deviation averaged over {len(comparison.seeds)} seeds. The interval is "
         "Student's t over the seeds' means: it covers training anew, not other patients."
     )
-    shown = [s for regions in comparison.slices.values() for s in regions.values()]
-    if any(s.low < 0 or s.high > 1 for s in shown):
+    if any(cell.low < 0 or cell.high > 1 for cell in cells):
         text += " It knows no bounds of the DSC; where it passes them, seeds are too few."
     return text
 
@@ -209,7 +210,10 @@ def _case_table(
     ]
     paragraphs = [text] if text else []
     if group == "all" and measure == "dsc":
-        paragraphs.insert(0, _reading(comparison, "cases"))
+        cells = [
+            m[measure] for regions in comparison.cases[group].values() for m in regions.values()
+        ]
+        paragraphs.insert(0, _reading(comparison, "cases", cells))
         if published:
             rows += [(name, *values) for name, values in CASES.items()]
             paragraphs.append(

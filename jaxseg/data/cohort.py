@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class Cohort:
       slice_index: (N,) int32, the slice's place in its native stack.
       case_names: the cases' names.
       spacings: native voxel size in mm of each case; empty where nobody asked.
+      highest_labels: highest label of each case on its own grid, where none is lost; empty where
+        nobody asked.
       shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
     """
 
@@ -37,6 +40,7 @@ class Cohort:
     slice_index: np.ndarray
     case_names: tuple[str, ...]
     spacings: tuple[tuple[float, float, float], ...] = ()
+    highest_labels: tuple[int, ...] = ()
     shares: np.ndarray | None = None
 
     @property
@@ -62,7 +66,10 @@ class Cohort:
         return [self.case_names[case] for case in np.unique(self.case_index[indices])]
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over names and arrays: two cohorts agree in it only if they are equal."""
+        """SHA-256 (hex) over names and arrays, on which two cohorts agree only if they are equal.
+
+        What is known of native grids, `facts` tells beside it.
+        """
         digest = hashlib.sha256(repr(self.case_names).encode())
         for name, array in self._arrays().items():
             little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
@@ -70,8 +77,19 @@ class Cohort:
             digest.update(little.data)
         return digest.hexdigest()
 
+    def facts(self) -> dict[str, Any]:
+        """What tells the cohort from others, JSON-like.
+
+        Fingerprint, names and, where they are known, the smallest and the largest voxel edges (mm).
+        """
+        facts = {"fingerprint": self.fingerprint(), "cases": list(self.case_names)}
+        if not self.spacings:
+            return facts
+        edges = np.asarray(self.spacings)
+        return facts | {"spacing": [edges.min(0).tolist(), edges.max(0).tolist()]}
+
     def _arrays(self) -> dict[str, np.ndarray]:
-        per_case = ("case_names", "spacings")
+        per_case = ("case_names", "spacings", "highest_labels")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 
@@ -107,6 +125,7 @@ def build_cohort(
     shares: list[np.ndarray] = []
     names: list[str] = []
     spacings: list[tuple[float, float, float]] = []
+    highest: list[int] = []
     for case in cases:
         if case.label is None:
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
@@ -122,6 +141,7 @@ def build_cohort(
             shares.append(label_shares_to_network(case.label, case.spacing, grid, num_labels))
         names.append(case.name)
         spacings.append(case.spacing)
+        highest.append(int(case.label.max()))
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
     counts = [len(images) for images, _ in parts]
@@ -133,6 +153,7 @@ def build_cohort(
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
         case_names=tuple(names),
         spacings=tuple(spacings),
+        highest_labels=tuple(highest),
         shares=np.concatenate(shares) if soft_labels else None,
     )
 
@@ -158,7 +179,8 @@ def split(
 
     "slice" draws slices at random, as the paper does: slices of one patient then lie on both sides,
     and scores are optimistic. "case" draws whole cases, in proportion from the groups of equal
-    highest label (no pathology, infarction, no-reflow).
+    highest label (no pathology, infarction, no-reflow), by `highest_labels` where they are known,
+    so that the split is the same on every network grid.
 
     The order behind the draw is that of SHA-256 over seed, case name and slice number: the same on
     every platform and NumPy, and whatever the order of the cases.
@@ -188,12 +210,18 @@ def split(
         order, units = _shuffled(keys, seed), np.arange(len(cohort))
     else:
         present, units = np.unique(cohort.case_index, return_inverse=True)
-        strata = [int(cohort.labels[cohort.case_index == case].max()) for case in present]
+        strata = [_stratum(cohort, case) for case in present]
         shuffled = _shuffled([cohort.case_names[case] for case in present], seed)
         order = np.array(sorted(shuffled, key=lambda unit: strata[unit]))
     chosen = _choose(order, validation_fraction, folds, fold, kind, spread=kind == "case")
     validation = np.isin(units, chosen)
     return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def _stratum(cohort: Cohort, case: int) -> int:
+    if cohort.highest_labels:
+        return cohort.highest_labels[case]
+    return int(cohort.labels[cohort.case_index == case].max())
 
 
 def _choose(

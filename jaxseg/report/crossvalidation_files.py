@@ -96,7 +96,8 @@ def _presence_markdown(presence: Mapping[str, Any], *, mirror: bool) -> str:
     ]
     chosen = {f"all but fold {fold}": own for fold, own in bounds["without_fold"].items()}
     chosen["all folds, for other cases"] = bounds["for_other_cases"]
-    flags = " ".join(f"--min_confidence={bound:.3f}" for bound in bounds["for_other_cases"])
+    # Five decimals: what networks are sure of lies near 1.
+    flags = " ".join(f"--min_confidence={bound:.5f}" for bound in bounds["for_other_cases"])
     return (
         "\n## Whether a case holds it at all\n\n"
         "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
@@ -107,7 +108,7 @@ def _presence_markdown(presence: Mapping[str, Any], *, mirror: bool) -> str:
         "it on keeping is worth more than dropping, as the cases of the other folds tell:\n\n"
         + tables.markdown(
             ["chosen on", *presence["pairs"]],
-            [[name, *(f"{bound:.3f}" for bound in own)] for name, own in chosen.items()],
+            [[name, *(f"{bound:.5f}" for bound in own)] for name, own in chosen.items()],
         )
         + "\nFor other cases, with `--mode=predict` and all networks of one fold (`--workdir`,\n"
         f"`--ensemble`): `--checkpoint=last{' --mirror' if mirror else ''} --drop_small {flags}`.\n"

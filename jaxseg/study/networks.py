@@ -67,7 +67,6 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
         for folder in folders:
             network = load_run(folder, checkpoint="last")
             check_data(network)
-            presence_rule([network], drop_small=True)
             if set(network.data["validation"]["cases"]) != held_out[fold]:
                 raise WorkdirError(
                     f"{folder}: holds out other cases than fold {fold} here, and was trained on "
@@ -78,6 +77,7 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
                 raise WorkdirError(
                     f"{folder}: of other labels or inclusion pairs; expected anatomy as here"
                 )
+            presence_rule([network], drop_small=bool(anatomy.inclusions))
 
 
 def load_networks(folders: Sequence[Path]) -> list[Trained]:

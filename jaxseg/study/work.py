@@ -106,9 +106,9 @@ def _complete(run: Run, cohort: Cohort, say: Say) -> None:
 
 def _check_data(runs: Sequence[Run], cohort: Cohort) -> None:
     """Runs that are done never look at the cases again, and all must stand on the same ones."""
-    fingerprint = cohort.fingerprint()
+    facts = cohort.facts()
     for run in runs:
-        if run.done and workdir.read_data(run.folder).get("fingerprint") != fingerprint:
+        if run.done and not workdir.is_same_data(workdir.read_data(run.folder), facts):
             raise workdir.WorkdirError(
                 f"{run.folder}: trained on other cases than those there now; restore them, or pass "
                 "another --workdir"

@@ -145,7 +145,20 @@ def test_an_interval_beyond_the_dsc_is_explained(bounds):
     made = comparison()
     assert "knows no bounds" not in sections(made)[TITLE].text
     wide = {"baseline": dict.fromkeys(made.slice_regions, LV._replace(**bounds))}
-    assert "knows no bounds" in sections(comparison(slices=wide))[TITLE].text
+    found = sections(comparison(slices=wide))
+    assert ["knows no bounds" in found[title].text for title in (TITLE, DSC)] == [True, False]
+    of_cases = {
+        group: {
+            stage: {
+                region: measures | {"dsc": measures["dsc"]._replace(**bounds)}
+                for region, measures in regions.items()
+            }
+            for stage, regions in stages.items()
+        }
+        for group, stages in made.cases.items()
+    }
+    found = sections(comparison(cases=of_cases))
+    assert ["knows no bounds" in found[title].text for title in (TITLE, DSC)] == [False, True]
 
 
 def test_parts_of_cases_have_no_scores_in_3d():

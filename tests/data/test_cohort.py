@@ -92,9 +92,11 @@ def test_fingerprint_notices_every_change():
     prints.append(make_cohort([3, 2]).fingerprint())
     for field in dataclasses.fields(cohort):
         value = getattr(cohort, field.name)
-        if field.name == "spacings":  # of the native grid, which the arrays know nothing of
-            respaced = dataclasses.replace(cohort, spacings=((9.0, 9.0, 9.0), *value[1:]))
-            assert respaced.fingerprint() == cohort.fingerprint()
+        # Of the native grid, which the arrays know nothing of.
+        native = {"spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4)}
+        if field.name in native:
+            other = dataclasses.replace(cohort, **{field.name: native[field.name]})
+            assert other.fingerprint() == cohort.fingerprint()
             continue
         if field.name == "case_names":
             changed = (*value[:-1], "Case_other")
@@ -108,6 +110,15 @@ def test_fingerprint_notices_every_change():
     assert all(len(text) == 64 for text in prints)
     swapped = dataclasses.replace(cohort, heights=cohort.heights.astype(">f4"))
     assert swapped.fingerprint() == cohort.fingerprint(), "byte order is the machine's affair"
+
+
+def test_facts_tell_the_voxel_edges_where_they_are_known():
+    cohort = make_cohort([3, 2])
+    assert cohort.facts() == {
+        "fingerprint": cohort.fingerprint(), "cases": ["Case_000", "Case_001"],
+    }  # fmt: skip
+    known = dataclasses.replace(cohort, spacings=((1.0, 2.0, 8.0), (1.5, 1.5, 9.0)))
+    assert known.facts()["spacing"] == [[1.0, 1.5, 8.0], [1.5, 2.0, 9.0]]
 
 
 def test_refuses_cases_that_make_no_cohort():
@@ -206,6 +217,18 @@ def test_split_does_not_depend_on_the_order_of_the_cases(kind):
             {(cohort.case_names[cohort.case_index[i]], cohort.slice_index[i]) for i in validation}
         )
     assert drawn[0] == drawn[1]
+
+
+def test_folds_do_not_depend_on_the_network_grid():
+    """A pathology of one voxel is lost on a coarse grid; its case stays in its group."""
+    cases = [make_case(f"Case_{i:03d}", 3, highest=4 if i % 3 else 2) for i in range(20)]
+    cohorts = [build_cohort(cases, grid) for grid in (GRID, Grid((4, 4), 3.0))]
+    assert [cohort.labels.max() for cohort in cohorts] == [4, 1]
+    folds = [
+        [split(cohort, kind="case", folds=4, fold=fold, seed=0)[1].tolist() for fold in range(4)]
+        for cohort in cohorts
+    ]
+    assert folds[0] == folds[1]
 
 
 def test_split_is_pinned():
