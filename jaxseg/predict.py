@@ -105,24 +105,25 @@ def predict(
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
-    header, volumes = _volumes_header(runs[0].anatomy), {}
+    header, done = _volumes_header(runs[0].anatomy), 0
     rows = _known_rows(output / _VOLUMES, header, overwrite)
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes[name] = _predict_file(runs, predictor, rule, name, path, outputs[name])
-            rows[name] = _volumes_row(runs[0].anatomy, name, volumes[name])
+            volumes = _predict_file(runs, predictor, rule, name, path, outputs[name])
+            rows[name] = _volumes_row(runs[0].anatomy, name, volumes)
+            done += 1
             with atomic(output / _VOLUMES) as temporary:
                 temporary.write_text(tables.csv_text(header, rows.values()), encoding="utf-8")
         except DataError as error:
             failures.append(str(error))
         except OSError as error:  # a full disk, say: the next case would fare no better
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
-    if volumes:
-        say(f"{output}: {len(volumes)} label maps, their volumes in {_VOLUMES}")
+    if done:
+        say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
     if failures and source.is_file():
         raise DataError(failures[0])
     if failures:
-        count = len(volumes) + len(failures)
+        count = done + len(failures)
         lines = "\n".join(f"  {failure}" for failure in failures)
         raise PredictionError(f"{len(failures)} of {count} files not predicted:\n{lines}")
 
