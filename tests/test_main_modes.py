@@ -105,7 +105,7 @@ def test_predict_with_every_flag(call, random_run, finished_run, stack, tmp_path
     assert (status, errors) == (0, "")
     assert output == "out: 1 label maps, their volumes in volumes.csv\n"
     assert (tmp_path / "out" / "probabilities" / "Case_P002.nii.gz").is_file()
-    refused(call(*arguments), 1, "out/volumes.csv and 3 more exist already; pass --overwrite")
+    refused(call(*arguments), 1, "out/Case_P002.nii.gz and 2 more exist already; pass --overwrite")
     assert call(*arguments, "--overwrite")[0] == 0
 
 
