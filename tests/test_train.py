@@ -253,7 +253,8 @@ def test_other_cases_are_refused_and_the_workdir_untouched(command_line, finishe
     image = tmp_path / "cases" / "Case_P001" / "Images" / "Case_P001.nii.gz"
     shutil.copy(command_line.phantom / "Case_P001" / "Contours" / "Case_P001.nii.gz", image)
     before = contents(finished_run)
-    with pytest.raises(WorkdirError, match=r"the cases changed .* \(same names, other content or"):
+    changed = r"the cases changed .* \(same names, other content or voxel sizes\)"
+    with pytest.raises(WorkdirError, match=changed):
         train.train(config, finished_run, say=pytest.fail)
     assert contents(finished_run) == before
 

@@ -90,10 +90,10 @@ def test_fingerprint_notices_every_change():
     prints = [make_cohort([3, 2], shares=shares).fingerprint()]
     assert prints == [cohort.fingerprint()]
     prints.append(make_cohort([3, 2]).fingerprint())
+    # Of the native grid, which the arrays know nothing of.
+    native = {"spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4)}
     for field in dataclasses.fields(cohort):
         value = getattr(cohort, field.name)
-        # Of the native grid, which the arrays know nothing of.
-        native = {"spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4)}
         if field.name in native:
             other = dataclasses.replace(cohort, **{field.name: native[field.name]})
             assert other.fingerprint() == cohort.fingerprint()
