@@ -106,6 +106,9 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     loss.weighted = False  # automated weighted cross-entropy (Eq. 3) instead of the plain one
     loss.penalty = 0.0  # coefficient of the neighboring loss (Eq. 5); the paper's is 0.01
     loss.dice = 0.0  # coefficient of a soft Dice loss; not the paper's
+    # Of each of the "labels", or of "regions": those scored per case, as a whole (the infarct with
+    # its no-reflow), and each label in none of them.
+    loss.dice_of = "labels"
     loss.dice_smooth = 0.0  # pixels; above 0 the labels that an image lacks count in it too
     loss.dice_over = "image"  # each "image" for itself, or the "batch" as one
     # Deep supervision, not the paper's: weight of a coarser level relative to the next finer.

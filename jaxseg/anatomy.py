@@ -46,6 +46,13 @@ class Anatomy:
         """Number of labels, the background included."""
         return len(self.labels)
 
+    @property
+    def whole_regions(self) -> tuple[LabelSet, ...]:
+        """The regions scored per case, after every label, by itself, that is in none of them."""
+        regions = tuple(values for _, values in self.case_regions)
+        scored = {value for values in regions for value in values}
+        return tuple((v,) for v in range(self.num_labels) if v not in scored) + regions
+
     def to_dict(self) -> dict[str, Any]:
         """The anatomy in JSON's types, labels by name; `from_dict` gives it back exactly."""
         return {

@@ -65,6 +65,8 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
     return -(weighted * log_probabilities).sum(-1).mean()
 
 
+DICE_OF = ("labels", "regions")
+"""What has a soft Dice coefficient: each label, or each scored region as a whole."""
 DICE_OVER = ("image", "batch")
 """What a soft Dice coefficient is taken over."""
 
@@ -73,6 +75,7 @@ def soft_dice_loss(
     logits: Array,
     targets: Array,
     *,
+    regions: Sequence[tuple[int, ...]] = (),
     smooth: float = 0.0,
     over: str = "image",
     axis_name: str | None = None,
@@ -90,11 +93,16 @@ def soft_dice_loss(
         1/|S| sum_{i in S} (1 - (2 sum_{b,x} p_i Y_i + s) / (sum_{b,x} p_i + sum_{b,x} Y_i + s))
 
     so that what is called a label on an image without it counts too, by its area, where another
-    image of the batch holds that label; the smoothing counts once then. Not part of the paper.
+    image of the batch holds that label; the smoothing counts once then.
+
+    Regions, if given, stand in the place of labels, each with the sum of its labels'
+    probabilities. They may overlap, as those of a challenge do: a pixel of no-reflow that is called
+    infarct is an error of the no-reflow then, not of the infarct around it. Not part of the paper.
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is held if it has any.
+      regions: label tuples; none for each label by itself.
       smooth: s, in pixels.
       over: one of `DICE_OVER`.
       axis_name: of the devices that share the "batch", if several do.
@@ -103,12 +111,19 @@ def soft_dice_loss(
       () float32, 0 to 1.
 
     Raises:
-      ValueError: if the shapes differ or are not of rank 4, or for an unknown `over`.
+      ValueError: if the shapes differ or are not of rank 4, for an unknown `over`, or a region of
+        a label that the logits do not hold.
     """
     _check_pair(logits, targets)
+    _check_regions("regions", regions, logits.shape[-1])
     if over not in DICE_OVER:
         raise ValueError(f"over must be one of {', '.join(DICE_OVER)}, got {over!r}")
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
+    if regions:
+        probabilities, targets = (
+            jnp.stack([_region(x, labels) for labels in regions], -1)
+            for x in (probabilities, targets)
+        )
     overlap, mass = (probabilities * targets).sum((1, 2)), targets.sum((1, 2))
     total = probabilities.sum((1, 2)) + mass
     if over == "batch":
@@ -178,19 +193,27 @@ def neighboring_loss(
         raise ValueError(f"probabilities must be (B, H, W, L), got shape {probabilities.shape}")
     if not inclusions:
         raise ValueError("inclusions must hold at least one pair (inner, outer)")
-    count = probabilities.shape[-1]
-    # An index out of range would be clamped to the last label without a word.
-    for label in (label for pair in inclusions for region in pair for label in region):
-        if not 0 <= label < count:
-            raise ValueError(f"inclusions name label {label}, labels are 0 to {count - 1}")
-
-    def region(labels: tuple[int, ...]) -> Array:
-        return sum((probabilities[..., i] for i in labels), start=jnp.float32(0.0))
-
+    regions = [region for pair in inclusions for region in pair]
+    _check_regions("inclusions", regions, probabilities.shape[-1])
     return sum(
         (
-            neighborhood_penalty(region(inner), region(outer), epsilon=epsilon, support=support)
+            neighborhood_penalty(
+                _region(probabilities, inner), _region(probabilities, outer),
+                epsilon=epsilon, support=support,
+            )
             for inner, outer in inclusions
         ),
         start=jnp.float32(0.0),
-    )
+    )  # fmt: skip
+
+
+def _check_regions(field: str, regions: Sequence[tuple[int, ...]], count: int) -> None:
+    """An index out of range would be clamped to the last label without a word."""
+    for label in (label for region in regions for label in region):
+        if not 0 <= label < count:
+            raise ValueError(f"{field} name label {label}, labels are 0 to {count - 1}")
+
+
+def _region(probabilities: Array, labels: tuple[int, ...]) -> Array:
+    """(..., L) to (...): the probability of a region, the sum over its labels."""
+    return sum((probabilities[..., i] for i in labels), start=jnp.float32(0.0))

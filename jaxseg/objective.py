@@ -33,6 +33,7 @@ class Objective:
       inclusions: the anatomy's pairs.
       difficulty: of `jaxseg.balance`.
       dice: coefficient of the soft Dice loss, which the paper has not; 0 leaves it out.
+      dice_regions: of that loss: label tuples; none for each label by itself.
       dice_smooth: of that loss.
       dice_over: of that loss: each "image" for itself, or the "batch" as one.
       deep: weight of a coarser level of the decoder, relative to the next finer ("deep
@@ -49,6 +50,7 @@ class Objective:
     inclusions: tuple[Inclusion, ...]
     difficulty: str = "image"
     dice: float = 0.0
+    dice_regions: tuple[tuple[int, ...], ...] = ()
     dice_smooth: float = 0.0
     dice_over: str = "image"
     deep: float = 0.0
@@ -111,10 +113,7 @@ def loss_and_logs(
         )  # fmt: skip
         loss = loss + objective.penalty * logs["neighboring_loss"]
     if objective.dice:
-        logs["dice_loss"] = soft_dice_loss(
-            logits, targets,
-            smooth=objective.dice_smooth, over=objective.dice_over, axis_name=axis_name,
-        )  # fmt: skip
+        logs["dice_loss"] = _dice_loss(logits, targets, objective, axis_name)
         loss = loss + objective.dice * logs["dice_loss"]
     if coarse:
         logs["deep_supervision"] = _coarse_loss(coarse, targets, weights, objective, axis_name)
@@ -153,9 +152,20 @@ def _coarse_loss(
         else:
             loss = automated_weighted_cross_entropy(logits, means, weights)
         if objective.dice:
-            smooth = objective.dice_smooth / 4**level  # the same area
-            loss = loss + objective.dice * soft_dice_loss(
-                logits, means, smooth=smooth, over=objective.dice_over, axis_name=axis_name
-            )
+            dice = _dice_loss(logits, means, objective, axis_name, level=level)
+            loss = loss + objective.dice * dice
         total = total + objective.deep**level * loss
     return total
+
+
+def _dice_loss(
+    logits: Array, targets: Array, objective: Objective, axis_name: str | None, *, level: int = 0
+) -> Array:
+    """The objective's soft Dice loss at a level of the decoder, 0 the finest."""
+    return soft_dice_loss(
+        logits, targets,
+        regions=objective.dice_regions,
+        smooth=objective.dice_smooth / 4**level,  # the same area
+        over=objective.dice_over,
+        axis_name=axis_name,
+    )  # fmt: skip

@@ -110,6 +110,7 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         inclusions=prior.inclusions,
         difficulty=weights["difficulty"],
         dice=loss["dice"],
+        dice_regions=prior.whole_regions if loss["dice_of"] == "regions" else (),
         dice_smooth=loss["dice_smooth"],
         dice_over=loss["dice_over"],
         deep=loss["deep"],

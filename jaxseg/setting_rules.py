@@ -8,7 +8,7 @@ from jaxseg import balance, native
 from jaxseg.data.cohort import SPLITS
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
-from jaxseg.losses import DICE_OVER
+from jaxseg.losses import DICE_OF, DICE_OVER
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
@@ -124,6 +124,7 @@ RULES: dict[str, Rule] = {
     "loss.epsilon": _between(0, 1),
     "loss.support": _between(0, 1),
     "loss.dice": _at_least(0),
+    "loss.dice_of": _one_of(DICE_OF),
     "loss.dice_smooth": _at_least(0),
     "loss.dice_over": _one_of(DICE_OVER),
     "loss.deep": _between(0, 1),

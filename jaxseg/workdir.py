@@ -18,7 +18,11 @@ DATA = "data.json"
 _FREE = ("run.", "data.root")
 # What a knob stood at, in effect, in the runs that are older than it: such runs are still read.
 # A new knob gets its line here, so that no network is lost to it.
-_BEFORE = {"grid": {"soft_labels": False}, "run": {"convolution": "xla"}}
+_BEFORE = {
+    "grid": {"soft_labels": False},
+    "loss": {"dice_of": "labels"},
+    "run": {"convolution": "xla"},
+}
 # A file that lists thousands of cases or parameters stays far below.
 MAX_JSON_BYTES = 2**24
 

@@ -55,6 +55,13 @@ def test_equal_anatomies_hash_alike_and_are_frozen():
         twin.labels = ()
 
 
+def test_whole_regions_are_those_of_cases_and_what_they_leave():
+    assert EMIDEC.whole_regions == ((0,), (1,), (2, 3, 4), (3, 4), (4,))
+    assert SCAR.whole_regions == ((0,), (1, 2), (2,))
+    wall = dataclasses.replace(SCAR, case_regions=(("Muscle", (1,)),))
+    assert wall.whole_regions == ((0,), (2,), (1,))
+
+
 def test_inclusions_may_be_empty():
     free = dataclasses.replace(SCAR, inclusions=())
     assert Anatomy.from_dict(free.to_dict()) == free

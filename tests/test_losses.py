@@ -247,6 +247,34 @@ def test_soft_dice_over_the_batch_is_the_same_for_devices_that_share_it():
     np.testing.assert_allclose(shared, [whole, whole], rtol=1e-6)
 
 
+def test_soft_dice_of_regions_by_hand():
+    """One row of four pixels, labels 0, 1, 2, 2; regions 0, the union of 1 and 2, and 2 in it."""
+    p = np.array([[[[0.7, 0.2, 0.1], [0.1, 0.4, 0.5], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]]]])
+    y = np.eye(3)[np.array([[[0, 1, 2, 2]]])]
+    outside = 2 * 0.7 / (1.1 + 1)
+    union = 2 * (0.9 + 0.8 + 0.9) / (2.9 + 3)  # 1 and 2 taken for each other cost nothing here
+    inner = 2 * (0.2 + 0.8) / (1.6 + 2)
+    loss = soft_dice_loss(*single(np.log(p), y), regions=((0,), (1, 2), (2,)))
+    np.testing.assert_allclose(loss, 1 - (outside + union + inner) / 3, rtol=1e-6)
+    # An image that lacks a whole region is not asked for it; smoothed, it is.
+    healthy = np.eye(3)[np.array([[[0, 1, 1, 1]]])]
+    union = 2 * 2.6 / (2.9 + 3)
+    loss = soft_dice_loss(*single(np.log(p), healthy), regions=((0,), (1, 2), (2,)))
+    np.testing.assert_allclose(loss, 1 - (outside + union) / 2, rtol=1e-6)
+    loss = soft_dice_loss(*single(np.log(p), healthy), regions=((2,),), smooth=0.4)
+    np.testing.assert_allclose(loss, 1 - 0.4 / (1.6 + 0.4), rtol=1e-6)
+    with pytest.raises(ValueError, match="regions name label 3, labels are 0 to 2"):
+        soft_dice_loss(*single(np.log(p), y), regions=((0,), (1, 3)))
+
+
+def test_soft_dice_of_every_label_as_a_region_is_that_of_labels():
+    logits, targets = single(*soft_case(4)[:2])
+    each = tuple((label,) for label in range(logits.shape[-1]))
+    np.testing.assert_allclose(
+        soft_dice_loss(logits, targets, regions=each), soft_dice_loss(logits, targets), rtol=1e-6
+    )
+
+
 def test_soft_dice_gradient_matches_finite_differences():
     logits, targets, _ = soft_case(8)
     gradient = np.asarray(jax.grad(soft_dice_loss)(*single(logits, targets)), np.float64)

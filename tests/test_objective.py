@@ -76,6 +76,29 @@ def test_the_coarser_level_by_hand(batch, weighted):
     assert float(logs["loss"] - fewer["loss"]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_dice_of_regions_at_the_finest_level_and_at_the_coarser_one(batch):
+    images, targets = batch
+    networks, params = built(weighted=False)
+    regions = ((0,), tuple(range(1, L)))
+    objective = Objective(weighted=False, **FIELDS, dice=0.5, dice_regions=regions, deep=0.25)
+    _, logs = loss_and_logs(params, networks, objective, images, targets)
+    logits, kept = networks.segmentation.apply(
+        {"params": params["network"]}, images, mutable=[COARSE]
+    )
+    (coarse,) = kept[COARSE]["levels"]
+
+    def dice(logits, targets):
+        p = softmax(np.asarray(logits, np.float64), -1)
+        p, y = (np.stack([x[..., 0], x[..., 1:].sum(-1)], -1) for x in (p, np.asarray(targets)))
+        return 1 - (2 * (p * y).sum((1, 2)) / (p + y).sum((1, 2))).mean()
+
+    means = halved(targets)
+    entropy = -(means * log_softmax(np.asarray(coarse, np.float64), -1)).sum(-1).mean()
+    assert float(logs["dice_loss"]) == pytest.approx(dice(logits, targets), rel=1e-5)
+    expected = 0.25 * (entropy + 0.5 * dice(coarse, means))
+    assert float(logs["deep_supervision"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_coarser_levels_weigh_less_and_less(batch):
     """Of two levels alike, one weighs `deep`, the other its square."""
     images, targets = batch

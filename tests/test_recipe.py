@@ -164,6 +164,13 @@ def test_objective_of_the_baseline():
     np.testing.assert_allclose(found.factors, np.ones(5), rtol=1e-6)  # power 0
 
 
+def test_dice_of_labels_or_of_whole_regions():
+    labels = np.array([[[0, 1], [1, 4]]], np.uint8)
+    assert recipe.objective(settings(), labels).dice_regions == ()
+    found = recipe.objective(settings(loss__dice_of="regions"), labels)
+    assert found.dice_regions == ((0,), (1,), (2, 3, 4), (3, 4), (4,))
+
+
 def test_anatomy_grid_and_mixup():
     assert recipe.anatomy(settings()) == EMIDEC
     assert recipe.mixup(settings(mixup__probability=0.5)) == Mixup(probability=0.5, tolerance=0.1)

@@ -72,6 +72,7 @@ BAD = {
     "loss.weighted": SWITCH,
     "loss.penalty": FROM_0,
     "loss.dice": FROM_0,
+    "loss.dice_of": NAME,
     "loss.dice_smooth": FROM_0,
     "loss.dice_over": NAME,
     "loss.deep": SHARE,

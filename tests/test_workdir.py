@@ -178,10 +178,11 @@ def test_place_of_the_data_and_ways_of_watching_are_free(tmp_path):
 
 
 def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
-    old = {"grid": {"size": [64, 64]}, "run": {"devices": 0}}
+    old = {"grid": {"size": [64, 64]}, "loss": {"dice": 0.0}, "run": {"devices": 0}}
     (tmp_path / "config.json").write_text(json.dumps(old))
     now = {
         "grid": {"soft_labels": False, "size": [64, 64]},
+        "loss": {"dice_of": "labels", "dice": 0.0},
         "run": {"convolution": "xla", "devices": 0},
     }
     assert read_settings(tmp_path) == now

@@ -141,7 +141,8 @@ def _extras(settings: Mapping[str, Any]) -> list[str]:
     share, pathology = settings["augment"]["probability"], settings["train"]["pathology"]
     average, slices = settings["optimizer"]["average"], settings["model"]["slices"]
     loss = settings["loss"]
-    dice = f"soft Dice loss over the {loss['dice_over']} (coefficient {loss['dice']:g}"
+    whole = " of whole regions" if loss["dice_of"] == "regions" else ""
+    dice = f"soft Dice loss{whole} over the {loss['dice_over']} (coefficient {loss['dice']:g}"
     if loss["dice_smooth"]:
         dice += f", smoothing {loss['dice_smooth']:g} pixels"
     texts = {
