@@ -1,5 +1,6 @@
 """Stacks in batches: the same result whatever the batch, one compiled shape."""
 
+import re
 from typing import Any, cast
 
 import jax
@@ -108,7 +109,8 @@ def test_an_artifact_holds_the_network_for_any_batch(changes):
     assert [str(aval) for aval in exported.in_avals] == ["float32[batch,16,16]"]
     assert [str(aval) for aval in exported.out_avals] == ["float32[batch,16,16,3]"]
     artifact = exported.serialize()
-    assert b".py" not in artifact, "paths of source files tell of the machine"
+    # Names of functions may hold ".pytest".
+    assert not re.search(rb"\.py\b", artifact), "paths of source files tell of the machine"
     found = jax.export.deserialize(artifact)
     wanted = jax.jit(lambda x: jax.nn.softmax(network.apply({"params": params}, x[..., None])))
     for count in (1, 3):
