@@ -195,16 +195,11 @@ def neighboring_loss(
         raise ValueError("inclusions must hold at least one pair (inner, outer)")
     regions = [region for pair in inclusions for region in pair]
     _check_regions("inclusions", regions, probabilities.shape[-1])
+    pairs = [[_region(probabilities, labels) for labels in pair] for pair in inclusions]
     return sum(
-        (
-            neighborhood_penalty(
-                _region(probabilities, inner), _region(probabilities, outer),
-                epsilon=epsilon, support=support,
-            )
-            for inner, outer in inclusions
-        ),
+        (neighborhood_penalty(a, b, epsilon=epsilon, support=support) for a, b in pairs),
         start=jnp.float32(0.0),
-    )  # fmt: skip
+    )
 
 
 def _check_regions(field: str, regions: Sequence[tuple[int, ...]], count: int) -> None:

@@ -109,8 +109,8 @@ def test_an_artifact_holds_the_network_for_any_batch(changes):
     assert [str(aval) for aval in exported.in_avals] == ["float32[batch,16,16]"]
     assert [str(aval) for aval in exported.out_avals] == ["float32[batch,16,16,3]"]
     artifact = exported.serialize()
-    # Names of functions may hold ".pytest".
-    assert not re.search(rb"\.py\b", artifact), "paths of source files tell of the machine"
+    # Names of functions may hold ".pytest", as that of xdist's loop does.
+    assert not re.search(rb"\.py(?!test)", artifact), "paths of source files tell of the machine"
     found = jax.export.deserialize(artifact)
     wanted = jax.jit(lambda x: jax.nn.softmax(network.apply({"params": params}, x[..., None])))
     for count in (1, 3):
