@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Inclusion = tuple[tuple[int, ...], tuple[int, ...]]
+from jaxseg.anatomy import LabelSet
+
+Inclusion = tuple[LabelSet, LabelSet]
 """A pair (inner, outer) of regions, each the union of some labels: inner lies inside outer."""
 
 
@@ -75,7 +77,7 @@ def soft_dice_loss(
     logits: Array,
     targets: Array,
     *,
-    regions: Sequence[tuple[int, ...]] = (),
+    regions: Sequence[LabelSet] = (),
     smooth: float = 0.0,
     over: str = "image",
     axis_name: str | None = None,
@@ -202,13 +204,13 @@ def neighboring_loss(
     )
 
 
-def _check_regions(field: str, regions: Sequence[tuple[int, ...]], count: int) -> None:
+def _check_regions(field: str, regions: Sequence[LabelSet], count: int) -> None:
     """An index out of range would be clamped to the last label without a word."""
     for label in (label for region in regions for label in region):
         if not 0 <= label < count:
             raise ValueError(f"{field} name label {label}, labels are 0 to {count - 1}")
 
 
-def _region(probabilities: Array, labels: tuple[int, ...]) -> Array:
+def _region(probabilities: Array, labels: LabelSet) -> Array:
     """(..., L) to (...): the probability of a region, the sum over its labels."""
     return sum((probabilities[..., i] for i in labels), start=jnp.float32(0.0))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxseg import balance
+from jaxseg.anatomy import LabelSet
 from jaxseg.losses import (
     Inclusion,
     automated_weighted_cross_entropy,
@@ -50,7 +51,7 @@ class Objective:
     inclusions: tuple[Inclusion, ...]
     difficulty: str = "image"
     dice: float = 0.0
-    dice_regions: tuple[tuple[int, ...], ...] = ()
+    dice_regions: tuple[LabelSet, ...] = ()
     dice_smooth: float = 0.0
     dice_over: str = "image"
     deep: float = 0.0

@@ -34,6 +34,15 @@ def built(weighted: bool):
     return Networks(network, generator), params
 
 
+def fine_and_coarse(networks: Networks, params, images) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of the finest level and of the one coarser level, in float64."""
+    fine, kept = networks.segmentation.apply(
+        {"params": params["network"]}, images, mutable=[COARSE]
+    )
+    (coarse,) = kept[COARSE]["levels"]
+    return np.asarray(fine, np.float64), np.asarray(coarse, np.float64)
+
+
 def halved(targets) -> np.ndarray:
     """Means over squares of two by two pixels, one square after the other."""
     targets = np.asarray(targets, np.float64)
@@ -53,8 +62,7 @@ def test_the_coarser_level_by_hand(batch, weighted):
     total, logs = jax.jit(loss_and_logs, static_argnums=(1, 2))(
         params, networks, objective, images, targets
     )
-    _, kept = networks.segmentation.apply({"params": params["network"]}, images, mutable=[COARSE])
-    (logits,) = (np.asarray(leaf, np.float64) for leaf in kept[COARSE]["levels"])
+    _, logits = fine_and_coarse(networks, params, images)
     means, weights = halved(targets), np.ones((2, L))
     if weighted:
         assert networks.generator is not None
@@ -82,18 +90,15 @@ def test_dice_of_regions_at_the_finest_level_and_at_the_coarser_one(batch):
     regions = ((0,), tuple(range(1, L)))
     objective = Objective(weighted=False, **FIELDS, dice=0.5, dice_regions=regions, deep=0.25)
     _, logs = loss_and_logs(params, networks, objective, images, targets)
-    logits, kept = networks.segmentation.apply(
-        {"params": params["network"]}, images, mutable=[COARSE]
-    )
-    (coarse,) = kept[COARSE]["levels"]
+    logits, coarse = fine_and_coarse(networks, params, images)
 
     def dice(logits, targets):
-        p = softmax(np.asarray(logits, np.float64), -1)
+        p = softmax(logits, -1)
         p, y = (np.stack([x[..., 0], x[..., 1:].sum(-1)], -1) for x in (p, np.asarray(targets)))
         return 1 - (2 * (p * y).sum((1, 2)) / (p + y).sum((1, 2))).mean()
 
     means = halved(targets)
-    entropy = -(means * log_softmax(np.asarray(coarse, np.float64), -1)).sum(-1).mean()
+    entropy = -(means * log_softmax(coarse, -1)).sum(-1).mean()
     assert float(logs["dice_loss"]) == pytest.approx(dice(logits, targets), rel=1e-5)
     expected = 0.25 * (entropy + 0.5 * dice(coarse, means))
     assert float(logs["deep_supervision"]) == pytest.approx(expected, rel=1e-5)
