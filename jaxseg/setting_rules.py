@@ -70,6 +70,7 @@ def _pair(inside: Rule) -> Rule:
 
 _SEED: Rule = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")
 _NAME = "a name without slashes, backslashes and colons"
+_BELOW_1: Rule = (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1")
 _SWITCH: Rule = (lambda v: isinstance(v, bool), "True or False")
 RULES: dict[str, Rule] = {
     "name": (_is_name, _NAME),
@@ -121,8 +122,8 @@ RULES: dict[str, Rule] = {
     "model.precision": _one_of(PRECISIONS),
     "loss.weighted": _SWITCH,
     "loss.penalty": _at_least(0),
-    "loss.epsilon": _between(0, 1),
-    "loss.support": _between(0, 1),
+    "loss.epsilon": _BELOW_1,
+    "loss.support": _BELOW_1,
     "loss.dice": _at_least(0),
     "loss.dice_of": _one_of(DICE_OF),
     "loss.dice_smooth": _at_least(0),
@@ -138,7 +139,7 @@ RULES: dict[str, Rule] = {
     "optimizer.schedule": _one_of(SCHEDULES),
     "optimizer.warmup_epochs": _at_least(0),
     "optimizer.clip_norm": _at_least(0),
-    "optimizer.average": (lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1"),
+    "optimizer.average": _BELOW_1,
     "train.batch_size": _whole_between(1, 65_536),
     "train.pathology": _between(0, 1),
     "train.epochs": _whole_between(1, 1_000_000),

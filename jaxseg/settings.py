@@ -114,30 +114,26 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
     multiple, size = 2 ** flat["model.depth"], flat["grid.size"]
     if any(side % multiple for side in size):
         yield f"grid.size: expected sides divisible by 2^model.depth = {multiple}, got {size}"
-    groups = flat["model.groups"]
-    if not groups:
-        yield from _of_instance_norm(flat)
-        return
-    for name, deepest in {"model.width": flat["model.depth"], "balance.width": 2}.items():
-        channels = [flat[name] * 2**level for level in range(deepest + 1)]
+    groups, deepest = flat["model.groups"], {"model.width": flat["model.depth"], "balance.width": 2}
+    for name, doublings in deepest.items() if groups else ():
+        channels = [flat[name] * 2**level for level in range(doublings + 1)]
         # Where a layer has fewer channels than groups, every channel is a group.
         if any(c >= groups and c % groups for c in channels):
             yield (
                 f"{name}: expected layers of fewer channels than model.groups = {groups}, or of a "
                 f"multiple, got {flat[name]} and so {channels}"
             )
-
-
-def _of_instance_norm(flat: Mapping[str, Any]) -> Iterator[str]:
-    """Of a map of one pixel instance normalization leaves nothing but its own shift."""
-    halvings = flat["model.depth"]
-    if flat["loss.weighted"]:
-        halvings = max(halvings, HALVINGS)
-    if max(flat["grid.size"]) <= 2**halvings:
-        yield (
-            f"model.groups: expected at least 1 with a grid of {flat['grid.size']}, which the "
-            "networks reduce to one pixel, got 0: instance normalization"
-        )
+    halvings = {"model.width": flat["model.depth"], "balance.width": HALVINGS}
+    for name in deepest if flat["loss.weighted"] else ("model.width",):
+        channels = flat[name] * 2 ** deepest[name]
+        # Of a map of one pixel instance normalization leaves nothing but its own shift.
+        if max(size) <= 2 ** halvings[name] and not 0 < groups < channels:
+            yield (
+                f"model.groups: expected at least 1 and fewer than {channels}, the deepest "
+                f"channels by {name}, with a grid of {size}, which is reduced to one pixel, got "
+                f"{groups}"
+            )
+            return
 
 
 def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
@@ -151,6 +147,11 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
     ):
         if not flat[name] < flat[highest]:
             yield f"{name}: expected less than {highest} = {flat[highest]}, got {flat[name]}"
+    if flat["augment.probability"] and flat["augment.rotation"] and not flat["grid.spacing"]:
+        yield (
+            "augment.rotation: expected 0 with grid.spacing = 0, whose pixels need not be square, "
+            f"got {flat['augment.rotation']}"
+        )
     fold, folds = flat["data.fold"], flat["data.folds"]
     if fold >= max(folds, 1):
         yield f"data.fold: expected less than data.folds = {folds}, got {fold}"

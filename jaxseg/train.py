@@ -240,6 +240,8 @@ def _build(
         augmentation=recipe.augmentation(config), average=average,
     )  # fmt: skip
     place = placement(devices)
+    # What a device holds of a training batch, its memory holds in validation too.
+    share = plan.batch_size // len(batch_devices(devices))
     slices = config["model"]["slices"]
     inputs = with_neighbors(cohort.images, cohort.case_index, slices=slices)
     arrays = DeviceCohort.from_slices(inputs[parts[0]], training.targets, training.heights)
@@ -253,7 +255,7 @@ def _build(
         validation=Validation(
             cohort=cohort.take(parts[1]),
             inputs=inputs[parts[1]],
-            segment=hosts.shared(make_labels(networks.segmentation, batch_size=plan.batch_size)),
+            segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=recipe.anatomy(config),
         ),
     )

@@ -13,6 +13,7 @@ WHOLE_FROM_1 = (0, *WHOLE_FROM_0)
 FROM_0 = (-0.1, math.nan, math.inf, "1", True, None, [1.0], 10**400)
 ABOVE_0 = (0.0, *FROM_0)
 SHARE = (1.1, *FROM_0)
+BELOW_1 = (1, 1.0, *FROM_0)
 PERCENTILE = (100.5, *FROM_0)
 SEED = (2**32, *WHOLE_FROM_0)
 SWITCH = ("yes", 1, None, math.nan)
@@ -76,8 +77,8 @@ BAD = {
     "loss.dice_smooth": FROM_0,
     "loss.dice_over": NAME,
     "loss.deep": SHARE,
-    "loss.epsilon": SHARE,
-    "loss.support": SHARE,
+    "loss.epsilon": BELOW_1,
+    "loss.support": BELOW_1,
     "balance.method": NAME,
     "balance.difficulty": NAME,
     "balance.strength": FROM_0,
@@ -88,7 +89,7 @@ BAD = {
     "optimizer.schedule": NAME,
     "optimizer.warmup_epochs": FROM_0,
     "optimizer.clip_norm": FROM_0,
-    "optimizer.average": (1, 1.0, *FROM_0),
+    "optimizer.average": BELOW_1,
     "train.batch_size": (10**6, *WHOLE_FROM_1),
     "train.pathology": SHARE,
     "train.epochs": (10**7, *WHOLE_FROM_1),
@@ -175,10 +176,26 @@ def test_missing_fields_are_named(name):
         ({"balance.strength": 0.0}, "balance.strength: expected more than 0 with balance.method"),
         (
             {"model.groups": 0, "loss.weighted": True, "grid.size": (32, 16)},
-            "model.groups: expected at least 1 with a grid of (32, 16), which the networks reduce",
+            "model.groups: expected at least 1 and fewer than 64, the deepest channels by "
+            "balance.width, with a grid of (32, 16)",
         ),
-        ({"model.groups": 0, "grid.size": (16, 16)}, "model.groups: expected at least 1 with a"),
+        (
+            {"balance.width": 2, "loss.weighted": True, "grid.size": (32, 16)},  # 8 channels
+            "model.groups: expected at least 1 and fewer than 8, the deepest channels by balance",
+        ),
+        (
+            {"model.groups": 0, "grid.size": (16, 16)},
+            "model.groups: expected at least 1 and fewer than 128, the deepest channels by model",
+        ),
+        (
+            {"model.groups": 128, "grid.size": (16, 16)},
+            "model.groups: expected at least 1 and fewer than 128, the deepest channels by model",
+        ),
         ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
+        (
+            {"grid.spacing": 0.0, "augment.probability": 0.5, "augment.rotation": 30.0},
+            "augment.rotation: expected 0 with grid.spacing = 0, whose pixels need not be square",
+        ),
     ],
 )
 def test_contradictions(changes, start):
@@ -190,11 +207,13 @@ def test_contradictions(changes, start):
     "changes",
     [
         {},
-        {"grid.spacing": 0.0, "grid.size": [32, 48], "model.depth": 4},
+        {"grid.spacing": 0.0, "grid.size": [32, 48], "augment.rotation": 30.0},
         {"model.depth": 0, "grid.size": (7, 5)},
         {"model.width": 4, "model.depth": 1},  # 4 channels, instance norm; 8 channels, 8 groups
         {"model.width": 24, "balance.width": 1},
         {"model.groups": 0, "model.width": 6, "grid.size": (32, 16)},
+        {"model.groups": 64, "grid.size": (16, 16)},  # two channels a group at the deepest level
+        {"balance.width": 2, "grid.size": (32, 16)},  # no weights, no generator
         {"model.groups": 0, "loss.weighted": True, "grid.size": (32, 64)},
         {"data.folds": 5, "data.fold": 4},
         {"data.phantom_cases": 0, "data.root": "cases"},
