@@ -182,22 +182,22 @@ def _train() -> None:
 
 def _evaluate() -> None:
     evaluate(
-        Path(str(_WORKDIR.value)),
-        root=Path(_DATA_ROOT.value).expanduser() if _DATA_ROOT.value else None,
+        _folder(_WORKDIR.value),
+        root=_folder(_DATA_ROOT.value) if _DATA_ROOT.value else None,
         checkpoint=_CHECKPOINT.value,
         mirror=bool(_MIRROR.value),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
-        output=Path(_OUTPUT.value) if _OUTPUT.value else None,
+        output=_folder(_OUTPUT.value) if _OUTPUT.value else None,
     )
 
 
 def _predict() -> None:
-    folders = [str(_WORKDIR.value), *(_ENSEMBLE.value or [])]
+    folders = [_WORKDIR.value, *(_ENSEMBLE.value or [])]
     predict(
-        [load_run(Path(folder), checkpoint=_CHECKPOINT.value) for folder in folders],
-        Path(str(_INPUT.value)),
-        Path(str(_OUTPUT.value)),
+        [load_run(_folder(folder), checkpoint=_CHECKPOINT.value) for folder in folders],
+        _folder(_INPUT.value),
+        _folder(_OUTPUT.value),
         mirror=bool(_MIRROR.value),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
@@ -208,8 +208,8 @@ def _predict() -> None:
 
 def _export() -> None:
     export(
-        Path(str(_WORKDIR.value)),
-        Path(str(_OUTPUT.value)),
+        _folder(_WORKDIR.value),
+        _folder(_OUTPUT.value),
         checkpoint=_CHECKPOINT.value or "best",
         overwrite=bool(_OVERWRITE.value),
     )
@@ -235,14 +235,19 @@ def _crossvalidate() -> None:
         folds=_FOLDS.value,
         seeds=_or_default(_SEEDS.value, 1),
         mirror=bool(_MIRROR.value),
-        ensemble=[Path(folder) for folder in _ENSEMBLE.value or []],
+        ensemble=[_folder(folder) for folder in _ENSEMBLE.value or []],
     )
 
 
 def _workdir(config: Mapping[str, Any], *fields: str, start: str = "") -> Path:
     """The user's, or one named after those of the fields that the config has."""
     parts = [start] * bool(start) + [str(config[field]) for field in fields if field in config]
-    return Path(_WORKDIR.value or "runs/" + "-".join(parts))
+    return _folder(_WORKDIR.value or "runs/" + "-".join(parts))
+
+
+def _folder(text: Any) -> Path:
+    """A path that was typed; after --flag= few shells know ~ as the user's home."""
+    return Path(str(text)).expanduser()
 
 
 def _or_default(value: int | None, default: int) -> int:

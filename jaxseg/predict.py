@@ -1,6 +1,8 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
 import csv
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +32,10 @@ from jaxseg.trained import (
     Trained,
     check_spacing,
     make_predictor,
+    other_orientation,
     presence_rule,
 )
-from jaxseg.workdir import WorkdirError, atomic, check_writable
+from jaxseg.workdir import WorkdirError, atomic, check_writable, locked
 
 _VOLUMES = "volumes.csv"
 # Folders of label maps in the layouts that cases are read from.
@@ -82,8 +85,8 @@ def predict(
 
     Args:
       runs: one or more of one label set, whose probabilities are averaged.
-      source: a NIfTI file, or a folder of them at any depth; folders named
-        `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
+      source: a NIfTI file, or a folder of them at any depth, links followed; hidden files and
+        folders named `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
         Rows of other cases in a volumes.csv that is there already stay.
       mirror: average over the four mirror images of every slice.
@@ -99,6 +102,9 @@ def predict(
       SettingsError: as `presence_rule`.
       WorkdirError: runs of different label sets; outputs that exist, or cannot be written; a
         label map that would take the place of an input.
+
+    Warns:
+      UserWarning: a case is stored in another orientation than those trained on.
     """
     predictor = make_predictor(runs, mirror=mirror)
     rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
@@ -106,16 +112,15 @@ def predict(
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
     header, done = _volumes_header(runs[0].anatomy), 0
-    rows = _known_rows(output / _VOLUMES, header, overwrite)
+    _known_rows(output / _VOLUMES, header, overwrite)
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes = _predict_file(runs, predictor, rule, name, path, outputs[name])
-            rows[name] = _volumes_row(runs[0].anatomy, name, volumes)
+            _add_row(output, header, _volumes_row(runs[0].anatomy, name, volumes), overwrite)
             done += 1
-            with atomic(output / _VOLUMES) as temporary:
-                temporary.write_text(tables.csv_text(header, rows.values()), encoding="utf-8")
         except DataError as error:
-            failures.append(str(error))
+            earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
+            failures.append(f"{error}{earlier}")
         except OSError as error:  # a full disk, say: the next case would fare no better
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
@@ -129,31 +134,55 @@ def predict(
 
 
 def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
-    """Files by case name, and why others cannot be taken."""
+    """Files by case name, and why others cannot be taken.
+
+    Of two files of one name neither is: one of them may be a label map.
+    """
     if source.is_file():
         if not source.name.endswith(SUFFIXES):
             raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
         return {_case_name(source): source}, []
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
-    inputs: dict[str, Path] = {}
-    failures = []
+    named: dict[str, list[Path]] = {}
+    for path in _stacks(source, output):
+        named.setdefault(_case_name(path), []).append(path)
+    if not named:
+        raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
+    inputs = {name: paths[0] for name, paths in named.items() if len(paths) == 1}
+    failures = [
+        f"{paths[0]}: {len(paths)} files of this name, also {', '.join(map(str, paths[1:]))}; "
+        "expected one"
+        for paths in named.values()
+        if len(paths) > 1
+    ]
+    return inputs, failures
+
+
+def _stacks(source: Path, output: Path) -> list[Path]:
+    """NIfTI files in a folder, also behind links, but for references and earlier predictions."""
     # Earlier predictions may lie within the folder, but not the folder within them.
     earlier = output.resolve() if source.resolve() in output.resolve().parents else None
-    for path in sorted(source.rglob("*")):
-        inside = path.relative_to(source).parts
-        if _REFERENCES & set(inside[:-1]) or earlier in path.resolve().parents:
-            continue
-        if not (path.name.endswith(SUFFIXES) and path.is_file()):
-            continue
-        name = _case_name(path)
-        if name in inputs:
-            failures.append(f"{path}: a second file named {name}; the first is {inputs[name]}")
-        else:
-            inputs[name] = path
-    if not inputs:
-        raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
-    return inputs, failures
+    found, seen = [], {source.resolve()}
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for parent, names, files in os.walk(source, onerror=fail, followlinks=True):
+        deeper = []
+        for name in names:
+            target = Path(parent, name).resolve()
+            if name not in _REFERENCES and target != earlier and target not in seen:
+                seen.add(target)  # a link may lead back up
+                deeper.append(name)
+        names[:] = deeper
+        # macOS puts hidden ._NAME.nii.gz beside its files.
+        found += [
+            Path(parent, name)
+            for name in files
+            if name.endswith(SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(path for path in found if path.is_file())
 
 
 def _case_name(path: Path) -> str:
@@ -193,6 +222,8 @@ def _predict_file(
     case = read_case(name, path)
     for run in runs:
         check_spacing(run, case, path)
+    if turned := other_orientation(runs, case):
+        warnings.warn(f"{path}: {turned}", stacklevel=3)
     probabilities = predictor(case)
     labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():
@@ -252,3 +283,12 @@ def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Seq
     if overwrite:
         return {}
     raise WorkdirError(f"{path}: not a table of {', '.join(header)}; pass --overwrite to replace")
+
+
+def _add_row(output: Path, header: list[str], row: Sequence[object], overwrite: bool) -> None:
+    """Add a case to the table of volumes, which other processes may write to meanwhile."""
+    path = output / _VOLUMES
+    with locked(output, wait=True):
+        rows = _known_rows(path, header, overwrite) | {str(row[0]): row}
+        with atomic(path) as temporary:
+            temporary.write_text(tables.csv_text(header, rows.values()), encoding="utf-8")

@@ -193,8 +193,12 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
       `preprocess_case`, and OutOfMemoryError.
 
     Raises:
-      WorkdirError: runs of different label sets.
+      WorkdirError: runs of different label sets; one given twice.
     """
+    networks = [(run.folder.resolve(), run.step) for run in runs]
+    for run, network in zip(runs, networks, strict=True):
+        if networks.count(network) > 1:
+            raise WorkdirError(f"{run.folder}: would count twice; expected every run once")
     for run in runs[1:]:
         if run.anatomy.labels != runs[0].anatomy.labels:
             raise WorkdirError(
@@ -288,6 +292,27 @@ def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
         by_run.append(noted)
     known = [[v for v in volumes if v is not None] for volumes in zip(*by_run, strict=True)]
     return tuple(min(volumes, default=None) for volumes in known)
+
+
+def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
+    """What to tell of a case whose slices are stored turned, beside those that runs learned from.
+
+    Nothing turns a stack by its affine, which many a file leaves at a default; so this is no error.
+
+    Returns:
+      A line without the case's name; None where a case or the runs state no orientation, or one
+      that every run was trained on.
+    """
+    if case.orientation is None:
+        return None
+    for run in runs:
+        known = run.data.get("orientations")
+        if known and case.orientation not in known:
+            return (
+                f"rows and columns lead to {case.orientation} by its header, in training they led "
+                f"to {' or '.join(known)}; expected stacks stored as in training"
+            )
+    return None
 
 
 def check_spacing(run: Trained, case: Case, path: Path) -> None:

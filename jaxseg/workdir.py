@@ -63,15 +63,16 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(workdir: Path, *, name: str = ".lock") -> Iterator[None]:
+def locked(workdir: Path, *, name: str = ".lock", wait: bool = False) -> Iterator[None]:
     """Create the workdir if needed and hold it for this process alone.
 
     Args:
       workdir: the folder.
       name: of the lock's file; who asks for another name holds something else.
+      wait: until another process that holds it lets go.
 
     Raises:
-      InUseError: if another process holds it.
+      InUseError: if another process holds it and nobody waits.
       WorkdirError: if it cannot be written to.
     """
     try:
@@ -82,7 +83,7 @@ def locked(workdir: Path, *, name: str = ".lock") -> Iterator[None]:
     with lock:
         try:
             # The kernel drops the lock with the process, however that ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
@@ -202,6 +203,7 @@ _PARTS = {
     "training": (_is_side, "its number of slices and list of cases"),
     "validation": (_is_side, "its number of slices and list of cases"),
     "spacing": (_is_range, "two lists of three lengths in mm"),
+    "orientations": (_are_names, "a list of names"),
     "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),
 }
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -207,6 +208,26 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(random_run, phantom
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
         evaluate(random_run, output=tmp_path / "file" / "out", say=quiet)
+
+
+def test_cases_unlike_those_trained_on_are_refused_or_told_of(random_run, phantom, tmp_path):
+    root = renamed(phantom, tmp_path / "other", {"Case_P001": "Case_P101"})
+    for part in ("Images", "Contours"):
+        path = root / "Case_P101" / part / "Case_P101.nii.gz"
+        image = nib.load(path)
+        turned = image.slicer[:, ::-1]
+        turned.header.set_zooms(image.header.get_zooms())  # which the affine does not hold
+        nib.save(turned.__class__(np.array(turned.dataobj), None, turned.header), path)
+    with pytest.warns(UserWarning, match="Case_P101: rows and columns lead to L"):
+        evaluate(random_run, root=root, output=tmp_path / "turned", say=quiet)
+    for part in ("Images", "Contours"):
+        path = root / "Case_P101" / part / "Case_P101.nii.gz"
+        image = nib.load(path)
+        image.header.set_zooms([edge / 10 for edge in image.header.get_zooms()])  # cm
+        nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header).to_filename(path)
+    with pytest.raises(DataError, match=r"Case_P101: voxels of .* mm are far from those"):
+        evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_label_of_another_set_is_refused(random_run, phantom, tmp_path):

@@ -42,7 +42,9 @@ def go(run, source, output, **options):
 
 
 def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """But for the lock."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(str(p.relative_to(folder)) for p in paths)
 
 
 def volumes(output):
@@ -206,15 +208,15 @@ def test_bad_files_are_told_at_the_end_and_the_others_done(run, stack, tmp_path)
     with pytest.raises(PredictionError) as caught:
         go(run, source, output)
     first, *lines = str(caught.value).splitlines()
-    assert first == "5 of 6 files not predicted:"
+    assert first == "4 of 5 files not predicted:"
     reasons = {line.split(": ")[0].split("/")[-1]: line for line in lines}
-    bad = ["cut.nii.gz", "series.nii", "turned.nii", "z_good.nii", "z_good.nii.gz"]
+    bad = ["cut.nii.gz", "series.nii", "turned.nii", "z_good.nii"]
     assert sorted(reasons) == bad
     assert "truncated" in reasons["cut.nii.gz"]
     assert "4D" in reasons["series.nii"]
-    assert "voxels of 10 x 1.4 x 1.4 mm are far from those trained on" in reasons["turned.nii"]
-    assert "not a NIfTI file" in reasons["z_good.nii"]
-    assert "a second file named z_good" in reasons["z_good.nii.gz"]
+    assert "spacing 10 x 1.4 x 1.4 mm; expected the slices along the last" in reasons["turned.nii"]
+    assert "2 files of this name, also " in reasons["z_good.nii"]
+    assert "z_good.nii.gz; expected one" in reasons["z_good.nii"]
     assert files(output) == ["good.nii.gz", "overviews/good.png", "volumes.csv"]
 
 
@@ -272,6 +274,64 @@ def test_volumes_of_earlier_predictions_stay(run, stack, tmp_path):
     go(run, tmp_path / "a.nii.gz", tmp_path / "out", overwrite=True)
     assert volumes(tmp_path / "out") == both
     assert len({tuple(row.values())[1:] for row in both.values()}) == 1
+
+
+def test_rows_that_another_process_adds_meanwhile_stay(run, phantom, stack, tmp_path, monkeypatch):
+    """Another prediction into the same folder, begun and ended within the first case of this."""
+    predict_file, begun = module._predict_file, []
+
+    def with_another_within(*arguments):
+        if not begun:
+            begun.append(True)
+            go(run, stack, tmp_path)
+        return predict_file(*arguments)
+
+    monkeypatch.setattr(module, "_predict_file", with_another_within)
+    go(run, phantom / "Case_N003", tmp_path)
+    assert list(volumes(tmp_path)) == ["Case_P001", "Case_N003"]
+
+
+def test_a_file_that_fails_keeps_its_earlier_files_and_says_so(run, stack, tmp_path):
+    source = Path(shutil.copy(stack, tmp_path / "a.nii.gz"))
+    go(run, source, tmp_path / "out")
+    before = (tmp_path / "out" / "a.nii.gz").read_bytes()
+    source.write_bytes(stack.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"a\.nii\.gz: truncated .*; its earlier files stay"):
+        go(run, source, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "a.nii.gz").read_bytes() == before
+    assert list(volumes(tmp_path / "out")) == ["a"]
+
+
+def test_a_label_map_beside_its_image_is_not_taken_for_it(run, phantom, tmp_path):
+    """In a folder of unknown name, which sorts before the images'."""
+    for folder, part in (("GT", "Contours"), ("images", "Images")):
+        (tmp_path / folder).mkdir()
+        for name in ("Case_P001", "Case_N003"):
+            shutil.copy(phantom / name / part / f"{name}.nii.gz", tmp_path / folder)
+    with pytest.raises(PredictionError, match="2 of 2 files not predicted") as caught:
+        go(run, tmp_path, tmp_path / "out")
+    assert "GT/Case_P001.nii.gz: 2 files of this name, also" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_are_followed_and_hidden_files_passed_over(run, phantom, stack, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "case").symlink_to(stack.parent)
+    (source / "loop").symlink_to(source)
+    shutil.copy(phantom / "Case_N003" / "Images" / "Case_N003.nii.gz", source / "own.nii.gz")
+    (source / "._own.nii.gz").write_bytes(b"of macOS")
+    go(run, source, tmp_path / "out")
+    assert list(volumes(tmp_path / "out")) == ["Case_P001", "own"]
+
+
+def test_a_stack_stored_turned_is_told_of(run, stack, tmp_path):
+    image = nib.load(stack)
+    turned = image.slicer[:, ::-1]
+    turned.header.set_zooms(image.header.get_zooms())  # which the affine does not hold
+    turned.to_filename(tmp_path / "turned.nii.gz")
+    with pytest.warns(UserWarning, match=r"turned\.nii\.gz: rows and columns lead to L"):
+        go(run, tmp_path / "turned.nii.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", ["", "case,Lesion_ml\na,3.0\n", b"\xff\xfe"])

@@ -23,6 +23,7 @@ from jaxseg.trained import (
     check_spacing,
     load_run,
     make_predictor,
+    other_orientation,
     presence_rule,
 )
 from jaxseg.workdir import WorkdirError
@@ -288,6 +289,31 @@ def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
     parts = [make_predictor([each])(case) for each in (run, other)]
     np.testing.assert_allclose(both, (parts[0] + parts[1]) / 2, atol=1e-6)
     assert np.abs(parts[0] - parts[1]).max() > 0.1
+
+
+def test_a_run_given_twice_is_refused(run, random_run):
+    again = load_run(random_run)
+    with pytest.raises(WorkdirError, match="would count twice; expected every run once"):
+        make_predictor([run, load_run(random_run, checkpoint="last"), again])
+
+
+def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
+    assert run.data["orientations"] == [case.orientation]
+    other = load_run(random_run, checkpoint="last")
+    assert other_orientation([run, other], case) is None
+    header = case.header.copy()
+    header.set_sform(header.get_best_affine() @ np.diag([1, -1, 1, 1]), code=2)
+    turned = dataclasses.replace(case, header=header)
+    told = other_orientation([run], turned)
+    assert told is not None
+    assert f"lead to {turned.orientation} by its header, in training they led to" in told
+    data = {name: value for name, value in run.data.items() if name != "orientations"}
+    older = dataclasses.replace(run, data=data)
+    assert other_orientation([older], turned) is None
+    assert other_orientation([older, run], turned) == told
+    header.set_sform(None, code=0)
+    header.set_qform(None, code=0)
+    assert other_orientation([run], dataclasses.replace(case, header=header)) is None
 
 
 def test_runs_of_unlike_labels_are_refused(run):

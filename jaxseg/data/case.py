@@ -28,6 +28,17 @@ class Case:
     spacing: tuple[float, float, float]
     header: nib.Nifti1Header
 
+    @property
+    def orientation(self) -> str | None:
+        """Where rows and columns of a slice lead, such as "LP"; None if the header states none.
+
+        The first two of nibabel's axis codes: of left or right, anterior or posterior, and superior
+        or inferior, the nearest to where an axis leads.
+        """
+        if not _states_position(self.header):
+            return None
+        return "".join(str(code) for code in nib.aff2axcodes(self.header.get_best_affine())[:2])
+
 
 def read_case(
     name: str, image_path: Path, label_path: Path | None = None, *, num_labels: int = 5
@@ -44,8 +55,9 @@ def read_case(
       The case; image float32, label uint8.
 
     Raises:
-      DataError: what `read_volume` refuses; a constant image; image and label on different grids;
-        a label that is not a whole number in [0, num_labels).
+      DataError: what `read_volume` refuses; a constant image; a stack whose largest spacing is not
+        along its last axis; image and label on different grids; a label that is not a whole number
+        in [0, num_labels).
     """
     pixels, header = read_volume(image_path)
     with np.errstate(over="ignore"):
@@ -54,6 +66,7 @@ def read_case(
         raise DataError(f"{image_path}: values up to {np.abs(pixels).max()} do not fit float32")
     if image.min() == image.max():
         raise DataError(f"{image_path}: every voxel is {image.min()}; expected an image")
+    _check_slice_axis(image_path, image.shape, voxel_spacing(header))
     label = None
     if label_path is not None:
         label, label_header = _read_label(label_path, num_labels)
@@ -61,10 +74,28 @@ def read_case(
     return Case(name, image, label, voxel_spacing(header), header)
 
 
+def _check_slice_axis(
+    path: Path, shape: tuple[int, ...], spacing: tuple[float, float, float]
+) -> None:
+    """A file does not say which of the other axes is which, so nothing is turned here."""
+    # 1 %: spacings that are meant to be equal differ by rounding. Of one slice writers state none.
+    if shape[2] > 1 and spacing[2] < 0.99 * max(spacing):
+        edges = " x ".join(f"{edge:g}" for edge in spacing)
+        raise DataError(
+            f"{path}: spacing {edges} mm; expected the slices along the last axis, where a"
+            " short-axis stack has its largest spacing; turn the stack's axes first"
+        )
+
+
 def _read_label(path: Path, num_labels: int) -> tuple[np.ndarray, nib.Nifti1Header]:
     if not 2 <= num_labels <= 256:
         raise ValueError(f"num_labels is {num_labels}; expected 2 to 256 with background")
     values, header = read_volume(path)
+    if np.issubdtype(values.dtype, np.floating):
+        # Floats saved under an integer header are scaled, and come back a little off: 4 labels in
+        # 8 bits by up to 4 / 255 / 2.
+        whole = np.rint(values)
+        values = np.where(np.abs(values - whole) < 0.01, whole, values)
     wrong = np.setdiff1d(np.unique(values), np.arange(num_labels))
     if wrong.size:
         shown = ", ".join(f"{value:g}" for value in wrong[:5])

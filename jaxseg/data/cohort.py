@@ -14,6 +14,7 @@ from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import preprocess_case
 
 SPLITS = ("slice", "case")
+_MOST_ZEROS = 0.01  # of the labeled voxels, above which they are hardly noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Cohort:
       spacings: native voxel size in mm of each case; empty where nobody asked.
       highest_labels: highest label of each case on its own grid, where none is lost; empty where
         nobody asked.
+      orientations: `Case.orientation` of the cases that state one.
       shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
     """
 
@@ -41,6 +43,7 @@ class Cohort:
     case_names: tuple[str, ...]
     spacings: tuple[tuple[float, float, float], ...] = ()
     highest_labels: tuple[int, ...] = ()
+    orientations: tuple[str, ...] = ()
     shares: np.ndarray | None = None
 
     @property
@@ -80,16 +83,21 @@ class Cohort:
     def facts(self) -> dict[str, Any]:
         """What tells the cohort from others, JSON-like.
 
-        Fingerprint, names and, where they are known, the smallest and the largest voxel edges (mm).
+        Fingerprint, names and, where they are known, the smallest and the largest voxel edges (mm)
+        and the orientations that occur.
         """
-        facts = {"fingerprint": self.fingerprint(), "cases": list(self.case_names)}
-        if not self.spacings:
-            return facts
-        edges = np.asarray(self.spacings)
-        return facts | {"spacing": [edges.min(0).tolist(), edges.max(0).tolist()]}
+        facts: dict[str, Any] = {
+            "fingerprint": self.fingerprint(), "cases": list(self.case_names),
+        }  # fmt: skip
+        if self.spacings:
+            edges = np.asarray(self.spacings)
+            facts["spacing"] = [edges.min(0).tolist(), edges.max(0).tolist()]
+        if self.orientations:
+            facts["orientations"] = sorted(set(self.orientations))
+        return facts
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        per_case = ("case_names", "spacings", "highest_labels")
+        per_case = ("case_names", "spacings", "highest_labels", "orientations")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 
@@ -126,12 +134,15 @@ def build_cohort(
     names: list[str] = []
     spacings: list[tuple[float, float, float]] = []
     highest: list[int] = []
+    orientations: list[str | None] = []
     for case in cases:
         if case.label is None:
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
         if case.name in names:
             raise DataError(f"{case.name}: two cases of this name; expected distinct names")
         _check_inside(case, grid, allow_outside)
+        if normalization == "zscore":
+            _warn_of_zeros(case)
         images, labels = preprocess_case(
             case, grid, num_labels=num_labels, normalization=normalization, percentiles=percentiles
         )
@@ -142,6 +153,7 @@ def build_cohort(
         names.append(case.name)
         spacings.append(case.spacing)
         highest.append(int(case.label.max()))
+        orientations.append(case.orientation)
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
     counts = [len(images) for images, _ in parts]
@@ -154,6 +166,7 @@ def build_cohort(
         case_names=tuple(names),
         spacings=tuple(spacings),
         highest_labels=tuple(highest),
+        orientations=tuple(filter(None, orientations)),
         shares=np.concatenate(shares) if soft_labels else None,
     )
 
@@ -254,6 +267,19 @@ def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
         raise ValueError(f"fold is {fold}; expected 0 to {max(folds, 1) - 1} with folds={folds}")
     if not folds and not 0 < fraction < 1:
         raise ValueError(f"validation_fraction is {fraction}; expected between 0 and 1")
+
+
+def _warn_of_zeros(case: Case) -> None:
+    """Padding is known by its zeros; a dark myocardium that was windowed to 0 would be taken so."""
+    assert case.label is not None
+    values = case.image[case.label > 0]
+    share = np.count_nonzero(values == 0) / max(values.size, 1)
+    if share > _MOST_ZEROS:
+        warnings.warn(
+            f"{case.name}: {share:.0%} of the labeled voxels are exactly 0, which counts as padding"
+            " and becomes the mean of the tissue; add a constant to the image",
+            stacklevel=3,
+        )
 
 
 def _check_inside(case: Case, grid: Grid, allow_outside: bool) -> None:

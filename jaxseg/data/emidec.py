@@ -92,7 +92,9 @@ def _only_volume(folder: Path, name: str) -> Path:
     expected = f"expected one file {name}.nii.gz or {name}.nii"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; {expected} in it")
-    volumes = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
+    # macOS puts hidden ._NAME.nii.gz beside its files.
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    volumes = sorted(path for path in files if path.name.endswith(SUFFIXES))
     if len(volumes) != 1:
         names = ", ".join(path.name for path in volumes) or "none"
         raise DataError(f"{folder}: {len(volumes)} NIfTI files ({names}); {expected}")

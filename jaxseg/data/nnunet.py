@@ -68,8 +68,7 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
 
     Raises:
       DataError: what `read_dataset`, `Dataset.label_values` and `jaxseg.data.case.read_case`
-        refuse; an image elsewhere; a training image without label map; a stack whose largest
-        spacing is not along its last axis.
+        refuse; an image elsewhere; a training image without label map.
     """
     image = Path(image)
     folder = image.absolute().parent
@@ -81,13 +80,6 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
     path = folder.parent / LABELS[folder.name] / f"{name}{dataset.file_ending}"
     has_label = folder.name == TRAINING or path.exists()
     case = read_case(name, image, path if has_label else None, num_labels=len(labels))
-    # 1 %: spacings that are meant to be equal differ by rounding.
-    if case.spacing[2] < 0.99 * max(case.spacing):
-        spacing = " x ".join(f"{edge:g}" for edge in case.spacing)
-        raise DataError(
-            f"{image}: spacing {spacing} mm; expected the slices along the last axis, where a"
-            " short-axis stack has its largest spacing; turn the stack's axes first"
-        )
     if case.label is None:
         return case
     return dataclasses.replace(case, label=np.argsort(values).astype(np.uint8)[case.label])

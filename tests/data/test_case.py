@@ -63,6 +63,55 @@ def test_refuses_values_outside_the_label_set(image, tmp_path, label, shown):
         read_case("A", image, path)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("highest", [3, 4])
+def test_floats_under_an_integer_header_are_read_as_the_labels_they_were(
+    image, tmp_path, dtype, highest
+):
+    """nibabel scales them to the whole range of the type: 1 of 0 to 4 in 8 bits is 64 x 4 / 255."""
+    wanted = (np.arange(90) % (highest + 1)).reshape(SHAPE)
+    header = nib.load(image).header.copy()
+    header.set_data_dtype(dtype)
+    path = tmp_path / "label.nii.gz"
+    nib.Nifti1Image(wanted.astype(float), nib.load(image).affine, header).to_filename(path)
+    stored = np.asanyarray(nib.load(path).dataobj)
+    assert not np.array_equal(stored, wanted)
+    case = read_case("A", image, path)
+    assert case.label is not None
+    np.testing.assert_array_equal(case.label, wanted)
+    with pytest.raises(DataError, match=rf"label values {highest}; expected whole numbers 0 to"):
+        read_case("A", image, path, num_labels=highest)
+
+
+@pytest.mark.parametrize("spacing", [(8.0, 1.5, 1.5), (1.5, 8.0, 1.5), (1.5, 1.5, 1.4)])
+def test_slices_along_another_axis_are_refused(tmp_path, spacing):
+    path = write(tmp_path / "image.nii", np.arange(90, dtype=np.int16).reshape(SHAPE), spacing)
+    shown = " x ".join(f"{edge:g}" for edge in spacing)
+    with pytest.raises(DataError, match=rf"image\.nii: spacing {shown} mm; expected the slices"):
+        read_case("A", path)
+
+
+def test_cubic_voxels_and_single_slices_are_read(tmp_path):
+    cubic = np.arange(90, dtype=np.int16).reshape(SHAPE)
+    path = write(tmp_path / "cubic.nii", cubic, (1.5, 1.5, 1.499))
+    assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.499))
+    path = write(tmp_path / "single.nii", cubic[..., :1], (1.5, 1.5, 1.0))  # 1: nobody's spacing
+    assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.0))
+
+
+def test_the_orientation_is_the_header_s_if_it_states_one(image, tmp_path):
+    assert read_case("A", image).orientation == "LP"
+    affine = np.array([[0, 0.75, 0, 5], [-1.5, 0, 0, 5], [0, 0, 8.0, 5], [0, 0, 0, 1]])
+    path = write(tmp_path / "turned.nii", np.arange(90.0).reshape(SHAPE), affine=affine)
+    assert read_case("A", path).orientation == "PR"  # the first axis towards posterior
+    silent = nib.load(path)
+    silent.header["sform_code"] = silent.header["qform_code"] = 0
+    plain = nib.Nifti1Image(np.arange(90.0).reshape(SHAPE), None, silent.header)
+    plain.header["sform_code"] = plain.header["qform_code"] = 0
+    plain.to_filename(tmp_path / "silent.nii")
+    assert read_case("A", tmp_path / "silent.nii").orientation is None
+
+
 def test_size_of_the_label_set_is_the_callers(image, tmp_path):
     path = write(tmp_path / "label.nii.gz", labels(value=9))
     assert read_case("A", image, path, num_labels=10).label is not None

@@ -1,6 +1,7 @@
 """Cohorts: order, heights, fingerprints, and splits that are exact, stable and stratified."""
 
 import dataclasses
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -91,7 +92,9 @@ def test_fingerprint_notices_every_change():
     assert prints == [cohort.fingerprint()]
     prints.append(make_cohort([3, 2]).fingerprint())
     # Of the native grid, which the arrays know nothing of.
-    native = {"spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4)}
+    native = {
+        "spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4), "orientations": ("LP",) * 2,
+    }  # fmt: skip
     for field in dataclasses.fields(cohort):
         value = getattr(cohort, field.name)
         if field.name in native:
@@ -119,6 +122,31 @@ def test_facts_tell_the_voxel_edges_where_they_are_known():
     }  # fmt: skip
     known = dataclasses.replace(cohort, spacings=((1.0, 2.0, 8.0), (1.5, 1.5, 9.0)))
     assert known.facts()["spacing"] == [[1.0, 1.5, 8.0], [1.5, 2.0, 9.0]]
+
+
+def test_facts_tell_the_orientations_that_are_stated():
+    header = nib.Nifti1Header()
+    header.set_sform(np.diag([-1.0, -1.0, 8.0, 1.0]), code=2)
+    stated = [dataclasses.replace(make_case(name, 2), header=header) for name in "AB"]
+    cohort = build_cohort([*stated, make_case("C", 2)], GRID)
+    assert cohort.facts()["orientations"] == ["LP"]
+    silent = build_cohort([make_case(name, 2) for name in "ABC"], GRID)
+    assert "orientations" not in silent.facts()
+    assert cohort.fingerprint() == silent.fingerprint()
+
+
+@pytest.mark.parametrize(("normalization", "warned"), [("zscore", 1), ("percentile", 0)])
+def test_zeros_in_the_heart_are_told_of_where_they_would_become_the_mean(normalization, warned):
+    case = make_case("Case_P009", 3)
+    image = case.image.copy()
+    image[4, 4, 0] = 0  # one voxel of 48: 2 %
+    case = dataclasses.replace(case, image=image)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build_cohort([case], GRID, normalization=normalization)
+    assert len(caught) == warned
+    if warned:
+        assert "Case_P009: 2% of the labeled voxels are exactly 0" in str(caught[0].message)
 
 
 def test_refuses_cases_that_make_no_cohort():

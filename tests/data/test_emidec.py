@@ -89,6 +89,13 @@ def test_refuses_two_images_in_one_case(tmp_path):
             read(folder)
 
 
+def test_hidden_files_beside_an_image_are_passed_over(tmp_path):
+    folder = make_case(tmp_path, "Case_P001")
+    (folder / "Images" / "._Case_P001.nii.gz").write_bytes(b"of macOS")
+    assert find_cases(tmp_path) == [folder]
+    assert load_case(folder).name == "Case_P001"
+
+
 def test_refuses_the_file_of_another_case(tmp_path):
     folder = make_case(tmp_path, "Case_P001")
     image = folder / "Images" / "Case_P001.nii.gz"

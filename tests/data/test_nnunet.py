@@ -202,24 +202,6 @@ def test_values_beyond_the_description_are_refused(tmp_path):
         load_case(image, labels=LABELS)
 
 
-def write_stack(root, spacing):
-    write_volume(root / "imagesTr" / "a_0000.nii.gz", IMAGE, spacing)
-    write_volume(root / "labelsTr" / "a.nii.gz", FILE_LABEL, spacing)
-    return root / "imagesTr" / "a_0000.nii.gz"
-
-
-@pytest.mark.parametrize("spacing", [(8.0, 1.5, 1.5), (1.5, 8.0, 1.5), (1.5, 1.5, 1.4)])
-def test_slices_along_another_axis_are_refused(tmp_path, spacing):
-    shown = " x ".join(f"{edge:g}" for edge in spacing)
-    with pytest.raises(DataError, match=rf"a_0000\.nii\.gz: spacing {shown} mm; expected the sli"):
-        load_case(write_stack(make(tmp_path), spacing), labels=LABELS)
-
-
-def test_cubic_voxels_are_read_up_to_rounding(tmp_path):
-    case = load_case(write_stack(make(tmp_path), (1.5, 1.5, 1.499)), labels=LABELS)
-    assert case.spacing == pytest.approx((1.5, 1.5, 1.499))
-
-
 def test_an_image_outside_the_layout_is_refused(tmp_path):
     root = make(tmp_path)
     with pytest.raises(DataError, match="expected an image in a folder imagesTr or imagesTs"):
