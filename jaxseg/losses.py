@@ -101,6 +101,10 @@ def soft_dice_loss(
     probabilities. They may overlap, as those of a challenge do: a pixel of no-reflow that is called
     infarct is an error of the no-reflow then, not of the infarct around it. Not part of the paper.
 
+    Soft targets are sharpened: where Y is neither 0 nor 1 the loss is smallest not at p = Y but
+    nearer to the likelier end, as a DSC of label maps rewards. With min(p, Y) in place of p Y the
+    optimum is p = Y, and no score is higher for it (docs/screening.md).
+
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is held if it has any.
