@@ -8,8 +8,8 @@ Eq. 3 with the weights as constants, and the weight generator gets an objective 
       sum_i q_i c_i + strength * H(q),   c_i the mean cross-entropy over label i's pixels.
   The optimum is q = softmax(c / strength): weight follows difficulty, and the entropy bounds it.
   Of soft targets, as mixup makes them, c holds their own entropy too, so that a label of small
-  shares weighs more than others even where the network is right. Without that part the infarct and
-  no-reflow are learned worse in `configs/best.py`.
+  shares weighs more than others even where the network is right; without that part the infarct was
+  learned a little worse.
   The difficulty c is an image's own (a label that it does not hold is not difficult, c = 0), or the
   mean over the images of the batch that hold the label: then a rare label keeps its weight on
   every image.
