@@ -98,7 +98,7 @@ def test_evaluate_writes_into_the_workdir(call, random_run, tmp_path):
 
 def test_predict_with_every_flag(call, random_run, finished_run, stack, tmp_path):
     arguments = (
-        "--mode=predict", f"--workdir={random_run}", f"--ensemble={finished_run},{random_run}",
+        "--mode=predict", f"--workdir={random_run}", f"--ensemble={finished_run}",
         f"--input={stack}", "--output=out", "--mirror", "--probabilities", "--checkpoint=last",
     )  # fmt: skip
     status, output, errors = call(*arguments)
@@ -223,6 +223,8 @@ def test_what_the_user_can_mend_is_one_line_and_status_1(call, random_run, stack
     refused(call(*evaluate, run, "--data_root=none"), 1, "none: no such folder; expected a fol")
     refused(call(*predict, run, "--input=none"), 1, "none: no such file or folder\n")
     refused(call(*predict, run, source, "--ensemble=none"), 1, "none: no such folder; expected")
+    twice = call(*predict, run, source, f"--ensemble={random_run}/")
+    refused(twice, 1, f"{random_run}: would count twice; expected every run once\n")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     refused(call(*evaluate, run, "--output=file/x"), 1, "file/x: cannot write here (")
