@@ -1,6 +1,5 @@
 """Evaluation of a trained network on the native grid: which cases, their scores, the files."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import (
     Trained,
+    check_case,
     check_data,
-    check_spacing,
     load_run,
     make_predictor,
-    other_orientation,
     presence_rule,
 )
 from jaxseg.workdir import WorkdirError, check_writable, is_same_data, write_files
@@ -81,7 +79,7 @@ def evaluate(
       WorkdirError: no run that can be read, cases of its names with other content, or files that
         cannot be written.
       SettingsError: settings that do not describe a run, or as `presence_rule`.
-      DataError: a case that cannot be scored, as `check_spacing` says too, or no case to score.
+      DataError: a case that cannot be scored, as `check_case` says too, or no case to score.
 
     Warns:
       UserWarning: a case is stored in another orientation than those trained on.
@@ -116,9 +114,7 @@ def _score(
     scores = []
     for folder, held_out in tqdm(pairs, desc="scoring cases", unit="case", disable=None):
         case, reference = read.load_reference(folder)
-        check_spacing(run, case, folder)
-        if turned := other_orientation([run], case):
-            warnings.warn(f"{case.name}: {turned}", stacklevel=3)
+        check_case([run], case, folder)
         labels = label_map(predict(case), case.spacing, run.anatomy.inclusions, rule)
         scores.append(
             score_case(case.name, labels, reference, case.spacing, run.anatomy, held_out=held_out)

@@ -1,8 +1,6 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
 import csv
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from jaxseg.data import (
     write_like,
 )
 from jaxseg.data.emidec import CONTOURS
+from jaxseg.data.folders import is_volume, walk
 from jaxseg.data.nifti import SUFFIXES
 from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
@@ -30,9 +29,8 @@ from jaxseg.report import pictures, tables
 from jaxseg.trained import (
     Predictor,
     Trained,
-    check_spacing,
+    check_case,
     make_predictor,
-    other_orientation,
     presence_rule,
 )
 from jaxseg.workdir import WorkdirError, atomic, check_writable, locked
@@ -163,25 +161,14 @@ def _stacks(source: Path, output: Path) -> list[Path]:
     """NIfTI files in a folder, also behind links, but for references and earlier predictions."""
     # Earlier predictions may lie within the folder, but not the folder within them.
     earlier = output.resolve() if source.resolve() in output.resolve().parents else None
-    found, seen = [], {source.resolve()}
-
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
-
-    for parent, names, files in os.walk(source, onerror=fail, followlinks=True):
-        deeper = []
-        for name in names:
-            target = Path(parent, name).resolve()
-            if name not in _REFERENCES and target != earlier and target not in seen:
-                seen.add(target)  # a link may lead back up
-                deeper.append(name)
-        names[:] = deeper
-        # macOS puts hidden ._NAME.nii.gz beside its files.
-        found += [
-            Path(parent, name)
-            for name in files
-            if name.endswith(SUFFIXES) and not name.startswith(".")
+    found = []
+    for parent, names, files in walk(source):
+        names[:] = [
+            name
+            for name in names
+            if name not in _REFERENCES and (parent / name).resolve() != earlier
         ]
+        found += [parent / name for name in files if is_volume(name)]
     return sorted(path for path in found if path.is_file())
 
 
@@ -220,10 +207,7 @@ def _predict_file(
       Volumes in mm3 of the anatomy's case regions.
     """
     case = read_case(name, path)
-    for run in runs:
-        check_spacing(run, case, path)
-    if turned := other_orientation(runs, case):
-        warnings.warn(f"{path}: {turned}", stacklevel=3)
+    check_case(runs, case, path)
     probabilities = predictor(case)
     labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():

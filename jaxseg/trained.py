@@ -1,5 +1,6 @@
 """A trained network as inference needs it: from a workdir or bundle to maps on the native grid."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +293,21 @@ def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
         by_run.append(noted)
     known = [[v for v in volumes if v is not None] for volumes in zip(*by_run, strict=True)]
     return tuple(min(volumes, default=None) for volumes in known)
+
+
+def check_case(runs: Sequence[Trained], case: Case, path: Path) -> None:
+    """Make sure that a case is stored as those that the runs were trained on.
+
+    Raises:
+      DataError: as `check_spacing`.
+
+    Warns:
+      UserWarning: its slices are turned, as `other_orientation` says.
+    """
+    for run in runs:
+        check_spacing(run, case, path)
+    if turned := other_orientation(runs, case):
+        warnings.warn(f"{path}: {turned}", stacklevel=3)
 
 
 def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:

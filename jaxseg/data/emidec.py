@@ -7,10 +7,10 @@ Names are `Case_N...` (normal), `Case_P...` (pathological) or `Case_...` (test s
 such as the release's clinical `Case P001.txt`, may lie beside the case folders.
 """
 
-import os
 from pathlib import Path
 
 from jaxseg.data.case import Case, read_case
+from jaxseg.data.folders import is_volume, walk
 from jaxseg.data.nifti import SUFFIXES, DataError
 
 IMAGES = "Images"
@@ -69,21 +69,15 @@ def case_name(folder: Path) -> str:
 
 
 def _case_folders(root: Path) -> list[Path]:
-    def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})")
-
     if (root / IMAGES).is_dir():
         return [root]
-    cases, seen = [], {root.resolve()}
-    for parent, names, _ in os.walk(root, onerror=fail, followlinks=True):
-        deeper = []
-        for folder in (Path(parent, name) for name in sorted(names)):
-            if folder.name.startswith(PREFIX) or (folder / IMAGES).is_dir():
-                cases.append(folder)
-            elif folder.resolve() not in seen:  # a link may lead back up
-                seen.add(folder.resolve())
-                deeper.append(folder.name)
-        names[:] = deeper
+    cases = []
+    for parent, names, _ in walk(root):
+        here = [
+            name for name in names if name.startswith(PREFIX) or (parent / name / IMAGES).is_dir()
+        ]
+        cases += [parent / name for name in here]
+        names[:] = [name for name in names if name not in here]
     return cases
 
 
@@ -92,9 +86,7 @@ def _only_volume(folder: Path, name: str) -> Path:
     expected = f"expected one file {name}.nii.gz or {name}.nii"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; {expected} in it")
-    # macOS puts hidden ._NAME.nii.gz beside its files.
-    files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    volumes = sorted(path for path in files if path.name.endswith(SUFFIXES))
+    volumes = sorted(path for path in folder.iterdir() if is_volume(path.name))
     if len(volumes) != 1:
         names = ", ".join(path.name for path in volumes) or "none"
         raise DataError(f"{folder}: {len(volumes)} NIfTI files ({names}); {expected}")

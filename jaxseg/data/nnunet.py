@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.dataset_json import Dataset, read_dataset
-from jaxseg.data.nifti import SUFFIXES, DataError
+from jaxseg.data.folders import is_volume
+from jaxseg.data.nifti import DataError
 
 TRAINING = "imagesTr"
 TEST = "imagesTs"
@@ -93,12 +94,11 @@ def case_name(image: Path) -> str:
 def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
     """The NIfTI files in a folder; all of them must have the data set's ending."""
     try:
-        files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        volumes = sorted(path for path in folder.iterdir() if is_volume(path.name))
     except FileNotFoundError:
         raise DataError(f"{folder}: no such folder; expected it in an nnU-Net data set") from None
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
-    volumes = [path for path in files if path.name.endswith(SUFFIXES)]
     for path in volumes:
         if not path.name.endswith(dataset.file_ending):
             raise DataError(
