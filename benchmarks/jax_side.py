@@ -28,13 +28,14 @@ from jaxseg.inference import make_probabilities
 from jaxseg.models import initialize
 from jaxseg.objective import loss_and_logs
 from jaxseg.plan import Plan
+from jaxseg.predictor import make_predictor
 from jaxseg.train_step import (
     compile_step,
     init_state,
     make_train_step,
     placement,
 )
-from jaxseg.trained import Trained, make_predictor
+from jaxseg.trained import Trained
 
 _RATE = 1e-3  # of learning; constant, as it plays no part in the time
 

@@ -20,6 +20,7 @@ from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
 from jaxseg.metrics import dice
+from jaxseg.predictor import make_predictor, presence_rule
 from jaxseg.presence import (
     SMALL_DROPPED,
     Inclusions,
@@ -34,7 +35,7 @@ from jaxseg.settings import SettingsError, check
 from jaxseg.study.networks import Folds, check_runs, finished_runs, load_networks
 from jaxseg.study.plan import Run, plan_runs
 from jaxseg.study.work import complete
-from jaxseg.trained import Trained, make_predictor, presence_rule, run_settings
+from jaxseg.trained import Trained, run_settings
 from jaxseg.workdir import WorkdirError, write_files
 
 _SMALL = f"{SMALL_DROPPED}."

@@ -13,16 +13,10 @@ from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
+from jaxseg.predictor import check_case, make_predictor, presence_rule
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
-from jaxseg.trained import (
-    Trained,
-    check_case,
-    check_data,
-    load_run,
-    make_predictor,
-    presence_rule,
-)
+from jaxseg.trained import Trained, check_data, load_run
 from jaxseg.workdir import WorkdirError, check_writable, is_same_data, write_files
 
 

@@ -24,15 +24,10 @@ from jaxseg.data.nifti import SUFFIXES
 from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
 from jaxseg.metrics import volume
+from jaxseg.predictor import Predictor, check_case, make_predictor, presence_rule
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
-from jaxseg.trained import (
-    Predictor,
-    Trained,
-    check_case,
-    make_predictor,
-    presence_rule,
-)
+from jaxseg.trained import Trained
 from jaxseg.workdir import WorkdirError, atomic, check_writable, locked
 
 _VOLUMES = "volumes.csv"

@@ -11,7 +11,8 @@ import pytest
 
 from jaxseg.data import find_cases, load_case, probabilities_to_native
 from jaxseg.export import export
-from jaxseg.trained import load_run, make_predictor
+from jaxseg.predictor import make_predictor
+from jaxseg.trained import load_run
 from tests.by_hand import prepared
 
 EXTRAS = {

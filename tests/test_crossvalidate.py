@@ -12,10 +12,11 @@ import pytest
 from jaxseg import recipe, run_data, workdir
 from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import load_case, most_probable
+from jaxseg.predictor import make_predictor
 from jaxseg.presence import confidence_bound
 from jaxseg.settings import SettingsError, replace
 from jaxseg.study.plan import plan_runs
-from jaxseg.trained import load_run, make_predictor
+from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 from tests.conftest import save_random_network
 

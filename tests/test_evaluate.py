@@ -12,7 +12,8 @@ import pytest
 from jaxseg import run_data
 from jaxseg.data import DataError, find_cases, load_case, most_probable, split
 from jaxseg.evaluate import evaluate
-from jaxseg.trained import load_run, make_predictor
+from jaxseg.predictor import make_predictor
+from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
 FILES = ["cases.csv", "inclusion.csv", "slices.csv", "summary.json", "summary.md"]

@@ -21,7 +21,8 @@ from jaxseg.evaluate import evaluate
 from jaxseg.export import export
 from jaxseg.inference import make_probabilities
 from jaxseg.predict import predict
-from jaxseg.trained import load_run, make_predictor
+from jaxseg.predictor import make_predictor
+from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
 REPOSITORY = Path(__file__).parents[1]

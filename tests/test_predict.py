@@ -16,7 +16,8 @@ from jaxseg import predict as module
 from jaxseg.data import DataError, most_probable, read_case, read_volume
 from jaxseg.data.phantom import write_phantom
 from jaxseg.predict import PredictionError, predict
-from jaxseg.trained import load_run, make_predictor
+from jaxseg.predictor import make_predictor
+from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
 

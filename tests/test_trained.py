@@ -10,24 +10,14 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import bundle, trained, workdir
-from jaxseg.data import find_cases, load_case, most_probable, to_native
-from jaxseg.presence import PresenceRule
+from jaxseg import bundle, workdir
+from jaxseg.data import find_cases, load_case
 from jaxseg.settings import SettingsError
-from jaxseg.trained import (
-    check_data,
-    check_spacing,
-    load_run,
-    make_predictor,
-    other_orientation,
-    presence_rule,
-)
+from jaxseg.trained import check_data, load_run
 from jaxseg.workdir import WorkdirError
-from tests.by_hand import prepared
 
 REPOSITORY = Path(__file__).parents[1]
 # Reads a run on 4 devices, and saves its network as a training on 4 devices does.
@@ -54,11 +44,6 @@ with Checkpoints(target) as checkpoints:
 @pytest.fixture(scope="module")
 def run(random_run):
     return load_run(random_run)
-
-
-@pytest.fixture(scope="module")
-def case(run):
-    return load_case(find_cases(run.settings["data"]["root"])[0])
 
 
 def copied(source, target):
@@ -243,89 +228,6 @@ def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):
         check_data(dataclasses.replace(run, data=data))
 
 
-def segmented(run, images):
-    """Softmax of the network, slice by slice, without the code under test."""
-    apply = jax.jit(lambda x: jax.nn.softmax(run.network.apply({"params": run.params}, x)))
-    return np.concatenate([np.asarray(apply(jnp.asarray(x[None, ..., None]))) for x in images])
-
-
-def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):
-    found = make_predictor([run])(case)
-    assert (found.shape, found.dtype) == ((*case.image.shape, 5), np.float32)
-    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
-    labels = most_probable(found)
-    probabilities = segmented(run, prepared(run, case))
-    wanted = to_native(probabilities, case.image.shape, case.spacing, run.grid)
-    # What the batch rounds otherwise may tip a voxel between two labels.
-    assert (labels == wanted).mean() > 0.9999
-    assert len(np.unique(labels)) == 5, "a test on a single label would show nothing"
-    assert not labels[0].any(), "outside the network grid is background"
-    unlabeled = dataclasses.replace(case, label=None)
-    np.testing.assert_array_equal(make_predictor([run])(unlabeled), found)
-
-
-def test_mirroring_averages_the_four_mirror_images(run, case):
-    images = prepared(run, case)
-    views = [
-        segmented(run, images),
-        segmented(run, images[:, ::-1])[:, ::-1],
-        segmented(run, images[:, :, ::-1])[:, :, ::-1],
-        segmented(run, images[:, ::-1, ::-1])[:, ::-1, ::-1],
-    ]
-    found = trained._mirrored(
-        lambda _, x: segmented(run, x), run.params, images, [(), (1,), (2,), (1, 2)]
-    )
-    np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-6)
-    wanted = to_native(np.mean(views, axis=0), case.image.shape, case.spacing, run.grid)
-    labels = most_probable(make_predictor([run], mirror=True)(case))
-    assert (labels == wanted).mean() > 0.9999
-    assert (labels == most_probable(make_predictor([run])(case))).mean() < 0.99
-
-
-def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
-    other = load_run(random_run, checkpoint="last")
-    other = dataclasses.replace(other, grid=dataclasses.replace(other.grid, spacing=5.0))
-    both = make_predictor([run, other])(case)
-    parts = [make_predictor([each])(case) for each in (run, other)]
-    np.testing.assert_allclose(both, (parts[0] + parts[1]) / 2, atol=1e-6)
-    assert np.abs(parts[0] - parts[1]).max() > 0.1
-
-
-def test_a_run_given_twice_is_refused(run, random_run):
-    again = load_run(random_run)
-    with pytest.raises(WorkdirError, match="would count twice; expected every run once"):
-        make_predictor([run, load_run(random_run, checkpoint="last"), again])
-
-
-def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
-    assert run.data["orientations"] == [case.orientation]
-    other = load_run(random_run, checkpoint="last")
-    assert other_orientation([run, other], case) is None
-    header = case.header.copy()
-    header.set_sform(header.get_best_affine() @ np.diag([1, -1, 1, 1]), code=2)
-    turned = dataclasses.replace(case, header=header)
-    told = other_orientation([run], turned)
-    assert told is not None
-    assert f"lead to {turned.orientation} by its header, in training they led to" in told
-    data = {name: value for name, value in run.data.items() if name != "orientations"}
-    older = dataclasses.replace(run, data=data)
-    assert other_orientation([older], turned) is None
-    assert other_orientation([older, run], turned) == told
-    header.set_sform(None, code=0)
-    header.set_qform(None, code=0)
-    assert other_orientation([run], dataclasses.replace(case, header=header)) is None
-
-
-def test_runs_of_unlike_labels_are_refused(run):
-    labels = ("background", "scar")
-    fields = {"labels": labels, "inclusions": (), "slice_regions": (("S", (1,)),)}
-    anatomy = type(run.anatomy)(**fields, case_regions=(("S", (1,)),))
-    other = dataclasses.replace(run, folder=Path("other"), anatomy=anatomy)
-    message = "other: a run of the labels background, scar; expected those of .*: background, cav"
-    with pytest.raises(WorkdirError, match=message):
-        make_predictor([run, other])
-
-
 def test_the_spacing_of_training_is_known(finished_run, run):
     cases = [load_case(folder) for folder in find_cases(run.settings["data"]["root"])]
     spacings = np.array([case.spacing for case in cases])
@@ -345,63 +247,3 @@ def test_the_smallest_pathology_of_training_is_known(finished_run, run):
     no_reflow, infarct = (min(v for v in column if v) for column in zip(*volumes, strict=True))
     assert facts["smallest_mm3"] == pytest.approx([no_reflow, infarct], rel=0.3)
     assert infarct > 2 * no_reflow
-
-
-def test_the_smallest_of_several_runs_counts(run):
-    def noting(*volumes):
-        return dataclasses.replace(run, data={**run.data, "smallest_mm3": list(volumes)})
-
-    runs = [noting(300.0, 2000.0), noting(None, 1500.0), noting(400.0, None)]
-    assert presence_rule(runs, drop_small=True) == PresenceRule((300.0, 1500.0), drop_small=True)
-    assert presence_rule([noting(None, 5.0)], drop_small=True).smallest_mm3 == (None, 5.0)
-    noted = {name: value for name, value in run.data.items() if name != "smallest_mm3"}
-    for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
-        assert presence_rule([bad]) == PresenceRule()  # nothing is asked of it
-        for asked in ({"drop_small": True}, {"min_confidence": [0.5]}):
-            with pytest.raises(
-                WorkdirError, match=r"does not tell the smallest .* its 2 inclusion"
-            ):
-                presence_rule([run, bad], **asked)
-
-
-def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
-    def bounds(*values):
-        return presence_rule([run], min_confidence=values).min_confidence
-
-    assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
-    with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
-        bounds(0.1, 0.2, 0.3)
-    without = dataclasses.replace(run, anatomy=dataclasses.replace(run.anatomy, inclusions=()))
-    for flag, asked in {"drop_small": True, "min_confidence": [0.5]}.items():
-        with pytest.raises(SettingsError, match=f"--{flag}: the label set has no inclusion pairs"):
-            presence_rule([without], **{flag: asked})
-
-
-def test_runs_of_other_pairs_share_no_rule(run):
-    turned = dataclasses.replace(run.anatomy, inclusions=run.anatomy.inclusions[::-1])
-    other = dataclasses.replace(run, folder=Path("other"), anatomy=turned)
-    assert presence_rule([run, other]) == PresenceRule()
-    with pytest.raises(WorkdirError, match="other: of other inclusion pairs than "):
-        presence_rule([run, other], drop_small=True)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_spacing_far_from_training_s_is_refused(run, case, axis):
-    low, high = (np.array(edges) for edges in run.data["spacing"])
-
-    def check(spacing):
-        check_spacing(run, dataclasses.replace(case, spacing=tuple(spacing)), Path("x.nii"))
-
-    for edges, factor, past in ((low, 0.5, 0.98), (high, 2.0, 1.02)):
-        spacing = edges.copy()
-        spacing[axis] *= factor * (1.001 if factor < 1 else 0.999)
-        check(spacing)
-        spacing[axis] *= past
-        with pytest.raises(ValueError, match=r"x.nii: voxels of .* mm are far from those trained"):
-            check(spacing)
-
-
-def test_a_run_without_a_note_of_its_spacing_lets_everything_pass(run, case):
-    data = {name: value for name, value in run.data.items() if name != "spacing"}
-    case = dataclasses.replace(case, spacing=(100.0, 100.0, 100.0))
-    check_spacing(dataclasses.replace(run, data=data), case, Path("x.nii"))

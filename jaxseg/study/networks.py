@@ -5,8 +5,9 @@ from pathlib import Path
 
 from jaxseg import workdir
 from jaxseg.anatomy import Anatomy
+from jaxseg.predictor import presence_rule
 from jaxseg.study.plan import is_done
-from jaxseg.trained import Trained, check_data, load_run, presence_rule, run_settings
+from jaxseg.trained import Trained, check_data, load_run, run_settings
 from jaxseg.workdir import WorkdirError
 
 Folds = Mapping[int, Sequence[Path]]

@@ -31,10 +31,10 @@ def test_a_network_larger_than_the_machine_names_the_knobs_to_train(lab, referen
 
 RAISE = """
 from jax.errors import JaxRuntimeError
-import jaxseg.trained
+import jaxseg.predictor
 def fail(*args):
     raise JaxRuntimeError("{status}: Out of memory while trying to allocate 68719476736 bytes.")
-jaxseg.trained.make_probabilities = lambda *args, **kwargs: fail
+jaxseg.predictor.make_probabilities = lambda *args, **kwargs: fail
 """
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from jaxseg.anatomy import EMIDEC
 from jaxseg.data import Grid, load_case, most_probable, to_network
+from jaxseg.predictor import make_predictor
 from jaxseg.report.preprocessing_note import preprocessing_note
-from jaxseg.trained import load_run, make_predictor
+from jaxseg.trained import load_run
 
 INTENSITY = {"method": "percentile", "low": 2.0, "high": 98.0}
 
