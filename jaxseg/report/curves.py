@@ -234,4 +234,4 @@ def _draw_weights(axis: Axes, stage: str, runs: Sequence[History]) -> None:
         if len(runs) > 1:
             axis.fill_between(epochs, low, high, color=label_color(value), alpha=0.2, linewidth=0)
     axis.set_ylim(bottom=0)
-    axis.set_title(f"label weights, {stage}", fontsize=10)
+    axis.set_title(f"label weights\n{stage}", fontsize=10)  # both in a line are too wide

@@ -152,7 +152,7 @@ def test_label_weights_of_the_stages_that_have_them():
     weights = {"background": (1, 0.5), "cavity": (1, 1.5)}
     runs = [history(weights=weights), history(weights={"background": (1, 1), "cavity": (1, 2)})]
     figure = curves({"baseline": [history()], "awce": runs}, ("LV", "Inf"))
-    assert [axis.get_title() for axis in figure.axes].count("label weights, awce") == 1
+    assert [axis.get_title() for axis in figure.axes].count("label weights\nawce") == 1
     panel = figure.axes[2]
     assert [np.asarray(found.get_ydata()).tolist() for found in panel.lines] == [
         [1, 0.75], [1, 1.75],
@@ -160,6 +160,19 @@ def test_label_weights_of_the_stages_that_have_them():
     names = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
     assert names[1] == ["background", "cavity"]
     assert panel.lines[1].get_color() == "#56B4E9"  # the cavity's in every picture
+
+
+def test_titles_of_table_1_s_stages_lie_in_the_picture_and_apart():
+    weights = {"background": (1, 0.5), "cavity": (1, 1.5)}
+    stages = ("attention+AWCE", "attention+AWCE+penalty")
+    runs = {"baseline": [history()], **{stage: [history(weights=weights)] for stage in stages}}
+    figure = curves(runs, REGIONS)
+    figure.draw_without_rendering()
+    width = figure.bbox.width
+    top = sorted(axis.title.get_window_extent().intervalx.tolist() for axis in figure.axes[:4])
+    assert [axis.get_title().split("\n")[-1] for axis in figure.axes[2:4]] == list(stages)
+    edges = [0, *(edge for title in top for edge in title), width]
+    assert edges == sorted(edges)
 
 
 def test_a_negative_loss_and_a_single_point():
@@ -190,6 +203,6 @@ def test_a_real_run(finished_run):
     figure = curves({"mine": [read_history(finished_run / "metrics.jsonl")]}, regions)
     titles = [axis.get_title() for axis in figure.axes]
     assert len(titles) == 7
-    panel = figure.axes[titles.index("label weights, mine")]
+    panel = figure.axes[titles.index("label weights\nmine")]
     assert len(panel.lines) == EMIDEC.num_labels
     assert len(figure.axes[titles.index("validation DSC, LV")].lines[0].get_xdata()) == 4
