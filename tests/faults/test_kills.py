@@ -25,6 +25,17 @@ def hook(event, args):
 sys.addaudithook(hook)
 """
 
+# Asks to stop before the fourth step, between the lines of metrics of the second and the fourth.
+STOP_AT_3 = """
+import signal
+from jaxseg.interrupt import StopVote
+vote, heard = StopVote.__call__, []
+def late(self, signum):
+    heard.append(signum)
+    return signal.SIGTERM if len(heard) == 4 else vote(self, signum)
+StopVote.__call__ = late
+"""
+
 
 def test_killed_before_any_of_its_changes_to_files(lab, reference, tmp_path):
     """A fresh run makes about 117: locks, settings, pictures, three checkpoints, tables.
@@ -178,5 +189,16 @@ def test_asked_to_stop(lab, reference, tmp_path, signum):
     name = signal.Signals(signum).name
     assert ended.errors.startswith(f"\nstopped by {name} at step ")
     assert ended.errors.endswith("; the same command resumes there\n")
-    assert "resuming at step" in lab.finish(run).output
-    assert_same(run, reference)
+    step = int(ended.errors.split(" at step ")[1].split(";")[0])
+    assert f"resuming at step {step}" in lab.finish(run).output
+    # By the time it is seen the run may be a step past the line of metrics that was waited for.
+    assert_same(run, reference, stopped=step)
+
+
+def test_asked_to_stop_between_two_lines_of_metrics(lab, reference, tmp_path):
+    run = tmp_path / "run"
+    ended = lab.train(run, hook=STOP_AT_3).wait()
+    assert ended.errors == "\nstopped by SIGTERM at step 3; the same command resumes there\n"
+    assert "resuming at step 3" in lab.finish(run).output
+    assert (run / "metrics.jsonl").read_bytes() != (reference / "metrics.jsonl").read_bytes()
+    assert_same(run, reference, stopped=3)
