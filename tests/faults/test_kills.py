@@ -25,14 +25,14 @@ def hook(event, args):
 sys.addaudithook(hook)
 """
 
-# Asks to stop before the fourth step, between the lines of metrics of the second and the fourth.
-STOP_AT_3 = """
+# Asks to stop after so many steps.
+STOP_AFTER = """
 import signal
 from jaxseg.interrupt import StopVote
 vote, heard = StopVote.__call__, []
 def late(self, signum):
     heard.append(signum)
-    return signal.SIGTERM if len(heard) == 4 else vote(self, signum)
+    return signal.SIGTERM if len(heard) == {steps} + 1 else vote(self, signum)
 StopVote.__call__ = late
 """
 
@@ -195,10 +195,14 @@ def test_asked_to_stop(lab, reference, tmp_path, signum):
     assert_same(run, reference, stopped=step)
 
 
-def test_asked_to_stop_between_two_lines_of_metrics(lab, reference, tmp_path):
+@pytest.mark.parametrize("steps", [2, 3])
+def test_asked_to_stop_at_a_line_of_metrics_and_between_two(lab, reference, tmp_path, steps):
     run = tmp_path / "run"
-    ended = lab.train(run, hook=STOP_AT_3).wait()
-    assert ended.errors == "\nstopped by SIGTERM at step 3; the same command resumes there\n"
-    assert "resuming at step 3" in lab.finish(run).output
-    assert (run / "metrics.jsonl").read_bytes() != (reference / "metrics.jsonl").read_bytes()
-    assert_same(run, reference, stopped=3)
+    ended = lab.train(run, hook=STOP_AFTER.format(steps=steps)).wait()
+    assert ended.errors == (
+        f"\nstopped by SIGTERM at step {steps}; the same command resumes there\n"
+    )
+    assert f"resuming at step {steps}" in lab.finish(run).output
+    same = (run / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
+    assert same == (steps == 2)
+    assert_same(run, reference, stopped=steps)
