@@ -85,6 +85,12 @@ _MIRROR = _switch(
     "mirror",
     help="evaluate, predict, crossvalidate: average over each slice's four mirror images.",
 )
+_CENTER = flags.DEFINE_list(
+    "center",
+    None,
+    "predict: where the hearts lie, ROW,COLUMN as fractions of the field of view; default where "
+    "they are found, or where the run's config says.",
+)
 _DROP_SMALL = _switch(
     "drop_small",
     help="evaluate, predict: pathology smaller than in any training case becomes what is around.",
@@ -157,7 +163,8 @@ _REQUIRED = {
 _OPTIONAL = {
     "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
     "evaluate": "data_root output checkpoint mirror drop_small min_confidence",
-    "predict": "checkpoint mirror drop_small min_confidence ensemble probabilities overwrite",
+    "predict": "checkpoint mirror center drop_small min_confidence ensemble probabilities "
+    "overwrite",
     "export": "checkpoint overwrite",
     "ablate": "workdir seeds folds",
     "crossvalidate": "workdir seeds folds mirror ensemble",
@@ -199,11 +206,24 @@ def _predict() -> None:
         _folder(_INPUT.value),
         _folder(_OUTPUT.value),
         mirror=bool(_MIRROR.value),
+        center=_center(),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
         probabilities=bool(_PROBABILITIES.value),
         overwrite=bool(_OVERWRITE.value),
     )
+
+
+def _center() -> tuple[float, float] | None:
+    if _CENTER.value is None:
+        return None
+    try:
+        row, column = (float(text) for text in _CENTER.value)
+    except ValueError:
+        raise SettingsError(
+            f"--center: expected ROW,COLUMN, two fractions, got {','.join(_CENTER.value)}"
+        ) from None
+    return row, column
 
 
 def _export() -> None:

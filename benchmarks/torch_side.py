@@ -20,7 +20,8 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
-from jaxseg.data import Grid, preprocess_case, probabilities_to_native
+from jaxseg import recipe
+from jaxseg.data import preprocess_case, probabilities_to_native
 
 _RATE = 1e-3
 
@@ -226,16 +227,11 @@ def _predict(workload: Workload, device: torch.device) -> Task:
     if workload.task == "predict":
         images = read_slices(workload).images
         return Task(lambda: segment(images), device)
-    case, intensity = read_cases(Path(workload.data))[0], settings["intensity"]
-    fields = settings["grid"]
-    grid = Grid(tuple(fields["size"]), fields["spacing"], tuple(fields["center"]))
+    case, how = read_cases(Path(workload.data))[0], recipe.preprocessing(settings)
 
     def predict() -> None:
-        images, _ = preprocess_case(
-            case, grid, normalization=intensity["method"],
-            percentiles=(intensity["low"], intensity["high"]),
-        )  # fmt: skip
-        probabilities_to_native(segment(images), case.image.shape, case.spacing, grid)
+        images, _ = preprocess_case(case, how)
+        probabilities_to_native(segment(images), case.image.shape, case.spacing, how.grid)
 
     return Task(predict, device)
 

@@ -20,7 +20,7 @@ from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
 from jaxseg.metrics import dice
-from jaxseg.predictor import make_predictor, presence_rule
+from jaxseg.predictor import Prediction, heart_notes, make_predictor, presence_rule
 from jaxseg.presence import (
     SMALL_DROPPED,
     Inclusions,
@@ -55,6 +55,7 @@ class _Predicted:
       large_only: the same without what is smaller than in any training case.
       confidence: (pairs,) as `core_confidence`.
       rule: its smallest volumes, below which a pathology goes; without bounds.
+      heart: where it was found, without the probabilities.
     """
 
     name: str
@@ -65,6 +66,7 @@ class _Predicted:
     large_only: NDArray[np.uint8]
     confidence: NDArray[np.float64]
     rule: PresenceRule
+    heart: Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +202,7 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
                 (_SMALL, _DOUBTFUL),
             ),
         }
-    notes = study.notes()
+    notes = study.notes() + heart_notes({p.name: p.heart for p in found})
     evaluations = {
         step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
     }
@@ -230,7 +232,8 @@ def _predict_fold(
         if name not in folders:
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
         case, reference = read.load_reference(folders[name])
-        probabilities = predict(case)
+        prediction = predict(case)
+        probabilities = prediction.probabilities
         labels = most_probable(probabilities)
         yield _Predicted(
             name=name,
@@ -241,6 +244,7 @@ def _predict_fold(
             large_only=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
             rule=rule,
+            heart=replace(prediction, probabilities=np.empty(0)),
         )
 
 
@@ -287,4 +291,5 @@ def _evaluation(
         anatomy=anatomy,
         notes=notes,
         cases=tuple(sorted(cases, key=lambda case: case.name)),
+        centers={p.name: p.heart.center for p in found if p.heart.center is not None},
     )

@@ -1,7 +1,7 @@
 """Evaluation of a trained network on the native grid: which cases, their scores, the files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.predictor import check_case, make_predictor, presence_rule
+from jaxseg.predictor import check_case, heart_notes, make_predictor, presence_rule
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import Trained, check_data, load_run
@@ -86,13 +86,15 @@ def evaluate(
     if chosen.own and run.checkpoint == "best":
         notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
     rule = presence_rule([run], drop_small=drop_small, min_confidence=min_confidence)
+    cases, centers, remarks = _score(run, chosen, mirror, rule)
     evaluation = Evaluation(
         name=run.settings["name"],
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes + rule.described(run.anatomy),
-        cases=_score(run, chosen, mirror, rule),
+        notes=notes + rule.described(run.anatomy) + remarks,
+        cases=cases,
+        centers=centers,
     )
     files = evaluation_files.files(evaluation)
     write_files(output, files)
@@ -102,18 +104,23 @@ def evaluate(
 
 def _score(
     run: Trained, chosen: _Selection, mirror: bool, rule: PresenceRule
-) -> tuple[CaseScores, ...]:
+) -> tuple[tuple[CaseScores, ...], dict[str, tuple[int, int]], tuple[str, ...]]:
+    """Scores by case, where hearts were found, and what is to be said of that."""
     predict, read = make_predictor([run], mirror=mirror), run_data.reader(run.settings)
     pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
-    scores = []
+    scores, found = [], {}
     for folder, held_out in tqdm(pairs, desc="scoring cases", unit="case", disable=None):
         case, reference = read.load_reference(folder)
         check_case([run], case, folder)
-        labels = label_map(predict(case), case.spacing, run.anatomy.inclusions, rule)
+        prediction = predict(case)
+        # Without the probabilities, of which a stack has some megabytes.
+        found[case.name] = replace(prediction, probabilities=np.empty(0))
+        labels = label_map(prediction.probabilities, case.spacing, run.anatomy.inclusions, rule)
         scores.append(
             score_case(case.name, labels, reference, case.spacing, run.anatomy, held_out=held_out)
         )
-    return tuple(scores)
+    centers = {name: one.center for name, one in found.items() if one.center is not None}
+    return tuple(scores), centers, heart_notes(found)
 
 
 def _select(run: Trained, root: Path | None) -> _Selection:

@@ -1,7 +1,8 @@
 """Statistics of an evaluation: means, standard deviations and intervals over cases."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ class Evaluation:
       anatomy: whose regions and inclusion pairs were scored.
       notes: sentences on where the cases come from.
       cases: at least one.
+      centers: voxel (row, column) of a case's own grid at which its heart was found, by name.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Evaluation:
     anatomy: Anatomy
     notes: tuple[str, ...]
     cases: tuple[CaseScores, ...]
+    centers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Statistic(NamedTuple):

@@ -178,19 +178,23 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     _write_json(folder / SETTINGS, settings)
     _write_json(folder / DATA, run.data)
     note = preprocessing_note(
-        grid=run.grid,
-        anatomy=run.anatomy,
-        intensity=settings["intensity"],
+        recipe.preprocessing(settings),
+        run.anatomy,
         spacing=run.data.get("spacing"),
         slices=run.slices,
     )
     _write_json(folder / bundle.PREPROCESSING, note)
     try:
         save_params(folder / bundle.PARAMS, run.params)
+        if run.localizer is not None:
+            save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params)
     except ValueError as error:  # Orbax, of a full disk
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
     exported = export_probabilities(run.network, run.params, _artifact_size(run))
     (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
+    if run.localizer is not None:
+        finder = export_probabilities(run.localizer, run.localizer_params, None)
+        (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
     files = bundle.list_files(folder)
     manifest = Manifest(
         name=settings["name"],

@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxseg import balance
 from jaxseg.anatomy import LabelSet
+from jaxseg.localizer import localizer_loss
 from jaxseg.losses import (
     Inclusion,
     automated_weighted_cross_entropy,
@@ -59,10 +60,11 @@ class Objective:
 
 @dataclass(frozen=True)
 class Networks:
-    """The two sub-networks; the generator is None where the stage has no use for it."""
+    """The sub-networks; generator and localizer are None where the stage has no use for them."""
 
     segmentation: UNet
     generator: WeightGenerator | None
+    localizer: UNet | None = None
 
 
 def loss_and_logs(
@@ -71,6 +73,7 @@ def loss_and_logs(
     objective: Objective,
     images: Array,
     targets: Array,
+    scouts: tuple[Array, Array] | None = None,
     *,
     axis_name: str | None = None,
 ) -> tuple[Array, dict[str, Array]]:
@@ -82,10 +85,11 @@ def loss_and_logs(
       objective: the stage.
       images: (B, H, W, C).
       targets: (B, H, W, L).
+      scouts: what the localizer learns from, from `jaxseg.localizer.scout_batch`.
       axis_name: of the devices that share the batch, if several do.
 
     Returns:
-      The loss () whose gradient trains both sub-networks, and logs: every term () and the label
+      The loss () whose gradient trains all sub-networks, and logs: every term () and the label
       weights (L,) as the network sees them, averaged over the batch.
     """
     logits, coarse = _logits(networks.segmentation, params["network"], images, bool(objective.deep))
@@ -120,7 +124,12 @@ def loss_and_logs(
         logs["deep_supervision"] = _coarse_loss(coarse, targets, weights, objective, axis_name)
         loss = loss + logs["deep_supervision"]
     logs["loss"] = loss
-    return loss + generator_loss, logs
+    total = loss + generator_loss
+    if networks.localizer is not None and scouts is not None:
+        found = networks.localizer.apply({"params": params["localizer"]}, scouts[0])
+        logs["localizer_loss"] = localizer_loss(cast(Array, found), scouts[1])
+        total = total + logs["localizer_loss"]
+    return total, logs
 
 
 def _logits(

@@ -1,6 +1,7 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +25,14 @@ from jaxseg.data.nifti import SUFFIXES
 from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
 from jaxseg.metrics import volume
-from jaxseg.predictor import Predictor, check_case, make_predictor, presence_rule
+from jaxseg.predictor import Prediction, Predictor, check_case, make_predictor, presence_rule
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
 from jaxseg.trained import Trained
 from jaxseg.workdir import WorkdirError, atomic, check_writable, locked
 
 _VOLUMES = "volumes.csv"
+_HEART = ("heart_row", "heart_column")
 # Folders of label maps in the layouts that cases are read from.
 _REFERENCES = {CONTOURS, *LABELS.values()}
 # A wider overview could not be read; a taller stack shows slices evenly spread.
@@ -68,6 +70,7 @@ def predict(
     output: Path,
     *,
     mirror: bool = False,
+    center: tuple[float, float] | None = None,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
     probabilities: bool = False,
@@ -82,7 +85,9 @@ def predict(
         folders named `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
         Rows of other cases in a volumes.csv that is there already stay.
-      mirror: average over the four mirror images of every slice.
+      mirror: as `make_predictor`.
+      center: where the hearts lie, (row, column) as fractions of the field of view; default where
+        they are found, or where the runs' settings say.
       drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
       min_confidence: likewise.
       probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
@@ -97,8 +102,11 @@ def predict(
         label map that would take the place of an input.
 
     Warns:
-      UserWarning: a case is stored in another orientation than those trained on.
+      UserWarning: a case is stored in another orientation than those trained on; its heart may not
+        be segmented in full.
     """
+    if center is not None:
+        runs = [run.centered(center) for run in runs]
     predictor = make_predictor(runs, mirror=mirror)
     rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
     inputs, failures = _find_inputs(source, output)
@@ -108,8 +116,9 @@ def predict(
     _known_rows(output / _VOLUMES, header, overwrite)
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes = _predict_file(runs, predictor, rule, name, path, outputs[name])
-            _add_row(output, header, _volumes_row(runs[0].anatomy, name, volumes), overwrite)
+            volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
+            row = _volumes_row(runs[0].anatomy, name, volumes, prediction)
+            _add_row(output, header, row, overwrite)
             done += 1
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
@@ -195,37 +204,59 @@ def _predict_file(
     name: str,
     path: Path,
     outputs: _Outputs,
-) -> list[float]:
+) -> tuple[list[float], Prediction]:
     """Predict and write one case; the label map comes last, so that it tells of a whole case.
 
     Returns:
-      Volumes in mm3 of the anatomy's case regions.
+      Volumes in mm3 of the anatomy's case regions, and the prediction.
     """
     case = read_case(name, path)
     check_case(runs, case, path)
-    probabilities = predictor(case)
+    prediction = predictor(case)
+    if not prediction.heart_found:
+        raise DataError(
+            f"{path}: no heart found; expected a short-axis stack of the left ventricle. If it is "
+            "one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of view"
+        )
+    if prediction.remarks():
+        warnings.warn(f"{path}: {'; '.join(prediction.remarks())}", stacklevel=2)
+    probabilities = prediction.probabilities
     labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(outputs.overview) as temporary:
-        _save_overview(runs[0], case, labels, temporary)
+        _save_overview(runs[0], case, prediction, labels, temporary)
     if outputs.probabilities:
         with atomic(outputs.probabilities) as temporary:
             write_like(temporary, probabilities, path)
     with atomic(outputs.labels) as temporary:
         write_like(temporary, labels, path)
-    return [volume(labels, values, case.spacing) for _, values in runs[0].anatomy.case_regions]
+    regions = runs[0].anatomy.case_regions
+    return [volume(labels, values, case.spacing) for _, values in regions], prediction
 
 
-def _save_overview(run: Trained, case: Case, labels: np.ndarray, path: Path) -> None:
+def _save_overview(
+    run: Trained, case: Case, prediction: Prediction, labels: np.ndarray, path: Path
+) -> None:
     """Slices on the network grid, whose pixels are square, above their label maps."""
-    images = to_network(case.image, case.spacing, run.grid)
-    maps = labels_to_network(labels, case.spacing, run.grid, run.anatomy.num_labels)
+    grid = run.grid
+    if prediction.center is not None:
+        grid = grid.at(prediction.center, case.image.shape)
+    images, _ = to_network(case.image, case.spacing, grid, case.tissue)
+    maps = labels_to_network(labels, case.spacing, grid, run.anatomy.num_labels)
     count = min(len(images), _OVERVIEW_SLICES)
     shown = np.linspace(0, len(images) - 1, count).round().astype(int)
     titles = [f"slice {number}" for number in shown]
+    remarks = list(prediction.remarks())
+    if prediction.center is not None:
+        row, column = prediction.center
+        remarks.insert(0, f"heart found at row {row}, column {column}")
     figure = pictures.comparison(
-        images[shown], {"prediction": maps[shown]}, titles, run.anatomy.labels
+        images[shown],
+        {"prediction": maps[shown]},
+        titles,
+        run.anatomy.labels,
+        caption="; ".join(remarks),
     )
     pictures.save(figure, path)
 
@@ -240,13 +271,20 @@ def _shares(anatomy: Anatomy) -> list[tuple[int, int]]:
 def _volumes_header(anatomy: Anatomy) -> list[str]:
     names = [name for name, _ in anatomy.case_regions]
     shares = [f"{names[k]}_share" for k, _ in _shares(anatomy)]
-    return ["case", *(f"{name}_ml" for name in names), *shares]
+    return ["case", *(f"{name}_ml" for name in names), *shares, *_HEART, "remarks"]
 
 
-def _volumes_row(anatomy: Anatomy, case: str, volumes: list[float]) -> list[object]:
-    """Volumes in ml, and shares of the enclosing region, empty where there is none."""
+def _volumes_row(
+    anatomy: Anatomy, case: str, volumes: list[float], prediction: Prediction
+) -> list[object]:
+    """Volumes in ml, and shares of the enclosing region, empty where there is none.
+
+    Then the voxel at which the heart was found, empty where the run's settings say where it lies.
+    """
     shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
-    return [case, *(value / 1000 for value in volumes), *shares]
+    heart = prediction.center or ("", "")
+    remarks = "; ".join(prediction.remarks())
+    return [case, *(value / 1000 for value in volumes), *shares, *heart, remarks]
 
 
 def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:

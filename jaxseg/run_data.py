@@ -64,14 +64,12 @@ def load_cohort(settings: Mapping[str, Any]) -> Cohort:
       DataError: if a case cannot be used, or the phantom cannot be written; the message names the
         file or folder.
     """
-    data, intensity, read = settings["data"], settings["intensity"], reader(settings)
+    data, read = settings["data"], reader(settings)
     paths = tqdm(read.find(root(settings)), desc="reading cases", unit="case", disable=None)
     return build_cohort(
         (read.load(path) for path in paths),
-        recipe.grid(settings),
-        num_labels=recipe.anatomy(settings).num_labels,
-        normalization=intensity["method"],
-        percentiles=(intensity["low"], intensity["high"]),
+        recipe.preprocessing(settings),
+        margin=recipe.margin(settings),
         apex_first=data["apex_first"],
         allow_outside=settings["grid"]["allow_outside"],
         soft_labels=settings["grid"]["soft_labels"],

@@ -147,11 +147,14 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
     ):
         if not flat[name] < flat[highest]:
             yield f"{name}: expected less than {highest} = {flat[highest]}, got {flat[name]}"
-    if flat["augment.probability"] and flat["augment.rotation"] and not flat["grid.spacing"]:
-        yield (
-            "augment.rotation: expected 0 with grid.spacing = 0, whose pixels need not be square, "
-            f"got {flat['augment.rotation']}"
-        )
+    if flat["augment.turn"] and len(set(flat["grid.size"])) > 1:
+        yield f"augment.turn: expected False with a grid that is not square, {flat['grid.size']}"
+    for name in ("augment.rotation", "augment.shift"):
+        if flat["augment.probability"] and flat[name] and not flat["grid.spacing"]:
+            yield (
+                f"{name}: expected 0 with grid.spacing = 0, whose pixels are of no known size and "
+                f"need not be square, got {flat[name]}"
+            )
     fold, folds = flat["data.fold"], flat["data.folds"]
     if fold >= max(folds, 1):
         yield f"data.fold: expected less than data.folds = {folds}, got {fold}"

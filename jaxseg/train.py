@@ -243,8 +243,16 @@ def _build(
     # What a device holds of a training batch, its memory holds in validation too.
     share = plan.batch_size // len(batch_devices(devices))
     slices = config["model"]["slices"]
-    inputs = with_neighbors(cohort.images, cohort.case_index, slices=slices)
-    arrays = DeviceCohort.from_slices(inputs[parts[0]], training.targets, training.heights)
+    inputs = _inputs(cohort, slices)
+    arrays = DeviceCohort.from_slices(
+        inputs[parts[0]],
+        training.targets,
+        training.heights,
+        scouts=training.scouts,
+        hearts=training.hearts,
+        margin=training.margin,
+    )
+    validation = cohort.take(parts[1]).cropped()
     run = Run(
         config=config,
         folder=folder,
@@ -253,8 +261,8 @@ def _build(
         schedule=schedule,
         step=compile_step(step, devices),
         validation=Validation(
-            cohort=cohort.take(parts[1]),
-            inputs=inputs[parts[1]],
+            cohort=validation,
+            inputs=_inputs(validation, slices),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=recipe.anatomy(config),
         ),
@@ -262,3 +270,7 @@ def _build(
     size = recipe.input_shape(config)
     state = init_state(networks, optimizer, config["seed"], size, place, average=bool(average))
     return run, state
+
+
+def _inputs(cohort: Cohort, slices: int) -> np.ndarray:
+    return with_neighbors(cohort.images, cohort.case_index, slices=slices)

@@ -91,7 +91,7 @@ def by_hand(study, config):
         facts = workdir.read_data(folders[0])
         for name in facts["validation"]["cases"]:
             case = load_case(Path(config["data"]["root"]) / name)
-            probabilities = predict(case)
+            probabilities = predict(case).probabilities
             voxel = float(np.prod(case.spacing))
             confidence = []
             for (inner, _), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):

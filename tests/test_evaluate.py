@@ -57,7 +57,7 @@ def test_the_validation_cases_are_scored(evaluated, random_run):
 def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, phantom):
     """DSC and volumes by plain counting."""
     case = load_case(phantom / "Case_P002")
-    labels = most_probable(make_predictor([load_run(random_run)])(case))
+    labels = most_probable(make_predictor([load_run(random_run)])(case).probabilities)
     output = evaluated[1]
     rows = {row["region"]: row for row in table(output / "cases.csv")}
     voxel = float(np.prod(case.spacing))

@@ -16,7 +16,7 @@ import pytest
 
 from jaxseg import export as module
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.data import load_case, preprocess_case
+from jaxseg.data import load_case
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
 from jaxseg.inference import make_probabilities
@@ -24,6 +24,7 @@ from jaxseg.predict import predict
 from jaxseg.predictor import make_predictor
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
+from tests.by_hand import prepared
 
 REPOSITORY = Path(__file__).parents[1]
 # Exports, and is stopped for good once the artifact is about to be written.
@@ -122,8 +123,8 @@ def test_a_bundle_predicts_the_very_files_of_the_run(bundle_folder, run, phantom
 
 def test_a_bundle_and_a_run_are_averaged(bundle_folder, run, phantom):
     case = load_case(phantom / "Case_P001")
-    alone = make_predictor([run])(case)
-    both = make_predictor([run, load_run(bundle_folder)])(case)
+    alone = make_predictor([run])(case).probabilities
+    both = make_predictor([run, load_run(bundle_folder)])(case).probabilities
     np.testing.assert_array_equal(both, alone)
 
 
@@ -157,7 +158,7 @@ def test_a_bundle_writes_its_phantom_anew(small, finished_run, tmp_path, monkeyp
 
 def test_the_artifact_is_the_network(bundle_folder, run, phantom):
     artifact = jax.export.deserialize(bytearray((bundle_folder / "model.stablehlo").read_bytes()))
-    images = preprocess_case(load_case(phantom / "Case_P001"), run.grid)[0]
+    images = prepared(run, load_case(phantom / "Case_P001"))
     wanted = make_probabilities(run.network, batch_size=3)(run.params, images[:3])
     for count in (1, 3):
         found = np.asarray(artifact.call(images[:count]))

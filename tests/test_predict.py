@@ -16,7 +16,7 @@ from jaxseg import predict as module
 from jaxseg.data import DataError, most_probable, read_case, read_volume
 from jaxseg.data.phantom import write_phantom
 from jaxseg.predict import PredictionError, predict
-from jaxseg.predictor import make_predictor
+from jaxseg.predictor import Prediction, make_predictor
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
@@ -64,7 +64,7 @@ def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
     ]  # fmt: skip
     assert lines == [f"{output}: 1 label maps, their volumes in volumes.csv"]
     case = read_case("A", stack)
-    wanted = make_predictor([run])(case)
+    wanted = make_predictor([run])(case).probabilities
     labels, header = read_volume(output / "Case_P001.nii.gz")
     assert header.get_data_dtype() == labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, most_probable(wanted))
@@ -149,7 +149,7 @@ def test_mirrors_and_further_runs_change_the_result_as_they_should(
 ):
     other = load_run(random_run, checkpoint="last")
     predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
-    wanted = make_predictor([run, other], mirror=True)(read_case("A", stack))
+    wanted = make_predictor([run, other], mirror=True)(read_case("A", stack)).probabilities
     found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]
     np.testing.assert_array_equal(found, most_probable(wanted))
 
@@ -188,7 +188,8 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
         assert picture.width > 150 * count
     case = read_case("A", stack)
     tall = dataclasses.replace(case, image=np.tile(case.image, 5)[..., :30])
-    module._save_overview(run, tall, np.zeros(tall.image.shape, np.uint8), tmp_path / "tall.png")
+    nothing = np.zeros(tall.image.shape, np.uint8)
+    module._save_overview(run, tall, Prediction(nothing), nothing, tmp_path / "tall.png")
     assert len(shown[1][2]) == 12
     assert (shown[1][2][0], shown[1][2][-1]) == ("slice 0", "slice 29")
 

@@ -301,8 +301,8 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monk
     """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
     seen = {}
 
-    def record(key, images, targets, first, settings):
-        seen.update(images=images, targets=targets, first=first, settings=settings)
+    def record(key, images, targets, first, settings, *, margin):
+        seen.update(images=images, targets=targets, first=first, settings=settings, margin=margin)
         return images, targets
 
     monkeypatch.setattr(train_step, "augmented_batch", record)
@@ -314,7 +314,7 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monk
     images, targets = batch_of_step(3, 7)
     np.testing.assert_allclose(seen["images"], images, atol=1e-6)
     np.testing.assert_allclose(seen["targets"], targets, atol=1e-6)
-    assert (seen["first"], seen["settings"]) == (0, AUGMENTATION)
+    assert (seen["first"], seen["settings"], seen["margin"]) == (0, AUGMENTATION, 0)
 
 
 # ---- devices

@@ -14,13 +14,15 @@ from jaxseg.data.grid import (
     to_network,
 )
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
-from jaxseg.data.preprocess import normalize, preprocess_case, with_neighbors
+from jaxseg.data.padding import tissue_of
+from jaxseg.data.preprocess import Preprocessing, normalize, preprocess_case, with_neighbors
 
 __all__ = [
     "Case",
     "Cohort",
     "DataError",
     "Grid",
+    "Preprocessing",
     "build_cohort",
     "find_cases",
     "label_shares_to_network",
@@ -34,6 +36,7 @@ __all__ = [
     "read_case",
     "read_volume",
     "split",
+    "tissue_of",
     "to_native",
     "to_network",
     "voxel_spacing",

@@ -1,13 +1,16 @@
 """One patient's stack of short-axis slices: image, optional label map, voxel spacing, header."""
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing
+from jaxseg.data.padding import tissue_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +30,11 @@ class Case:
     label: np.ndarray | None
     spacing: tuple[float, float, float]
     header: nib.Nifti1Header
+
+    @functools.cached_property
+    def tissue(self) -> NDArray[np.bool_]:
+        """(X, Y, slices) bool, the voxels that are not padding, as `tissue_of`."""
+        return tissue_of(self.image)
 
     @property
     def orientation(self) -> str | None:

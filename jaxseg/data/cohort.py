@@ -4,17 +4,19 @@ import dataclasses
 import hashlib
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from jaxseg.data import scout
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, label_shares_to_network, labeled_outside
 from jaxseg.data.nifti import DataError
-from jaxseg.data.preprocess import preprocess_case
+from jaxseg.data.preprocess import Preprocessing, preprocess_case
+from jaxseg.data.scout import center_of
 
 SPLITS = ("slice", "case")
-_MOST_ZEROS = 0.01  # of the labeled voxels, above which they are hardly noise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +35,10 @@ class Cohort:
         nobody asked.
       orientations: `Case.orientation` of the cases that state one.
       shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
+      scouts: (N, h, w) float32, each slice's part of its stack's scout; None where hearts need not
+        be found.
+      hearts: (N, h, w) float32, the heart's share of a scout's pixel; likewise.
+      margin: pixels by which images, labels and shares reach beyond the network grid on each side.
     """
 
     images: np.ndarray
@@ -45,6 +51,9 @@ class Cohort:
     highest_labels: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
     shares: np.ndarray | None = None
+    scouts: np.ndarray | None = None
+    hearts: np.ndarray | None = None
+    margin: int = 0
 
     @property
     def targets(self) -> np.ndarray:
@@ -58,6 +67,15 @@ class Cohort:
         """The slices at `indices`, in that order; `case_index` keeps its meaning."""
         arrays = {name: array[np.asarray(indices)] for name, array in self._arrays().items()}
         return dataclasses.replace(self, **arrays)
+
+    def cropped(self) -> "Cohort":
+        """The cohort on the network grid alone, without the margin around it."""
+        if not self.margin:
+            return self
+        wide = {"images": self.images, "labels": self.labels, "shares": self.shares}
+        inner = slice(self.margin, -self.margin)
+        arrays = {name: x[:, inner, inner] for name, x in wide.items() if x is not None}
+        return dataclasses.replace(self, **arrays, margin=0)
 
     def titles(self) -> list[str]:
         """For each slice its case and its place in the stack, for a reader."""
@@ -97,30 +115,29 @@ class Cohort:
         return facts
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        per_case = ("case_names", "spacings", "highest_labels", "orientations")
+        per_case = ("case_names", "spacings", "highest_labels", "orientations", "margin")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 
 
 def build_cohort(
     cases: Iterable[Case],
-    grid: Grid,
+    how: Preprocessing,
     *,
-    num_labels: int = 5,
-    normalization: str = "zscore",
-    percentiles: tuple[float, float] = (1.0, 99.0),
+    margin: int = 0,
     apex_first: bool = True,
     allow_outside: bool = False,
     soft_labels: bool = False,
 ) -> Cohort:
     """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
 
+    Where the network grid has no center, each case's is at its labeled heart, and the cohort holds
+    scouts, on which a network learns to find it.
+
     Args:
       cases: labeled cases of distinct names.
-      grid: the network grid.
-      num_labels: size of the label set, background included.
-      normalization: see `jaxseg.data.preprocess.normalize`.
-      percentiles: clip of the normalization.
+      how: what is done to a case.
+      margin: pixels of surroundings that the cohort holds beyond the network grid.
       apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
       allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
       soft_labels: whether the cohort holds each label's share of a pixel, too.
@@ -128,9 +145,11 @@ def build_cohort(
     Raises:
       DataError: no case; a case without label; two cases of one name; labeled voxels outside the
         grid; a case that `preprocess_case` refuses.
+
+    Warns:
+      UserWarning: labeled voxels outside the grid, where that is allowed.
     """
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    shares: list[np.ndarray] = []
+    parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
     spacings: list[tuple[float, float, float]] = []
     highest: list[int] = []
@@ -140,26 +159,17 @@ def build_cohort(
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
         if case.name in names:
             raise DataError(f"{case.name}: two cases of this name; expected distinct names")
-        _check_inside(case, grid, allow_outside)
-        if normalization == "zscore":
-            _warn_of_zeros(case)
-        images, labels = preprocess_case(
-            case, grid, num_labels=num_labels, normalization=normalization, percentiles=percentiles
-        )
-        assert labels is not None
-        parts.append((images, labels))
-        if soft_labels:
-            shares.append(label_shares_to_network(case.label, case.spacing, grid, num_labels))
+        own = replace(how, grid=_own_grid(case, how.grid))
+        _check_inside(case, own.grid, allow_outside)
+        parts.append(_arrays_of(case, own, margin, soft_labels, scouts=how.grid.center is None))
         names.append(case.name)
         spacings.append(case.spacing)
         highest.append(int(case.label.max()))
         orientations.append(case.orientation)
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
-    counts = [len(images) for images, _ in parts]
+    counts = [len(part["images"]) for part in parts]
     return Cohort(
-        images=np.concatenate([images for images, _ in parts]),
-        labels=np.concatenate([labels for _, labels in parts]),
         heights=np.concatenate([relative_heights(n, apex_first=apex_first) for n in counts]),
         case_index=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
@@ -167,8 +177,41 @@ def build_cohort(
         spacings=tuple(spacings),
         highest_labels=tuple(highest),
         orientations=tuple(filter(None, orientations)),
-        shares=np.concatenate(shares) if soft_labels else None,
+        margin=margin,
+        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
     )
+
+
+def _own_grid(case: Case, grid: Grid) -> Grid:
+    """The grid of a labeled case: around its heart where the network grid has no center."""
+    if grid.center is not None:
+        return grid
+    assert case.label is not None
+    center = center_of(np.moveaxis(case.label, -1, 0) > 0)
+    if center is None:
+        raise DataError(
+            f"{case.name}: no voxel is labeled, so its heart cannot be found; expected a labeled"
+            " heart in every case, or grid.center as fractions of the field of view"
+        )
+    return grid.at((int(center[0]), int(center[1])), case.image.shape)
+
+
+def _arrays_of(
+    case: Case, how: Preprocessing, margin: int, soft_labels: bool, *, scouts: bool
+) -> dict[str, np.ndarray]:
+    """A case's part of a cohort's arrays over slices."""
+    assert case.label is not None
+    images, labels = preprocess_case(case, how, margin=margin)
+    assert labels is not None
+    arrays = {"images": images, "labels": labels}
+    if soft_labels:
+        wide = how.grid.padded(margin)
+        arrays["shares"] = label_shares_to_network(case.label, case.spacing, wide, how.num_labels)
+    if scouts:
+        grid = scout.scout_grid(case, scout.SIZE)
+        arrays["scouts"] = scout.scout_of(case, how, grid)
+        arrays["hearts"] = scout.heart_of(case.label, case.spacing, grid)
+    return arrays
 
 
 def relative_heights(count: int, *, apex_first: bool = True) -> np.ndarray:
@@ -267,19 +310,6 @@ def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
         raise ValueError(f"fold is {fold}; expected 0 to {max(folds, 1) - 1} with folds={folds}")
     if not folds and not 0 < fraction < 1:
         raise ValueError(f"validation_fraction is {fraction}; expected between 0 and 1")
-
-
-def _warn_of_zeros(case: Case) -> None:
-    """Padding is known by its zeros; a dark myocardium that was windowed to 0 would be taken so."""
-    assert case.label is not None
-    values = case.image[case.label > 0]
-    share = np.count_nonzero(values == 0) / max(values.size, 1)
-    if share > _MOST_ZEROS:
-        warnings.warn(
-            f"{case.name}: {share:.0%} of the labeled voxels are exactly 0, which counts as padding"
-            " and becomes the mean of the tissue; add a constant to the image",
-            stacklevel=3,
-        )
 
 
 def _check_inside(case: Case, grid: Grid, allow_outside: bool) -> None:

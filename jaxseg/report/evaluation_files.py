@@ -100,6 +100,7 @@ def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) 
         "pooled_dsc": {name: p._asdict() for name, p in pooled_statistics(evaluation).items()},
         "case_scores": cases,
         "inclusion": inclusion_statistics(evaluation),
+        "heart_centers": {name: list(center) for name, center in evaluation.centers.items()},
         **(more or {}),
     }
     return json.dumps(_without_nan(content), indent=2) + "\n"

@@ -1,7 +1,7 @@
 """Cohorts: order, heights, fingerprints, and splits that are exact, stable and stratified."""
 
 import dataclasses
-import warnings
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,8 +12,10 @@ from jaxseg.data.cohort import Cohort, build_cohort, relative_heights, split
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import Grid
 from jaxseg.data.nifti import DataError
+from jaxseg.data.preprocess import Preprocessing
 
 GRID = Grid((12, 12), None)
+HOW = Preprocessing(GRID, num_labels=5)
 
 
 def make_case(name, slices, *, highest=2, seed=0):
@@ -24,7 +26,7 @@ def make_case(name, slices, *, highest=2, seed=0):
     return Case(name, image, label, (1.0, 1.0, 8.0), nib.Nifti1Header())
 
 
-def make_cohort(counts, highest=None, shares=None):
+def make_cohort(counts, highest=None, **arrays):
     """A cohort of tiny arrays; `highest` gives every case's highest label."""
     total, index = sum(counts), np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     highest = np.full(len(counts), 2) if highest is None else np.asarray(highest)
@@ -35,13 +37,13 @@ def make_cohort(counts, highest=None, shares=None):
         case_index=index,
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
         case_names=tuple(f"Case_{i:03d}" for i in range(len(counts))),
-        shares=shares,
+        **arrays,
     )
 
 
 def test_arrays_follow_the_order_of_the_cases():
     cases = [make_case("B", 3), make_case("A", 1, seed=1), make_case("C", 2, seed=2)]
-    cohort = build_cohort(iter(cases), GRID)
+    cohort = build_cohort(iter(cases), HOW)
     assert len(cohort) == 6
     assert cohort.case_names == ("B", "A", "C")
     assert cohort.case_index.tolist() == [0, 0, 0, 1, 2, 2]
@@ -58,7 +60,7 @@ def test_heights_run_from_base_0_to_apex_1():
     np.testing.assert_allclose(relative_heights(4), [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
     np.testing.assert_allclose(relative_heights(3, apex_first=False), [0, 0.5, 1])
     np.testing.assert_array_equal(relative_heights(1), [0.5])
-    cohort = build_cohort([make_case("A", 2)], GRID, apex_first=False)
+    cohort = build_cohort([make_case("A", 2)], HOW, apex_first=False)
     np.testing.assert_array_equal(cohort.heights, [0, 1])
 
 
@@ -76,24 +78,26 @@ def test_take_keeps_slices_together():
 
 def test_shares_of_a_pixel_are_kept_where_they_are_asked_for():
     case = make_case("A", 1)
-    plain = build_cohort([case], GRID)
+    plain = build_cohort([case], HOW)
     assert plain.shares is None
     assert plain.targets is plain.labels
-    soft = build_cohort([case, make_case("B", 2)], GRID, soft_labels=True)
+    soft = build_cohort([case, make_case("B", 2)], HOW, soft_labels=True)
     assert soft.shares is soft.targets
     np.testing.assert_array_equal(soft.shares, np.eye(5, dtype=np.float32)[soft.labels])
     np.testing.assert_array_equal(soft.take(np.array([2, 0])).shares, soft.shares[[2, 0]])
 
 
 def test_fingerprint_notices_every_change():
-    shares = np.zeros((5, 2, 2, 3), np.float32)
-    cohort = make_cohort([3, 2], shares=shares)
-    prints = [make_cohort([3, 2], shares=shares).fingerprint()]
+    shares, scouts = np.zeros((5, 2, 2, 3), np.float32), np.zeros((5, 4, 4), np.float32)
+    whole = {"shares": shares, "scouts": scouts, "hearts": scouts + 1}
+    cohort = make_cohort([3, 2], **whole)
+    prints = [make_cohort([3, 2], **whole).fingerprint()]
     assert prints == [cohort.fingerprint()]
     prints.append(make_cohort([3, 2]).fingerprint())
     # Of the native grid, which the arrays know nothing of.
     native = {
         "spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4), "orientations": ("LP",) * 2,
+        "margin": 1,
     }  # fmt: skip
     for field in dataclasses.fields(cohort):
         value = getattr(cohort, field.name)
@@ -109,7 +113,7 @@ def test_fingerprint_notices_every_change():
         prints.append(dataclasses.replace(cohort, **{field.name: changed}).fingerprint())
     prints.append(cohort.take(np.arange(4)).fingerprint())
     prints.append(dataclasses.replace(cohort, heights=cohort.heights.astype("f8")).fingerprint())
-    assert len(set(prints)) == len(prints) == 11
+    assert len(set(prints)) == len(prints) == 13
     assert all(len(text) == 64 for text in prints)
     swapped = dataclasses.replace(cohort, heights=cohort.heights.astype(">f4"))
     assert swapped.fingerprint() == cohort.fingerprint(), "byte order is the machine's affair"
@@ -128,44 +132,30 @@ def test_facts_tell_the_orientations_that_are_stated():
     header = nib.Nifti1Header()
     header.set_sform(np.diag([-1.0, -1.0, 8.0, 1.0]), code=2)
     stated = [dataclasses.replace(make_case(name, 2), header=header) for name in "AB"]
-    cohort = build_cohort([*stated, make_case("C", 2)], GRID)
+    cohort = build_cohort([*stated, make_case("C", 2)], HOW)
     assert cohort.facts()["orientations"] == ["LP"]
-    silent = build_cohort([make_case(name, 2) for name in "ABC"], GRID)
+    silent = build_cohort([make_case(name, 2) for name in "ABC"], HOW)
     assert "orientations" not in silent.facts()
     assert cohort.fingerprint() == silent.fingerprint()
-
-
-@pytest.mark.parametrize(("normalization", "warned"), [("zscore", 1), ("percentile", 0)])
-def test_zeros_in_the_heart_are_told_of_where_they_would_become_the_mean(normalization, warned):
-    case = make_case("Case_P009", 3)
-    image = case.image.copy()
-    image[4, 4, 0] = 0  # one voxel of 48: 2 %
-    case = dataclasses.replace(case, image=image)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        build_cohort([case], GRID, normalization=normalization)
-    assert len(caught) == warned
-    if warned:
-        assert "Case_P009: 2% of the labeled voxels are exactly 0" in str(caught[0].message)
 
 
 def test_refuses_cases_that_make_no_cohort():
     unlabeled = dataclasses.replace(make_case("Case_123", 2), label=None)
     with pytest.raises(DataError, match="Case_123: no label map"):
-        build_cohort([make_case("A", 2), unlabeled], GRID)
+        build_cohort([make_case("A", 2), unlabeled], HOW)
     with pytest.raises(DataError, match="A: two cases of this name"):
-        build_cohort([make_case("A", 2), make_case("A", 3)], GRID)
+        build_cohort([make_case("A", 2), make_case("A", 3)], HOW)
     with pytest.raises(DataError, match="no case"):
-        build_cohort([], GRID)
+        build_cohort([], HOW)
 
 
 def test_labeled_voxels_outside_the_grid_are_never_silent():
     """On 2 x 12 pixels, 2 of the region's 4 rows remain: 2 x 4 x 3 voxels are lost of 4 x 4 x 3."""
     case, narrow = make_case("Case_P009", 3), Grid((2, 12), None)
     with pytest.raises(DataError, match="Case_P009: 24 of 48 labeled voxels"):
-        build_cohort([case], narrow)
+        build_cohort([case], replace(HOW, grid=narrow))
     with pytest.warns(UserWarning, match="Case_P009: 24 of 48 labeled voxels"):
-        cohort = build_cohort([case], narrow, allow_outside=True)
+        cohort = build_cohort([case], replace(HOW, grid=narrow), allow_outside=True)
     assert np.count_nonzero(cohort.labels) == 24
 
 
@@ -239,7 +229,7 @@ def test_split_does_not_depend_on_the_order_of_the_cases(kind):
     cases = [make_case(f"Case_{i}", 2 + i % 3, highest=2 + i % 3) for i in range(9)]
     drawn = []
     for order in (cases, cases[::-1]):
-        cohort = build_cohort(order, GRID)
+        cohort = build_cohort(order, HOW)
         _, validation = split(cohort, kind=kind, validation_fraction=0.3, seed=1)
         drawn.append(
             {(cohort.case_names[cohort.case_index[i]], cohort.slice_index[i]) for i in validation}
@@ -250,7 +240,8 @@ def test_split_does_not_depend_on_the_order_of_the_cases(kind):
 def test_folds_do_not_depend_on_the_network_grid():
     """A pathology of one voxel is lost on a coarse grid; its case stays in its group."""
     cases = [make_case(f"Case_{i:03d}", 3, highest=4 if i % 3 else 2) for i in range(20)]
-    cohorts = [build_cohort(cases, grid) for grid in (GRID, Grid((4, 4), 3.0))]
+    grids = GRID, Grid((4, 4), 3.0)
+    cohorts = [build_cohort(cases, replace(HOW, grid=grid)) for grid in grids]
     assert [cohort.labels.max() for cohort in cohorts] == [4, 1]
     folds = [
         [split(cohort, kind="case", folds=4, fold=fold, seed=0)[1].tolist() for fold in range(4)]
@@ -297,7 +288,8 @@ def test_refuses_arguments_that_do_not_fit(options, named):
 def test_real_cohort(emidec_root):
     """Eight cases, in order, on the default grid, labels 1 and 2 in every case."""
     folders = find_cases(emidec_root)[::10]
-    cohort = build_cohort((load_case(folder) for folder in folders), Grid())
+    how = Preprocessing(Grid(), num_labels=5)
+    cohort = build_cohort((load_case(folder) for folder in folders), how)
     assert cohort.case_names == tuple(folder.name for folder in folders)
     assert cohort.images.shape[1:] == (96, 96)
     for case, name in enumerate(cohort.case_names):
