@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxseg import balance, native
-from jaxseg.data.cohort import SPLITS
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
+from jaxseg.data.split import SPLITS
 from jaxseg.losses import DICE_OF, DICE_OVER
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")

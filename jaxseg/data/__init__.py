@@ -1,7 +1,7 @@
 """Cases on disk to arrays for training, and predictions back onto the native grid."""
 
 from jaxseg.data.case import Case, read_case
-from jaxseg.data.cohort import Cohort, build_cohort, split
+from jaxseg.data.cohort import Cohort, build_cohort
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
@@ -15,6 +15,7 @@ from jaxseg.data.grid import (
 )
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
 from jaxseg.data.preprocess import normalize, preprocess_case, with_neighbors
+from jaxseg.data.split import split
 
 __all__ = [
     "Case",
