@@ -1,7 +1,8 @@
 """Statistics of an evaluation: means, standard deviations and intervals over cases."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ class Evaluation:
       anatomy: whose regions and inclusion pairs were scored.
       notes: sentences on where the cases come from.
       cases: at least one.
+      left_out: why others are not scored, by name.
+      made_with: a sentence on versions and devices.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Evaluation:
     anatomy: Anatomy
     notes: tuple[str, ...]
     cases: tuple[CaseScores, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    made_with: str = ""
 
 
 class Statistic(NamedTuple):

@@ -104,6 +104,10 @@ def predict(
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
+    if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
+        say(
+            f"warning: {', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
+        )
     header, done = _volumes_header(runs[0].anatomy), 0
     _known_rows(output / _VOLUMES, header, overwrite)
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
@@ -224,9 +228,8 @@ def _save_overview(run: Trained, case: Case, labels: np.ndarray, path: Path) -> 
     count = min(len(images), _OVERVIEW_SLICES)
     shown = np.linspace(0, len(images) - 1, count).round().astype(int)
     titles = [f"slice {number}" for number in shown]
-    figure = pictures.comparison(
-        images[shown], {"prediction": maps[shown]}, titles, run.anatomy.labels
-    )
+    row = "prediction" + ", trained on synthetic cases" * bool(run.data.get("synthetic"))
+    figure = pictures.comparison(images[shown], {row: maps[shown]}, titles, run.anatomy.labels)
     pictures.save(figure, path)
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from jaxseg import recipe
 from jaxseg.data import Case, Cohort, DataError, build_cohort, emidec, nnunet, split
-from jaxseg.data.phantom import write_phantom
+from jaxseg.data.phantom import MANIFEST, write_phantom
 from jaxseg.settings import SettingsError
 
 
@@ -105,6 +105,42 @@ def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarra
         raise SettingsError(f"data: {error}") from None
 
 
+def split_facts(
+    settings: Mapping[str, Any], cohort: Cohort, parts: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    """What a run notes of its split: slices and cases of either side, JSON-like.
+
+    Of a split by slice also the numbers of the held-out slices, in their native stacks, by case.
+
+    Args:
+      settings: of the run.
+      cohort: all of its cases.
+      parts: as `split_cohort`.
+    """
+    training, validation = ({"slices": len(part), "cases": cohort.cases_of(part)} for part in parts)
+    if settings["data"]["split"] == "slice":
+        held = cohort.take(parts[1])
+        validation["held_out"] = {
+            cohort.case_names[case]: held.slice_index[held.case_index == case].tolist()
+            for case in np.unique(held.case_index)
+        }
+    return {"training": training, "validation": validation}
+
+
+def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose folder of cases is found from any current directory.
+
+    Of a phantom it is its default place here, where `data.root` is None.
+    """
+    return {**settings, "data": {**settings["data"], "root": str(_folder(settings["data"]))}}
+
+
+def is_synthetic(settings: Mapping[str, Any]) -> bool:
+    """Whether the run's cases are the phantom's, written for it or found in its folder."""
+    data = settings["data"]
+    return bool(data["phantom_cases"]) or (_folder(data) / MANIFEST).is_file()
+
+
 def root(settings: Mapping[str, Any]) -> Path:
     """Folder of the run's cases, writing the phantom first if asked.
 
@@ -112,10 +148,15 @@ def root(settings: Mapping[str, Any]) -> Path:
       DataError: if the phantom cannot be written.
     """
     data = settings["data"]
-    folder = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
+    folder = _folder(data)
     if data["phantom_cases"]:
         _write_phantom(folder, data)
     return folder
+
+
+def _folder(data: Mapping[str, Any]) -> Path:
+    """Of the cases; absolute."""
+    return (Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)).absolute()
 
 
 def _phantom_root(data: Mapping[str, Any]) -> Path:

@@ -147,7 +147,7 @@ def test_storage_changes_nothing(run, stack, tmp_path):
 def test_mirrors_and_further_runs_change_the_result_as_they_should(
     run, random_run, stack, tmp_path
 ):
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
     wanted = make_predictor([run, other], mirror=True)(read_case("A", stack))
     found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]

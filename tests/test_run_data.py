@@ -43,7 +43,7 @@ def test_a_cohort_of_the_phantom(in_tmp):
     assert cohort.images.shape == cohort.labels.shape == (sum(depths), 64, 64)
     assert set(np.unique(cohort.labels)) >= {0, 1, 2, 3}
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
-    assert run_data.load_cohort(config).fingerprint() == cohort.fingerprint()
+    assert run_data.load_cohort(config).facts() == cohort.facts()
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == written
     config["data"]["root"] = str(in_tmp / "elsewhere")
     config["data"]["phantom_cases"] = 1

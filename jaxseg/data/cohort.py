@@ -1,7 +1,6 @@
 """Cases to one set of arrays."""
 
 import dataclasses
-import hashlib
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, label_shares_to_network, labeled_outside
+from jaxseg.data.identity import Digests, digests
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import preprocess_case
 
@@ -31,6 +31,7 @@ class Cohort:
       highest_labels: highest label of each case on its own grid, where none is lost; empty where
         nobody asked.
       orientations: `Case.orientation` of the cases that state one.
+      digests: of each case, on its own grid; empty where nobody asked.
       shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
     """
 
@@ -43,6 +44,7 @@ class Cohort:
     spacings: tuple[tuple[float, float, float], ...] = ()
     highest_labels: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
+    digests: tuple[Digests, ...] = ()
     shares: np.ndarray | None = None
 
     @property
@@ -67,27 +69,17 @@ class Cohort:
         """Names of the cases that the slices at `indices` are of, each once, in their order."""
         return [self.case_names[case] for case in np.unique(self.case_index[indices])]
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) over names and arrays, on which two cohorts agree only if they are equal.
-
-        What is known of native grids, `facts` tells beside it.
-        """
-        digest = hashlib.sha256(repr(self.case_names).encode())
-        for name, array in self._arrays().items():
-            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
-            digest.update(little.data)
-        return digest.hexdigest()
-
     def facts(self) -> dict[str, Any]:
-        """What tells the cohort from others, JSON-like.
+        """What distinguishes the cohort from others, JSON-like.
 
-        Fingerprint, names and, where they are known, the smallest and the largest voxel edges (mm)
-        and the orientations that occur.
+        Names of the cases, their digests by name and, where they are known, the smallest and the
+        largest voxel edges (mm) and the orientations that occur.
         """
+        known = zip(self.case_names, self.digests, strict=bool(self.digests))
         facts: dict[str, Any] = {
-            "fingerprint": self.fingerprint(), "cases": list(self.case_names),
-        }  # fmt: skip
+            "cases": list(self.case_names),
+            "digests": {name: found._asdict() for name, found in known},
+        }
         if self.spacings:
             edges = np.asarray(self.spacings)
             facts["spacing"] = [edges.min(0).tolist(), edges.max(0).tolist()]
@@ -96,7 +88,7 @@ class Cohort:
         return facts
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        per_case = ("case_names", "spacings", "highest_labels", "orientations")
+        per_case = ("case_names", "spacings", "highest_labels", "orientations", "digests")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 
@@ -134,6 +126,7 @@ def build_cohort(
     spacings: list[tuple[float, float, float]] = []
     highest: list[int] = []
     orientations: list[str | None] = []
+    known: list[Digests] = []
     for case in cases:
         if case.label is None:
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
@@ -153,6 +146,7 @@ def build_cohort(
         spacings.append(case.spacing)
         highest.append(int(case.label.max()))
         orientations.append(case.orientation)
+        known.append(digests(case))
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
     counts = [len(images) for images, _ in parts]
@@ -166,6 +160,7 @@ def build_cohort(
         spacings=tuple(spacings),
         highest_labels=tuple(highest),
         orientations=tuple(filter(None, orientations)),
+        digests=tuple(known),
         shares=np.concatenate(shares) if soft_labels else None,
     )
 

@@ -69,7 +69,8 @@ def model_card(facts: Facts) -> str:
 
 def is_own_data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     """Whether the cases are neither the phantom's nor, by their names, EMIDEC's."""
-    return not settings["data"]["phantom_cases"] and not _has_emidec_names(data)
+    synthetic = settings["data"]["phantom_cases"] or data.get("synthetic")
+    return not synthetic and not _has_emidec_names(data)
 
 
 def _has_emidec_names(data: Mapping[str, Any]) -> bool:
@@ -172,7 +173,7 @@ needs the eye of an expert before anything rests on it."""
 
 def _data(facts: Facts) -> str:
     data = facts.settings["data"]
-    if data["phantom_cases"]:
+    if data["phantom_cases"] or facts.data.get("synthetic"):
         return (
             f"jaxseg's embedded phantom, seed {data['phantom_seed']}: synthetic images, no "
             "patient's data, no license to heed. A network trained on it shows that the software "
@@ -266,13 +267,12 @@ def _usage(facts: Facts) -> str:
     shape, kind = f"3, {height}, {width}", "slices"
     if slices > 1:
         shape, kind = f"{shape}, {slices}", "slices, each between its neighbors"
-    flag = "" if facts.checkpoint == "best" else f" --checkpoint={facts.checkpoint}"
     return f"""\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 
 ```bash
-python main.py --mode=predict --workdir=BUNDLE{flag} --input=FILE_OR_FOLDER --output=DIR
-python main.py --mode=evaluate --workdir=BUNDLE{flag} --config.data.root=CASES --output=DIR
+python main.py --mode=predict --workdir=BUNDLE --input=FILE_OR_FOLDER --output=DIR
+python main.py --mode=evaluate --workdir=BUNDLE --config.data.root=CASES --output=DIR
 ```
 
 With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder; how slices

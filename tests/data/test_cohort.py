@@ -1,4 +1,4 @@
-"""Cohorts: order, heights, and fingerprints."""
+"""Cohorts: order, heights, and what distinguishes them."""
 
 import dataclasses
 import warnings
@@ -10,6 +10,7 @@ import pytest
 from jaxseg.data.cohort import build_cohort, relative_heights
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import Grid
+from jaxseg.data.identity import digests
 from jaxseg.data.nifti import DataError
 from tests.data.small_cohorts import GRID, make_case, make_cohort
 
@@ -60,41 +61,9 @@ def test_shares_of_a_pixel_are_kept_where_they_are_asked_for():
     np.testing.assert_array_equal(soft.take(np.array([2, 0])).shares, soft.shares[[2, 0]])
 
 
-def test_fingerprint_notices_every_change():
-    shares = np.zeros((5, 2, 2, 3), np.float32)
-    cohort = make_cohort([3, 2], shares=shares)
-    prints = [make_cohort([3, 2], shares=shares).fingerprint()]
-    assert prints == [cohort.fingerprint()]
-    prints.append(make_cohort([3, 2]).fingerprint())
-    # Of the native grid, which the arrays know nothing of.
-    native = {
-        "spacings": ((9.0, 9.0, 9.0),) * 2, "highest_labels": (4, 4), "orientations": ("LP",) * 2,
-    }  # fmt: skip
-    for field in dataclasses.fields(cohort):
-        value = getattr(cohort, field.name)
-        if field.name in native:
-            other = dataclasses.replace(cohort, **{field.name: native[field.name]})
-            assert other.fingerprint() == cohort.fingerprint()
-            continue
-        if field.name == "case_names":
-            changed = (*value[:-1], "Case_other")
-        else:
-            changed = value.copy()
-            changed[-1] += 1
-        prints.append(dataclasses.replace(cohort, **{field.name: changed}).fingerprint())
-    prints.append(cohort.take(np.arange(4)).fingerprint())
-    prints.append(dataclasses.replace(cohort, heights=cohort.heights.astype("f8")).fingerprint())
-    assert len(set(prints)) == len(prints) == 11
-    assert all(len(text) == 64 for text in prints)
-    swapped = dataclasses.replace(cohort, heights=cohort.heights.astype(">f4"))
-    assert swapped.fingerprint() == cohort.fingerprint(), "byte order is the machine's affair"
-
-
 def test_facts_tell_the_voxel_edges_where_they_are_known():
     cohort = make_cohort([3, 2])
-    assert cohort.facts() == {
-        "fingerprint": cohort.fingerprint(), "cases": ["Case_000", "Case_001"],
-    }  # fmt: skip
+    assert cohort.facts() == {"cases": ["Case_000", "Case_001"], "digests": {}}
     known = dataclasses.replace(cohort, spacings=((1.0, 2.0, 8.0), (1.5, 1.5, 9.0)))
     assert known.facts()["spacing"] == [[1.0, 1.5, 8.0], [1.5, 2.0, 9.0]]
 
@@ -107,7 +76,13 @@ def test_facts_tell_the_orientations_that_are_stated():
     assert cohort.facts()["orientations"] == ["LP"]
     silent = build_cohort([make_case(name, 2) for name in "ABC"], GRID)
     assert "orientations" not in silent.facts()
-    assert cohort.fingerprint() == silent.fingerprint()
+
+
+def test_facts_know_each_case_by_its_native_voxels_whatever_the_grid():
+    cases = [make_case("A", 2), make_case("B", 3)]
+    known = build_cohort(cases, GRID).facts()["digests"]
+    assert known == {case.name: digests(case)._asdict() for case in cases}
+    assert build_cohort(cases, Grid((4, 4), 3.0), normalization="none").facts()["digests"] == known
 
 
 @pytest.mark.parametrize(("normalization", "warned"), [("zscore", 1), ("percentile", 0)])
