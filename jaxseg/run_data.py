@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jaxseg import recipe
 from jaxseg.data import Case, Cohort, DataError, build_cohort, emidec, nnunet, split
+from jaxseg.data.patients import read_held_out, read_patients
 from jaxseg.data.phantom import MANIFEST, write_phantom
 from jaxseg.settings import SettingsError
 
@@ -90,8 +91,16 @@ def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarra
 
     Raises:
       SettingsError: settings that these very cases cannot serve, such as more folds than cases.
+      DataError: a file of patients or of a split that cannot be read or names other cases.
     """
     data = settings["data"]
+    names = cohort.case_names
+    patients = read_patients(data["patients"], names) if data["patients"] else None
+    if data["splits"]:
+        held = read_held_out(data["splits"], names, folds=data["folds"], fold=data["fold"])
+        _check_patients(data["splits"], patients or {}, held)
+        is_held = np.array([name in held for name in names])[cohort.case_index]
+        return np.flatnonzero(~is_held), np.flatnonzero(is_held)
     try:
         return split(
             cohort,
@@ -100,9 +109,21 @@ def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarra
             folds=data["folds"],
             fold=data["fold"],
             seed=data["split_seed"],
+            patients=patients,
         )
     except ValueError as error:
         raise SettingsError(f"data: {error}") from None
+
+
+def _check_patients(source: str, patients: Mapping[str, str], held: set[str]) -> None:
+    """A patient on both sides would make the scores optimistic."""
+    first = {patient: name for name, patient in patients.items() if name in held}
+    for name, patient in patients.items():
+        if patient in first and name not in held:
+            raise DataError(
+                f"{source}: trains on {name} and holds out {first[patient]}, both of the patient "
+                f"{patient}; expected every patient on one side"
+            )
 
 
 def split_facts(
@@ -128,11 +149,17 @@ def split_facts(
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings whose folder of cases is found from any current directory.
+    """Settings whose folder of cases and files of a split are found from any current directory.
 
-    Of a phantom it is its default place here, where `data.root` is None.
+    The folder of a phantom is its default place here, where `data.root` is None.
     """
-    return {**settings, "data": {**settings["data"], "root": str(_folder(settings["data"]))}}
+    data = settings["data"]
+    files = {
+        name: str(Path(data[name]).expanduser().absolute())
+        for name in ("patients", "splits")
+        if (data[name] or "").endswith((".csv", ".json"))
+    }
+    return {**settings, "data": {**data, "root": str(_folder(data)), **files}}
 
 
 def is_synthetic(settings: Mapping[str, Any]) -> bool:

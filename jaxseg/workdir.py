@@ -19,6 +19,7 @@ _FREE = ("run.", "data.root")
 # What a knob stood at, in effect, in the runs that are older than it: such runs are still read.
 # A new knob gets its line here, so that no network is lost to it.
 _BEFORE = {
+    "data": {"patients": None, "splits": None},
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
     "run": {"convolution": "xla"},

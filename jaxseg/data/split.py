@@ -1,7 +1,7 @@
 """Splits of a cohort into training and validation slices."""
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,11 +18,12 @@ def split(
     folds: int = 0,
     fold: int = 0,
     seed: int,
+    patients: Mapping[str, str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits a cohort's slices into training and validation.
 
     "slice" draws slices at random, as the paper does: slices of one patient then lie on both sides,
-    and scores are optimistic. "case" draws whole cases, in proportion from the groups of equal
+    and scores are optimistic. "case" draws whole patients, in proportion from the groups of equal
     highest label (no pathology, infarction, no-reflow), by `highest_labels` where they are known,
     so that the split is the same on every network grid.
 
@@ -38,6 +39,8 @@ def split(
       folds: 0, or the number of folds into which slices or cases are parted.
       fold: which fold is the validation, in [0, folds).
       seed: names the draw.
+      patients: the patient of each case, by name, all of whose cases are drawn together with
+        "case"; default every case a patient of its own.
 
     Returns:
       Sorted int indices (train,), (validation,); together every slice once.
@@ -53,9 +56,13 @@ def split(
         ]
         order, units = _shuffled(keys, seed), np.arange(len(cohort))
     else:
-        present, units = np.unique(cohort.case_index, return_inverse=True)
-        strata = [_stratum(cohort, case) for case in present]
-        shuffled = _shuffled([cohort.case_names[case] for case in present], seed)
+        names = [patients[name] if patients else name for name in cohort.case_names]
+        present, units = np.unique([names[k] for k in cohort.case_index], return_inverse=True)
+        strata = [
+            max(_stratum(cohort, k) for k in np.unique(cohort.case_index[units == unit]))
+            for unit in range(len(present))
+        ]
+        shuffled = _shuffled([str(name) for name in present], seed)
         order = np.array(sorted(shuffled, key=lambda unit: strata[unit]))
     chosen = _choose(order, validation_fraction, folds, fold, kind, spread=kind == "case")
     validation = np.isin(units, chosen)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from jaxseg.report.document import Section, Table, markdown
@@ -200,10 +201,13 @@ def _split(facts: Facts) -> dict[str, object]:
     part = f"{settings['validation_fraction']:.3g} held out"
     if settings["folds"]:
         part = f"fold {settings['fold']} of {settings['folds']} held out"
+    if settings["splits"]:
+        part = f"fold {settings['fold']} of {PurePath(settings['splits']).name} held out"
     if settings["split"] == "slice":
         split = f"by slice, {part}; patients have slices on both sides, so scores are optimistic"
     else:
-        split = f"by case, {part}; all slices of a patient on one side"
+        patients = "cases" if settings["patients"] else "slices"
+        split = f"by case, {part}; all {patients} of a patient on one side"
     return {
         "cases": len(known["cases"]),
         "split": split,

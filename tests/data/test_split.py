@@ -132,3 +132,21 @@ def test_refuses_arguments_that_do_not_fit(options, named):
         split(make_cohort([2, 2, 2]), **{"kind": "case", "seed": 0, **options})
     with pytest.raises(ValueError, match="1 cases; a split in 2"):
         split(make_cohort([2]), kind="case", seed=0)
+
+
+@pytest.mark.parametrize("options", [{"folds": 3, "fold": 1}, {"validation_fraction": 0.3}])
+def test_cases_of_a_patient_stay_on_one_side(options):
+    cohort = make_cohort([3] * 12, [2, 3, 4] * 4)
+    patients = {name: f"pat{k // 2}" for k, name in enumerate(cohort.case_names)}
+    train, validation = split(cohort, kind="case", seed=0, patients=patients, **options)
+    sides = [{patients[name] for name in cohort.cases_of(part)} for part in (train, validation)]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 6
+    assert len(sides[1]) == (2 if "folds" in options else 1)
+    alone = {name: name for name in cohort.case_names}
+    for found, wanted in zip(
+        split(cohort, kind="case", seed=0, patients=alone, **options),
+        split(cohort, kind="case", seed=0, **options),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, wanted)
