@@ -140,7 +140,7 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
 
 
 def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
-    message = r"mine: a bundle does not say where its cases lie; expected --config\.data\.root=DIR"
+    message = r"mine: does not say where its cases lie; expected --config\.data\.root=DIR"
     with pytest.raises(WorkdirError, match=message):
         evaluate(bundle_folder, output=tmp_path / "out", say=quiet)
     assert not list(tmp_path.iterdir())
@@ -175,12 +175,14 @@ def test_the_best_checkpoint(small, random_run, tmp_path):
         load_run(bundle.folder, checkpoint="last")
     assert lines[0].startswith(f"{bundle.folder}: awce_penalty, best checkpoint, step 5; ")
     assert "--checkpoint" not in (bundle.folder / "MODEL_CARD.md").read_text()
-    assert len(lines) == 1
+    assert len(lines) == 2
+    assert "synthetic" in lines[1]
 
 
 def test_own_cases_are_remarked_on(small, random_run, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
-    (folder / "data.json").write_text((folder / "data.json").read_text().replace("Case_", "Doe_"))
+    text = (folder / "data.json").read_text().replace("Case_", "Doe_")
+    (folder / "data.json").write_text(json.dumps(json.loads(text) | {"synthetic": False}))
     lines = []
     export(folder, tmp_path / "bundle", say=lines.append)
     assert lines[1].endswith("data.json names the cases, and MODEL_CARD.md lacks their source and "
@@ -353,7 +355,7 @@ def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
         assert not output.exists()
         assert all(re.fullmatch(r"\.tmp-bundle-\w{8}", left) for left in names(tmp_path))
     export(random_run, output, say=quiet)
-    assert load_run(output).step == 5
+    assert load_run(output).step == 6
     assert names(tmp_path) == ["bundle"]  # what was left is gone
 
 

@@ -193,7 +193,10 @@ def test_missing_fields_are_named(name):
             {"model.groups": 128, "grid.size": (16, 16)},
             "model.groups: expected at least 1 and fewer than 128, the deepest channels by model",
         ),
-        ({"data.patients": "(a)", "data.split": "slice"}, "data.patients: expected None with data."),
+        (
+            {"data.patients": "(a)", "data.split": "slice"},
+            "data.patients: expected None with data.",
+        ),
         ({"data.splits": "s.csv", "data.split": "slice"}, "data.splits: expected None with data."),
         ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
         (
