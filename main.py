@@ -79,7 +79,7 @@ _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
     None,
     ["best", "last"],
-    "evaluate, predict, export: which checkpoint of the run; default best, or a bundle's own.",
+    "evaluate, predict, export: which checkpoint of the run; default last, or a bundle's own.",
 )
 _MIRROR = _switch(
     "mirror",
@@ -230,7 +230,7 @@ def _export() -> None:
     export(
         _folder(_WORKDIR.value),
         _folder(_OUTPUT.value),
-        checkpoint=_CHECKPOINT.value or "best",
+        checkpoint=_CHECKPOINT.value or "last",
         overwrite=bool(_OVERWRITE.value),
     )
 

@@ -54,6 +54,12 @@ def _set_data(config: ConfigDict) -> None:
     data.validation_fraction = 0.1  # of slices or cases; the paper's 90 % / 10 %
     data.folds = 0  # k > 1: k folds instead of the fraction
     data.fold = 0  # which of them validates, 0 .. folds - 1
+    # Scans of one patient stay on one side of a split by case: a regular expression whose first
+    # group is the patient in a case's name, r"(pat\d+)_", or a CSV file with columns case,patient.
+    data.patients = placeholder(str)
+    # A split of your own, by case: nnU-Net's splits_final.json, of which data.fold is used, or a
+    # CSV file with columns case,fold or case,side (train or val).
+    data.splits = placeholder(str)
     data.split_seed = 0  # apart from `seed`, so that several seeds share one split
 
     config.grid = grid = ConfigDict()  # network grid, in plane

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import recipe, run_data
+from jaxseg import provenance, recipe, run_data
 from jaxseg.case_scores import score_case
 from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
@@ -32,7 +32,13 @@ from jaxseg.presence import (
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError, check
-from jaxseg.study.networks import Folds, check_runs, finished_runs, load_networks
+from jaxseg.study.networks import (
+    Folds,
+    check_runs,
+    finished_runs,
+    held_out_images,
+    load_networks,
+)
 from jaxseg.study.plan import Run, plan_runs
 from jaxseg.study.work import complete
 from jaxseg.trained import Trained, run_settings
@@ -106,7 +112,18 @@ class _Study:
             f"({run_settings(runs[first][0])['name']})."
             for folder, runs in self.others.items()
         )
-        return ("Each case is scored by the networks of the fold that holds it out.", *averaged)
+        mixed = provenance.differing(
+            {
+                f"{path.parents[1].name}/{path.name}": provenance.described(provenance.read(path))
+                for fold in self.folds
+                for path in self.workdirs(fold)
+            }
+        )
+        return (
+            "Each case is scored by the networks of the fold that holds it out.",
+            *averaged,
+            *([mixed] if mixed else []),
+        )
 
 
 def crossvalidate(
@@ -176,10 +193,13 @@ def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, F
 
 
 def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
-    """Names of the cases that each fold holds out, whatever the seed."""
+    """Digests of the images that each fold holds out, whatever the seed."""
     settings = {run.fold: run.settings for run in runs if run.fold is not None}
+    facts = cohort.facts()
     return {
-        fold: set(cohort.cases_of(run_data.split_cohort(own, cohort)[1]))
+        fold: held_out_images(
+            facts | run_data.split_facts(own, cohort, run_data.split_cohort(own, cohort))
+        )
         for fold, own in settings.items()
     }
 
@@ -244,7 +264,7 @@ def _predict_fold(
             large_only=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
             rule=rule,
-            heart=replace(prediction, probabilities=np.empty(0)),
+            heart=prediction.heart(),
         )
 
 
@@ -292,4 +312,5 @@ def _evaluation(
         notes=notes,
         cases=tuple(sorted(cases, key=lambda case: case.name)),
         centers={p.name: p.heart.center for p in found if p.heart.center is not None},
+        made_with=provenance.trained_and_scored(study.runs[0].folder),
     )

@@ -26,6 +26,8 @@ class Evaluation:
       notes: sentences on where the cases come from.
       cases: at least one.
       centers: voxel (row, column) of a case's own grid at which its heart was found, by name.
+      left_out: why others are not scored, by name.
+      made_with: a sentence on versions and devices.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Evaluation:
     notes: tuple[str, ...]
     cases: tuple[CaseScores, ...]
     centers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    made_with: str = ""
 
 
 class Statistic(NamedTuple):

@@ -8,13 +8,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxseg import bundle, recipe
+from jaxseg import bundle, provenance, recipe
 from jaxseg.bundle import Manifest
 from jaxseg.checkpoint import save_params
 from jaxseg.inference import export_probabilities
@@ -27,14 +26,12 @@ from jaxseg.settings import without_places
 from jaxseg.trained import Trained, check_data, load_run
 from jaxseg.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 
-_PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
-
 
 def export(
     folder: Path,
     output: Path,
     *,
-    checkpoint: str = "best",
+    checkpoint: str = "last",
     overwrite: bool = False,
     say: Say = print,
 ) -> None:
@@ -74,6 +71,8 @@ def export(
         f"{output}: {run.settings['name']}, {run.checkpoint} checkpoint, step {run.step}; "
         f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
     )
+    if run.data.get("synthetic"):
+        say(f"{output}: trained on synthetic cases; of no use on real images")
     if model_card.is_own_data(run.settings, run.data):
         say(f"{output}: {DATA} names the cases, and {bundle.CARD} lacks their source and license")
 
@@ -177,6 +176,8 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     settings = without_places(run.settings)
     _write_json(folder / SETTINGS, settings)
     _write_json(folder / DATA, run.data)
+    if sittings := provenance.read(run.folder):
+        _write_json(folder / provenance.FILE, provenance.public(sittings))
     note = preprocessing_note(
         recipe.preprocessing(settings),
         run.anatomy,
@@ -200,7 +201,7 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         name=settings["name"],
         checkpoint=run.checkpoint,
         step=run.step,
-        made_with={name: metadata.version(name) for name in _PACKAGES},
+        made_with=provenance.versions(),
         files=files,
     )
     bundle.write_manifest(folder, manifest)

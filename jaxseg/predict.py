@@ -112,6 +112,10 @@ def predict(
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
+    if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
+        say(
+            f"warning: {', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
+        )
     header, done = _volumes_header(runs[0].anatomy), 0
     _known_rows(output / _VOLUMES, header, overwrite)
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
@@ -251,9 +255,10 @@ def _save_overview(
     if prediction.center is not None:
         row, column = prediction.center
         remarks.insert(0, f"heart found at row {row}, column {column}")
+    name = "prediction" + ", trained on synthetic cases" * bool(run.data.get("synthetic"))
     figure = pictures.comparison(
         images[shown],
-        {"prediction": maps[shown]},
+        {name: maps[shown]},
         titles,
         run.anatomy.labels,
         caption="; ".join(remarks),

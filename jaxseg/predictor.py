@@ -60,6 +60,10 @@ class Prediction:
     at_border: bool = False
     off_center_mm: float = 0.0
 
+    def heart(self) -> "Prediction":
+        """Where the heart was found, without the probabilities: a stack has megabytes of them."""
+        return replace(self, probabilities=np.empty(0))
+
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the label map ought to know, if anything."""
         if not self.heart_found:

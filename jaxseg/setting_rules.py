@@ -1,13 +1,14 @@
 """What each knob of a run may be: one rule a knob."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from jaxseg import balance, native
-from jaxseg.data.cohort import SPLITS
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
+from jaxseg.data.split import SPLITS
 from jaxseg.losses import DICE_OF, DICE_OVER
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
@@ -45,6 +46,13 @@ def _is_name(value: Any) -> bool:
 
 def _is_plain(value: str) -> bool:
     return value.isprintable() and not set(value) & set("/\\:")
+
+
+def _has_group(pattern: str) -> bool:
+    try:
+        return re.compile(pattern).groups > 0
+    except re.error:
+        return False
 
 
 def _at_least(low: float) -> Rule:
@@ -92,6 +100,14 @@ RULES: dict[str, Rule] = {
     ),
     "data.fold": _whole(0),
     "data.split_seed": _SEED,
+    "data.patients": (
+        lambda v: v is None or (isinstance(v, str) and (v.endswith(".csv") or _has_group(v))),
+        "a regular expression with a group, a file ending in .csv, or None",
+    ),
+    "data.splits": (
+        lambda v: v is None or (isinstance(v, str) and v.endswith((".csv", ".json"))),
+        "a file ending in .json or .csv, or None",
+    ),
     "grid.size": _pair(_whole_between(1, _MAX_SIDE)),
     "grid.spacing": _between(0, 100),
     "grid.center": (

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from jaxseg.anatomy import Anatomy
@@ -52,9 +53,14 @@ def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without folders of the machine that trained, which are nobody else's concern."""
     data, run = settings["data"], settings["run"]
+    files = {
+        name: PurePath(data[name]).name
+        for name in ("patients", "splits")
+        if (data.get(name) or "").endswith((".csv", ".json"))
+    }
     return {
         **settings,
-        "data": {**data, "root": None},
+        "data": {**data, "root": None, **files},
         "run": {**run, "compilation_cache": ""},
     }
 
@@ -155,8 +161,13 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}: expected 0 with grid.spacing = 0, whose pixels are of no known size and "
                 f"need not be square, got {flat[name]}"
             )
+    for name in ("data.patients", "data.splits"):
+        if flat[name] and flat["data.split"] != "case":
+            yield f"{name}: expected None with data.split = {flat['data.split']}, got {flat[name]}"
     fold, folds = flat["data.fold"], flat["data.folds"]
-    if fold >= max(folds, 1):
+    if fold and not folds and not flat["data.splits"]:
+        yield f"data.fold: expected 0 without folds; set data.folds, got {fold}"
+    elif folds and fold >= folds:
         yield f"data.fold: expected less than data.folds = {folds}, got {fold}"
     first, last = "optimizer.learning_rate", "optimizer.final_learning_rate"
     if flat[last] > flat[first]:

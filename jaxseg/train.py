@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import hosts, memory, native, recipe, run_data, settings, workdir
+from jaxseg import hosts, memory, native, provenance, recipe, run_data, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
@@ -60,6 +60,7 @@ def train(
     """
     with hosts.agreed():
         settings.check(config)
+        config = run_data.resolved(config)
         keep_freed_memory()
         devices = _devices(config)
         convolution = recipe.convolution(config).__name__
@@ -144,8 +145,7 @@ def _read(config: Mapping[str, Any]) -> Cohort:
                 run_data.root(config)
     with hosts.agreed():
         cohort = run_data.load_cohort(config)
-    if hosts.count() > 1:  # a hash of every pixel, which one process alone has no use for
-        hosts.check_same("the cases", cohort.fingerprint())
+    hosts.check_same("the cases", hosts.digest(json.dumps(cohort.facts())))
     return cohort
 
 
@@ -198,15 +198,15 @@ def _split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the cohort, and bind the workdir to both."""
     parts = run_data.split_cohort(config, cohort)
-    names = [cohort.cases_of(part) for part in parts]
     facts = {
         **cohort.facts(),
-        "training": {"slices": len(parts[0]), "cases": names[0]},
-        "validation": {"slices": len(parts[1]), "cases": names[1]},
+        **run_data.split_facts(config, cohort, parts),
+        "synthetic": run_data.is_synthetic(config),
         "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),
     }
     if hosts.is_writer():
         workdir.claim(folder, config, facts)
+        provenance.note(folder)
     say(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
         f"{len(parts[1])} to validate on ({config['data']['split']} split)"

@@ -73,7 +73,7 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
 
     Args:
       folder: workdir of the run, trained on any number of devices, or a bundle exported from it.
-      checkpoint: "best" by validation score, or "last"; default the best of a run, and the one that
+      checkpoint: "best" by validation score, or "last"; default the last of a run, and the one that
         a bundle holds.
 
     Raises:
@@ -84,7 +84,7 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
         raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run, or a bundle")
     if bundle.is_bundle(folder):
         return _load_bundle(folder, checkpoint)
-    checkpoint = checkpoint or "best"
+    checkpoint = checkpoint or "last"
     config, data = run_settings(folder), workdir.read_data(folder)
     networks = _networks(config)
     step, params = _restore(folder, checkpoint, _templates(networks, config))
@@ -211,8 +211,11 @@ def check_data(run: Trained) -> None:
     """Make sure that a run's note of its data says what it was trained and validated on.
 
     Raises:
-      WorkdirError: the note lacks a part.
+      WorkdirError: the note lacks a part, as those of older versions lack digests.
     """
-    missing = {"fingerprint", "cases", "training", "validation"} - set(run.data)
+    missing = {"cases", "digests", "training", "validation"} - set(run.data)
     if missing:
-        raise WorkdirError(f"{run.folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}")
+        raise WorkdirError(
+            f"{run.folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}; "
+            "expected a run of this version of jaxseg"
+        )

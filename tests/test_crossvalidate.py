@@ -55,8 +55,7 @@ def write_runs(config, folder, seeds):
         assert held == [cohort.cases_of(part) for part in parts]
         facts = {
             **cohort.facts(),
-            "training": {"slices": len(parts[0]), "cases": held[0]},
-            "validation": {"slices": len(parts[1]), "cases": held[1]},
+            **run_data.split_facts(run.settings, cohort, parts),
             # Apart for every fold, and large enough for networks as these.
             "smallest_mm3": [3000.0 + 1000.0 * run.settings["data"]["fold"], 9000.0],
         }

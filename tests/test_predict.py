@@ -62,7 +62,9 @@ def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
         "Case_P001.nii.gz", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
         "volumes.csv",
     ]  # fmt: skip
-    assert lines == [f"{output}: 1 label maps, their volumes in volumes.csv"]
+    warning, line = lines
+    assert "synthetic" in warning
+    assert line == f"{output}: 1 label maps, their volumes in volumes.csv"
     case = read_case("A", stack)
     wanted = make_predictor([run])(case).probabilities
     labels, header = read_volume(output / "Case_P001.nii.gz")
@@ -147,7 +149,7 @@ def test_storage_changes_nothing(run, stack, tmp_path):
 def test_mirrors_and_further_runs_change_the_result_as_they_should(
     run, random_run, stack, tmp_path
 ):
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
     wanted = make_predictor([run, other], mirror=True)(read_case("A", stack)).probabilities
     found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]
@@ -175,7 +177,9 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
     original = module.pictures.comparison
 
     def spy(images, maps, titles, names):
-        shown.append((images.shape, maps["prediction"].shape, list(titles)))
+        ((row, labels),) = maps.items()
+        assert "synthetic" in row
+        shown.append((images.shape, labels.shape, list(titles)))
         return original(images, maps, titles, names)
 
     monkeypatch.setattr(module.pictures, "comparison", spy)

@@ -79,7 +79,7 @@ def test_mirroring_averages_the_four_mirror_images(run, case):
 
 
 def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     other = dataclasses.replace(other, grid=dataclasses.replace(other.grid, spacing=5.0))
     both = make_predictor([run, other])(case).probabilities
     parts = [make_predictor([each])(case).probabilities for each in (run, other)]
@@ -90,12 +90,12 @@ def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
 def test_a_run_given_twice_is_refused(run, random_run):
     again = load_run(random_run)
     with pytest.raises(WorkdirError, match="would count twice; expected every run once"):
-        make_predictor([run, load_run(random_run, checkpoint="last"), again])
+        make_predictor([run, load_run(random_run, checkpoint="best"), again])
 
 
 def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
     assert run.data["orientations"] == [case.orientation]
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     assert other_orientation([run, other], case) is None
     header = case.header.copy()
     header.set_sform(header.get_best_affine() @ np.diag([1, -1, 1, 1]), code=2)

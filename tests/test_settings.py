@@ -45,6 +45,8 @@ BAD = {
     "data.folds": (1, *WHOLE_FROM_0),
     "data.fold": WHOLE_FROM_0,
     "data.split_seed": SEED,
+    "data.patients": ("pat", "(", "", 3, True, ["(a)"]),
+    "data.splits": ("folds.txt", "", 3, True, ["s.json"]),
     "grid.size": PAIR_OF_SIZES,
     "grid.spacing": (101.0, *FROM_0),
     "grid.center": PAIR_OF_SHARES,
@@ -164,7 +166,7 @@ def test_missing_fields_are_named(name):
             {"optimizer.warmup_epochs": 40.0},
             "optimizer.warmup_epochs: expected less than train.epochs = 40",
         ),
-        ({"data.fold": 1}, "data.fold: expected less than data.folds = 0, got 1"),
+        ({"data.fold": 1}, "data.fold: expected 0 without folds; set data.folds, got 1"),
         ({"data.folds": 5, "data.fold": 5}, "data.fold: expected less than data.folds = 5, got 5"),
         ({"run.devices": 3}, "train.batch_size: expected a multiple of run.devices = 3, got 16"),
         ({"data.phantom_cases": 0}, "data.root: expected the folder of the cases"),
@@ -195,6 +197,11 @@ def test_missing_fields_are_named(name):
             {"model.groups": 128, "grid.size": (16, 16)},
             "model.groups: expected at least 1 and fewer than 128, the deepest channels by model",
         ),
+        (
+            {"data.patients": "(a)", "data.split": "slice"},
+            "data.patients: expected None with data.",
+        ),
+        ({"data.splits": "s.csv", "data.split": "slice"}, "data.splits: expected None with data."),
         ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
         ({"grid.size": [32, 48], "augment.turn": True}, "augment.turn: expected False"),
         (
@@ -325,12 +332,13 @@ def test_replace_invents_no_field(name):
 
 
 def test_places_are_left_out_of_settings_and_nothing_else():
-    settings = {"seed": 3, "data": {"root": "/home/me", "fold": 1}, "run": {"devices": 2}}
+    data = {"root": "/home/me", "fold": 1, "patients": "/home/me/p.csv", "splits": None}
+    settings = {"seed": 3, "data": data, "run": {"devices": 2}}
     settings["run"]["compilation_cache"] = "~/cache"
     before = json.dumps(settings)
     assert without_places(settings) == {
         "seed": 3,
-        "data": {"root": None, "fold": 1},
+        "data": {"root": None, "fold": 1, "patients": "p.csv", "splits": None},
         "run": {"devices": 2, "compilation_cache": ""},
     }
     assert json.dumps(settings) == before

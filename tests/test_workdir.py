@@ -30,7 +30,8 @@ SETTINGS = {
     "grid": {"soft_labels": False, "size": (96, 96)},
     "run": {"convolution": "auto", "devices": 0, "pictures": 6},
 }
-FACTS = {"fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"]}
+NAMES = ["Case_N001", "Case_P002"]
+FACTS = {"cases": NAMES, "digests": {name: {"image": name, "label": "f00d"} for name in NAMES}}
 HOLDER = """
 import sys
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("part", "bad"),
     [
-        ("fingerprint", [None, 3, ["f00d"]]),
+        ("digests", [None, 3, ["f00d"], {"A": "f00d"}, {"A": {"image": 3, "label": None}}]),
         ("cases", [None, "Case_1", {"Case_1": 0}, [1], [["Case_1"]]]),
         ("training", [None, [], {}, {"slices": 3}, {"slices": 3, "cases": "A"}]),
         ("validation", [{"slices": n, "cases": []} for n in (0, -1, 1.5, "3", True, None)]),
@@ -194,14 +195,6 @@ def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
     assert read_settings(tmp_path) == newer
 
 
-def test_other_voxel_sizes_are_another_cohort(tmp_path):
-    spacing = [[1.0, 1.0, 8.0], [1.5, 1.5, 8.0]]
-    claim(tmp_path, SETTINGS, FACTS | {"spacing": spacing})
-    claim(tmp_path, SETTINGS, FACTS)  # what is not known cannot differ
-    with pytest.raises(WorkdirError, match=r"cases changed .* other content or voxel sizes"):
-        claim(tmp_path, SETTINGS, FACTS | {"spacing": [spacing[0], [1.5, 1.5, 10.0]]})
-
-
 def test_an_empty_workdir_suits_any_settings(tmp_path):
     check_settings(tmp_path, SETTINGS)
     assert names(tmp_path) == []
@@ -213,15 +206,45 @@ def test_an_empty_workdir_suits_any_settings(tmp_path):
         (["Case_P002"], "Case_N001 vanished"),
         (["Case_N001", "Case_P002", "Case_P003"], "Case_P003 is new"),
         (["Case_P002", "Case_N009"], "Case_N001 vanished, Case_N009 is new"),
-        (["Case_N001", "Case_P002"], "same names, other content or voxel sizes"),
     ],
 )
 def test_a_changed_cohort_is_refused(tmp_path, cases, change):
     claim(tmp_path, SETTINGS, FACTS)
     message = f"{tmp_path}: the cases changed since this run began ({change}); restore them"
     with pytest.raises(WorkdirError, match=re.escape(message)):
-        claim(tmp_path, SETTINGS, {"fingerprint": "beef", "cases": cases})
+        claim(tmp_path, SETTINGS, known_as(cases))
     assert read_data(tmp_path) == FACTS
+
+
+def known_as(names, **changes):
+    digests = {name: {"image": name, "label": "f00d"} | changes for name in names}
+    return {"cases": names, "digests": digests}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"image": "beef"}, "image or voxel size"), ({"label": "b"}, "label map")],
+)
+def test_changed_cases_are_named(tmp_path, changes, named):
+    claim(tmp_path, SETTINGS, FACTS)
+    with pytest.raises(WorkdirError, match=rf"\(Case_N001 has another {named}, Case_P002 has"):
+        claim(tmp_path, SETTINGS, known_as(NAMES, **changes))
+
+
+def test_another_split_of_the_same_cases_is_refused(tmp_path):
+    sides = {"training": {"slices": 1, "cases": NAMES[:1]}}
+    claim(tmp_path, SETTINGS, FACTS | sides)
+    claim(tmp_path, SETTINGS, FACTS | sides)
+    sides = {"training": {"slices": 1, "cases": NAMES[1:]}}
+    with pytest.raises(WorkdirError, match=r"the split changed .*training"):
+        claim(tmp_path, SETTINGS, FACTS | sides)
+
+
+def test_a_run_older_than_digests_is_refused_in_a_line(tmp_path):
+    claim(tmp_path, SETTINGS, {"fingerprint": "f00d", "cases": NAMES})
+    with pytest.raises(WorkdirError, match=r"data\.json: has no digests") as error:
+        claim(tmp_path, SETTINGS, FACTS)
+    assert "\n" not in str(error.value)
 
 
 def test_a_claim_cut_short_is_completed(tmp_path, monkeypatch):

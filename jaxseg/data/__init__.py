@@ -1,7 +1,7 @@
 """Cases on disk to arrays for training, and predictions back onto the native grid."""
 
 from jaxseg.data.case import Case, read_case
-from jaxseg.data.cohort import Cohort, build_cohort, split
+from jaxseg.data.cohort import Cohort, build_cohort
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
@@ -16,6 +16,7 @@ from jaxseg.data.grid import (
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
 from jaxseg.data.padding import tissue_of
 from jaxseg.data.preprocess import Preprocessing, normalize, preprocess_case, with_neighbors
+from jaxseg.data.split import split
 
 __all__ = [
     "Case",

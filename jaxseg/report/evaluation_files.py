@@ -93,6 +93,8 @@ def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) 
         "checkpoint": evaluation.checkpoint,
         "mirror": evaluation.mirror,
         "notes": list(evaluation.notes),
+        "left_out": dict(evaluation.left_out),
+        "made_with": evaluation.made_with,
         "num_cases": len(evaluation.cases),
         "num_slices": sum(len(case.slices) for case in evaluation.cases),
         "interval": f"95 % percentile bootstrap over cases, {DRAWS} draws, seed 0",
@@ -115,7 +117,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
         f"# {evaluation.name}: scores on the native grid\n\n"
         f"Checkpoint: {evaluation.checkpoint}{mirrored}. "
         f"Cases: {len(evaluation.cases)}; slices: {num_slices}.\n"
-        + "\n".join(evaluation.notes)
+        + "\n".join([*evaluation.notes, *_left_out(evaluation)])
         + "\n"
         "Cells: mean ± standard deviation [95 % interval of the mean] (number of scores); the\n"
         f"interval is a percentile bootstrap over cases, {DRAWS} draws.\n\n"
@@ -139,7 +141,16 @@ def summary_markdown(evaluation: Evaluation) -> str:
             for region, measures in regions.items()
         ]
         text += f"\n## Cases in 3D: {titles[group]}\n\n" + tables.markdown(header, rows)
-    return text + _inclusion_markdown(evaluation)
+    made_with = f"\n{evaluation.made_with}\n" if evaluation.made_with else ""
+    return text + _inclusion_markdown(evaluation) + made_with
+
+
+def _left_out(evaluation: Evaluation) -> list[str]:
+    """Cases that are not scored, a line a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in evaluation.left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"Left out ({reason}): {', '.join(names)}." for reason, names in by_reason.items()]
 
 
 def _inclusion_markdown(evaluation: Evaluation) -> str:
