@@ -24,7 +24,6 @@ class Objective:
     """What a stage minimizes.
 
     Attributes:
-      weighted: automated weighted cross-entropy (Eq. 3) instead of plain cross-entropy.
       method: of `jaxseg.balance`.
       strength: of `jaxseg.balance`.
       factors: (L,) as a tuple, prevalence factors on the weights.
@@ -41,7 +40,6 @@ class Objective:
         supervision", which the paper has not); 0 leaves all of them out.
     """
 
-    weighted: bool
     method: str
     strength: float
     factors: tuple[float, ...]
@@ -59,7 +57,13 @@ class Objective:
 
 @dataclass(frozen=True)
 class Networks:
-    """The two sub-networks; the generator is None where the stage has no use for it."""
+    """The two sub-networks.
+
+    Attributes:
+      segmentation: the U-net.
+      generator: of label weights, for automated weighted cross-entropy (Eq. 3); None for plain
+        cross-entropy.
+    """
 
     segmentation: UNet
     generator: WeightGenerator | None
@@ -90,7 +94,7 @@ def loss_and_logs(
     """
     logits, coarse = _logits(networks.segmentation, params["network"], images, bool(objective.deep))
     logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None
-    if objective.weighted and networks.generator is not None:
+    if networks.generator is not None:
         generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
         factors = jnp.array(objective.factors, jnp.float32)
         weights = jax.lax.stop_gradient(generated) * factors[None, :]
