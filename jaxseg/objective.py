@@ -10,6 +10,7 @@ from jax import Array
 from jaxseg import balance
 from jaxseg.anatomy import LabelSet
 from jaxseg.losses import (
+    PRESENT_FROM,
     Inclusion,
     automated_weighted_cross_entropy,
     cross_entropy,
@@ -172,5 +173,6 @@ def _dice_loss(
         regions=objective.dice_regions,
         smooth=objective.dice_smooth / 4**level,  # the same area
         over=objective.dice_over,
+        present_from=PRESENT_FROM / 4**level,
         axis_name=axis_name,
     )  # fmt: skip
