@@ -66,8 +66,8 @@ def evaluate(
       say: takes each line for the user.
 
     Returns:
-      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv` and `inclusion.csv` hold
-      them too.
+      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
+      `inclusion.csv` hold them too.
 
     Raises:
       WorkdirError: no run that can be read, cases of its names with other content, or files that

@@ -22,7 +22,7 @@ from tests.conftest import save_random_network
 
 FOLDS, SEEDS = 3, (7, 8)
 PAIRS = (((4,), 3), ((3, 4), 2))
-FILES = ["cases.csv", "inclusion.csv", "presence.csv", "runs", "slices.csv"]
+FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "presence.csv", "runs", "slices.csv"]
 FILES += ["summary.json", "summary.md"]
 
 
