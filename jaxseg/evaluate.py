@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jaxseg import run_data
+from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.predictor import check_case, make_predictor, presence_rule
+from jaxseg.predictor import check_case, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import Trained, check_data, load_run
@@ -45,6 +46,7 @@ def evaluate(
     mirror: bool = False,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
     output: Path | None = None,
     say: Say = print,
 ) -> Evaluation:
@@ -62,6 +64,7 @@ def evaluate(
       mirror: average over the mirror images of every slice.
       drop_small: as `presence_rule`.
       min_confidence: as `presence_rule`.
+      case_decision: as `choose_rule`.
       output: folder of the files; default `evaluation` in the workdir or bundle.
       say: takes each line for the user.
 
@@ -71,27 +74,30 @@ def evaluate(
 
     Raises:
       WorkdirError: no run that can be read, cases of its names with other content, or files that
-        cannot be written.
-      SettingsError: settings that do not describe a run, or as `presence_rule`.
+        cannot be written; as `choose_rule`.
+      SettingsError: settings that do not describe a run, or as `choose_rule`.
       DataError: a case that cannot be scored, as `check_case` says too, or no case to score.
 
     Warns:
       UserWarning: a case is stored in another orientation than those trained on.
     """
     run = load_run(folder, checkpoint=checkpoint)
+    rule, sentences = choose_rule(
+        [run], mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
     output = output or folder / "evaluation"
     check_writable(output)
     chosen = _select(run, root)
     notes = chosen.notes
     if chosen.own and run.checkpoint == "best":
         notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
-    rule = presence_rule([run], drop_small=drop_small, min_confidence=min_confidence)
     evaluation = Evaluation(
         name=run.settings["name"],
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes + rule.described(run.anatomy),
+        notes=notes + sentences,
         cases=_score(run, chosen, mirror, rule),
     )
     files = evaluation_files.files(evaluation)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import bundle, recipe
+from jaxseg import bundle, case_decision, recipe
 from jaxseg.bundle import Manifest
 from jaxseg.checkpoint import save_params
 from jaxseg.inference import export_probabilities
@@ -177,6 +177,8 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     settings = without_places(run.settings)
     _write_json(folder / SETTINGS, settings)
     _write_json(folder / DATA, run.data)
+    if (decision := run.folder / case_decision.FILE).exists():
+        shutil.copy(decision, folder / case_decision.FILE)
     note = preprocessing_note(
         grid=run.grid,
         anatomy=run.anatomy,
