@@ -99,10 +99,14 @@ _MIN_CONFIDENCE = flags.DEFINE_multi_float(
     "min_confidence",
     [],
     "evaluate, predict: pathology of which the network is less sure becomes what is around; once "
-    "for all inclusion pairs, or once for each in their order (EMIDEC: no-reflow, then infarct). "
-    "crossvalidate says which bounds to use for cases outside of its study.",
+    "for all inclusion pairs, or once for each in their order (EMIDEC: no-reflow, then infarct).",
     lower_bound=0.0,
     upper_bound=1.0,
+)
+_CASE_DECISION = _switch(
+    "case_decision",
+    help="evaluate, predict: decide by the bounds that the cross-validation of these networks "
+    "left in their folders whether a case holds a pathology at all.",
 )
 _DATA_ROOT = _path("data_root", help="evaluate: as --config.data.root; default the run's cases.")
 _INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
@@ -162,8 +166,9 @@ _REQUIRED = {
 }
 _OPTIONAL = {
     "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
-    "evaluate": "data_root output checkpoint mirror drop_small min_confidence",
-    "predict": "checkpoint mirror center drop_small min_confidence ensemble probabilities "
+    "evaluate": "data_root output checkpoint mirror drop_small min_confidence case_decision",
+    "predict": "checkpoint mirror center drop_small min_confidence case_decision ensemble "
+    "probabilities "
     "overwrite",
     "export": "checkpoint overwrite",
     "ablate": "workdir seeds folds",
@@ -195,6 +200,7 @@ def _evaluate() -> None:
         mirror=bool(_MIRROR.value),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
+        case_decision=bool(_CASE_DECISION.value),
         output=_folder(_OUTPUT.value) if _OUTPUT.value else None,
     )
 
@@ -209,6 +215,7 @@ def _predict() -> None:
         center=_center(),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
+        case_decision=bool(_CASE_DECISION.value),
         probabilities=bool(_PROBABILITIES.value),
         overwrite=bool(_OVERWRITE.value),
     )

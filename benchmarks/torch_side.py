@@ -111,9 +111,10 @@ class Trainer:
         return loss
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One step of Adam on the clipped gradient."""
+        """One step of Adam on the gradient, clipped in each sub-network by its own norm."""
         loss = self.gradient(images, targets)
-        torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.clip)
+        for network in self.stage.children():
+            torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip)
         self.optimizer.step()
         return loss
 

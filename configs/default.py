@@ -147,7 +147,7 @@ def _set_training(config: ConfigDict) -> None:
     optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
     # Linear rise from 0; 1e-2 is high for a fresh network (docs/screening.md).
     optimizer.warmup_epochs = 5.0
-    optimizer.clip_norm = 1.0  # global norm of the gradient; 0.0: no clipping
+    optimizer.clip_norm = 1.0  # norm of each sub-network's gradient; 0.0: no clipping
     # Decay a step of an exponential average of the network's parameters, which then stands for them
     # in validation and inference; 0.0: none, as in the paper.
     optimizer.average = 0.0

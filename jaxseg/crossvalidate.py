@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import provenance, recipe, run_data
+from jaxseg import case_decision, provenance, recipe, run_data
+from jaxseg.anatomy import LabelSet
+from jaxseg.bootstrap import mean_interval
+from jaxseg.case_decision import CaseDecision, Cost
 from jaxseg.case_scores import score_case
 from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.metrics import dice
+from jaxseg.metrics import dice, summarize
 from jaxseg.predictor import Prediction, heart_notes, make_predictor, presence_rule
 from jaxseg.presence import (
     SMALL_DROPPED,
@@ -227,9 +230,64 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
         step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
-    texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
+    final = list(steps.values())[-1][0]
+    rule = _case_decision(study, folder, found, final)
+    texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
+    if inclusions and not study.others:  # bounds of several studies belong to none of them
+        texts[case_decision.FILE] = rule.json()
+        for run in study.runs:
+            write_files(run.folder, {case_decision.FILE: rule.json()})
     write_files(folder, texts)
     say(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
+
+
+def _case_decision(
+    study: _Study, folder: Path, found: Sequence[_Predicted], final: Sequence[NDArray[np.uint8]]
+) -> CaseDecision:
+    """The rule for other cases, and what deciding did to the cases of the study: `final`."""
+    anatomy = recipe.anatomy(study.settings)
+    smallest = zip(*(p.rule.smallest_mm3 for p in found), strict=True)
+    return CaseDecision(
+        study=folder.resolve().name,
+        mirror=study.mirror,
+        pairs=case_decision.pair_names(anatomy),
+        min_confidence=_bounds(found, anatomy.inclusions),
+        smallest_mm3=tuple(
+            min((v for v in own if v is not None), default=None) for own in smallest
+        ),
+        cost=tuple(
+            _cost(" + ".join(anatomy.labels[label] for label in inner), inner, found, final)
+            for inner, _ in anatomy.inclusions
+        ),
+    )
+
+
+def _cost(
+    region: str,
+    inner: LabelSet,
+    found: Sequence[_Predicted],
+    final: Sequence[NDArray[np.uint8]],
+) -> Cost:
+    maps = [(p.labels, after, p.reference) for p, after in zip(found, final, strict=True)]
+    before, after, holds = np.array([[np.isin(m, inner).any() for m in row] for row in maps]).T
+    dropped = before & ~after
+    dsc = np.array([[dice(m, row[2], inner) for m in row[:2]] for row in maps])[holds]
+    low = high = [np.nan]
+    if holds.any():
+        low, high = mean_interval(dsc[:, 1:] - dsc[:, :1], np.arange(len(dsc)))
+    predicted, decided = summarize(dsc).mean
+    return Cost(
+        region=region,
+        holding=int(holds.sum()),
+        lost=int((dropped & holds).sum()),
+        predicted=float(predicted),
+        decided=float(decided),
+        difference=float(decided - predicted),
+        low=float(low[0]),
+        high=float(high[0]),
+        false=int((before & ~holds).sum()),
+        removed=int((dropped & ~holds).sum()),
+    )
 
 
 def _predict(study: _Study) -> Iterator[_Predicted]:

@@ -7,12 +7,13 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg import provenance, run_data, unseen
+from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.data.identity import digests
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.predictor import Prediction, check_case, heart_notes, make_predictor, presence_rule
+from jaxseg.predictor import Prediction, check_case, heart_notes, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import Trained, check_data, load_run
@@ -28,6 +29,7 @@ def evaluate(
     mirror: bool = False,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
     output: Path | None = None,
     say: Say = print,
 ) -> Evaluation:
@@ -45,34 +47,38 @@ def evaluate(
       mirror: average over the mirror images of every slice.
       drop_small: as `presence_rule`.
       min_confidence: as `presence_rule`.
+      case_decision: as `choose_rule`.
       output: folder of the files; default `evaluation` in the workdir or bundle.
       say: takes each line for the user.
 
     Returns:
-      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv` and `inclusion.csv` hold
-      them too.
+      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
+      `inclusion.csv` hold them too.
 
     Raises:
       WorkdirError: no run that can be read, held-out cases of its own that changed, or files that
-        cannot be written.
-      SettingsError: settings that do not describe a run, or as `presence_rule`.
+        cannot be written; as `choose_rule`.
+      SettingsError: settings that do not describe a run, or as `choose_rule`.
       DataError: a case that cannot be scored, as `check_case` says too, or no case to score.
 
     Warns:
       UserWarning: a case is stored in another orientation than those trained on.
     """
     run = load_run(folder, checkpoint=checkpoint)
+    rule, sentences = choose_rule(
+        [run], mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
     output = output or folder / "evaluation"
     check_writable(output)
     check_data(run)
-    rule = presence_rule([run], drop_small=drop_small, min_confidence=min_confidence)
     cases, hearts, notes, left_out = _score(run, root, mirror, rule)
     evaluation = Evaluation(
         name=run.settings["name"],
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes + rule.described(run.anatomy) + heart_notes(hearts),
+        notes=notes + sentences + heart_notes(hearts),
         cases=tuple(cases),
         centers={name: heart.center for name, heart in hearts.items() if heart.center is not None},
         left_out=left_out,

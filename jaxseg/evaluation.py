@@ -75,7 +75,7 @@ def pooled_statistics(evaluation: Evaluation) -> dict[str, Pooled]:
     region, where what is predicted counts as wrong. Large regions weigh more than in a mean over
     slices, and its spread is smaller. The interval is over cases.
     """
-    counts = np.stack([case.slice_counts for case in evaluation.cases])
+    counts = np.stack([case.slice_counts.sum(0) for case in evaluation.cases])
     overlap, sizes = 2 * counts[..., 0], counts[..., 1] + counts[..., 2]
     low, high = ratio_interval(overlap, sizes)
     dsc = dice_from_counts(*np.moveaxis(counts.sum(0), -1, 0))

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import bundle, provenance, recipe
+from jaxseg import bundle, case_decision, provenance, recipe
 from jaxseg.bundle import Manifest
 from jaxseg.checkpoint import save_params
 from jaxseg.inference import export_probabilities
@@ -178,6 +178,8 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     _write_json(folder / DATA, run.data)
     if sittings := provenance.read(run.folder):
         _write_json(folder / provenance.FILE, provenance.public(sittings))
+    if (decision := run.folder / case_decision.FILE).exists():
+        shutil.copy(decision, folder / case_decision.FILE)
     note = preprocessing_note(
         recipe.preprocessing(settings),
         run.anatomy,

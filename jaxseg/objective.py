@@ -11,6 +11,7 @@ from jaxseg import balance
 from jaxseg.anatomy import LabelSet
 from jaxseg.localizer import localizer_loss
 from jaxseg.losses import (
+    PRESENT_FROM,
     Inclusion,
     automated_weighted_cross_entropy,
     cross_entropy,
@@ -25,7 +26,6 @@ class Objective:
     """What a stage minimizes.
 
     Attributes:
-      weighted: automated weighted cross-entropy (Eq. 3) instead of plain cross-entropy.
       method: of `jaxseg.balance`.
       strength: of `jaxseg.balance`.
       factors: (L,) as a tuple, prevalence factors on the weights.
@@ -42,7 +42,6 @@ class Objective:
         supervision", which the paper has not); 0 leaves all of them out.
     """
 
-    weighted: bool
     method: str
     strength: float
     factors: tuple[float, ...]
@@ -60,7 +59,14 @@ class Objective:
 
 @dataclass(frozen=True)
 class Networks:
-    """The sub-networks; generator and localizer are None where the stage has no use for them."""
+    """The sub-networks.
+
+    Attributes:
+      segmentation: the U-net.
+      generator: of label weights, for automated weighted cross-entropy (Eq. 3); None for plain
+        cross-entropy.
+      localizer: finds the heart; None where the grid's center is given.
+    """
 
     segmentation: UNet
     generator: WeightGenerator | None
@@ -94,7 +100,7 @@ def loss_and_logs(
     """
     logits, coarse = _logits(networks.segmentation, params["network"], images, bool(objective.deep))
     logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None
-    if objective.weighted and networks.generator is not None:
+    if networks.generator is not None:
         generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
         factors = jnp.array(objective.factors, jnp.float32)
         weights = jax.lax.stop_gradient(generated) * factors[None, :]
@@ -177,5 +183,6 @@ def _dice_loss(
         regions=objective.dice_regions,
         smooth=objective.dice_smooth / 4**level,  # the same area
         over=objective.dice_over,
+        present_from=PRESENT_FROM / 4**level,
         axis_name=axis_name,
     )  # fmt: skip

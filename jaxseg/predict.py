@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg.anatomy import Anatomy
+from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import enclosing_region
 from jaxseg.data import (
     Case,
@@ -25,7 +26,7 @@ from jaxseg.data.nifti import SUFFIXES
 from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
 from jaxseg.metrics import volume
-from jaxseg.predictor import Prediction, Predictor, check_case, make_predictor, presence_rule
+from jaxseg.predictor import Prediction, Predictor, check_case, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
 from jaxseg.trained import Trained
@@ -73,6 +74,7 @@ def predict(
     center: tuple[float, float] | None = None,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
     probabilities: bool = False,
     overwrite: bool = False,
     say: Say = print,
@@ -90,6 +92,7 @@ def predict(
         they are found, or where the runs' settings say.
       drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
       min_confidence: likewise.
+      case_decision: as `choose_rule`.
       probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
       overwrite: replace what is there already.
       say: takes each line for the user.
@@ -97,9 +100,9 @@ def predict(
     Raises:
       DataError: nothing to predict, or a single file that cannot be predicted.
       PredictionError: some files of a folder cannot be predicted; the others are done.
-      SettingsError: as `presence_rule`.
-      WorkdirError: runs of different label sets; outputs that exist, or cannot be written; a
-        label map that would take the place of an input.
+      SettingsError: as `choose_rule`.
+      WorkdirError: as `choose_rule`; runs of different label sets; outputs that exist, or cannot be
+        written; a label map that would take the place of an input.
 
     Warns:
       UserWarning: a case is stored in another orientation than those trained on; its heart may not
@@ -108,7 +111,10 @@ def predict(
     if center is not None:
         runs = [run.centered(center) for run in runs]
     predictor = make_predictor(runs, mirror=mirror)
-    rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
+    rule, sentences = choose_rule(
+        runs, mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
     inputs, failures = _find_inputs(source, output)
     outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
@@ -131,6 +137,8 @@ def predict(
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
         say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
+        if case_decision:
+            say(" ".join(sentences))
     if failures and source.is_file():
         raise DataError(failures[0])
     if failures:

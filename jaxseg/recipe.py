@@ -116,7 +116,6 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         jnp.asarray(counts / counts.sum()), power=weights["prevalence_power"]
     )
     return Objective(
-        weighted=loss["weighted"],
         method=weights["method"],
         strength=weights["strength"],
         factors=tuple(float(factor) for factor in factors),
@@ -219,7 +218,20 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
 
 
 def optimizer(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam, with the gradient's global norm clipped if asked."""
+    """Adam, with the gradient of each sub-network clipped to a norm of its own if asked."""
     clip_norm = settings["optimizer"]["clip_norm"]
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    clip = clip_each(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.adam(schedule))
+
+
+def clip_each(norm: float) -> optax.GradientTransformation:
+    """Clip each top-level entry of the gradients by its own norm.
+
+    By a joint one the gradient of one sub-network would rescale that of another.
+    """
+    clip = optax.clip_by_global_norm(norm)
+
+    def clipped(gradients: Any, _: Any) -> dict[str, Any]:
+        return {name: clip.update(part, optax.EmptyState())[0] for name, part in gradients.items()}
+
+    return optax.stateless(clipped)

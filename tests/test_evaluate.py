@@ -16,7 +16,7 @@ from jaxseg.predictor import make_predictor
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
-FILES = ["cases.csv", "inclusion.csv", "slices.csv", "summary.json", "summary.md"]
+FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md"]
 
 
 def quiet(line):

@@ -17,8 +17,10 @@ from jaxseg.evaluation import (
     pooled_statistics,
     slice_statistics,
 )
+from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.report import tables
 
+PIXEL_COLUMNS = ("case", "slice", "region", "intersection", "prediction", "reference")
 # Measures of the case-wise tables: header and decimals.
 _COLUMNS = {
     "dsc": ("DSC", 3),
@@ -38,6 +40,7 @@ def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict
     """
     return {
         "slices.csv": slices_csv(evaluation),
+        "pixels.csv": pixels_csv(evaluation),
         "cases.csv": cases_csv(evaluation),
         "inclusion.csv": inclusion_csv(evaluation),
         "summary.json": summary_json(evaluation, more),
@@ -54,6 +57,17 @@ def slices_csv(evaluation: Evaluation) -> str:
         for number, scores in zip(case.slices, case.slice_dsc, strict=True)
     )
     return tables.csv_text(["case", "slice", *names], rows)
+
+
+def pixels_csv(evaluation: Evaluation) -> str:
+    """Pixels of every scored slice, one line a slice and region: what a pooled DSC is made of."""
+    rows = (
+        [case.name, int(number), region, *map(int, values)]
+        for case in evaluation.cases
+        for number, counts in zip(case.slices, case.slice_counts, strict=True)
+        for (region, _), values in zip(evaluation.anatomy.slice_regions, counts, strict=True)
+    )
+    return tables.csv_text(PIXEL_COLUMNS, rows)
 
 
 def cases_csv(evaluation: Evaluation) -> str:
@@ -141,6 +155,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
             for region, measures in regions.items()
         ]
         text += f"\n## Cases in 3D: {titles[group]}\n\n" + tables.markdown(header, rows)
+    text += f"\n{HAUSDORFF_NOTE}\n"
     made_with = f"\n{evaluation.made_with}\n" if evaluation.made_with else ""
     return text + _inclusion_markdown(evaluation) + made_with
 
