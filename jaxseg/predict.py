@@ -22,7 +22,7 @@ from jaxseg.data import (
 )
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.folders import is_volume, walk
-from jaxseg.data.nifti import SUFFIXES
+from jaxseg.data.nifti import is_nifti, without_suffix
 from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
 from jaxseg.metrics import volume
@@ -153,7 +153,7 @@ def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]
     Of two files of one name neither is: one of them may be a label map.
     """
     if source.is_file():
-        if not source.name.endswith(SUFFIXES):
+        if not is_nifti(source.name):
             raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
         return {_case_name(source): source}, []
     if not source.is_dir():
@@ -189,7 +189,7 @@ def _stacks(source: Path, output: Path) -> list[Path]:
 
 
 def _case_name(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return without_suffix(path.name)
 
 
 def _check_output(
