@@ -30,7 +30,7 @@ from jaxseg.predictor import Prediction, Predictor, check_case, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
 from jaxseg.trained import Trained
-from jaxseg.workdir import WorkdirError, atomic, check_writable, locked
+from jaxseg.workdir import ExistsError, WorkdirError, atomic, check_writable, locked, write_atomic
 
 _VOLUMES = "volumes.csv"
 _HEART = ("heart_row", "heart_column")
@@ -51,14 +51,18 @@ class _Outputs:
     labels: Path
     overview: Path
     probabilities: Path | None
+    overwrite: bool
 
     @classmethod
-    def of(cls, name: str, folder: Path, probabilities: bool) -> "_Outputs":
+    def of(
+        cls, name: str, folder: Path, probabilities: bool, overwrite: bool = False
+    ) -> "_Outputs":
         file = f"{name}.nii.gz"
         return cls(
             labels=folder / file,
             overview=folder / "overviews" / f"{name}.png",
             probabilities=folder / "probabilities" / file if probabilities else None,
+            overwrite=overwrite,
         )
 
     def all(self) -> list[Path]:
@@ -116,7 +120,7 @@ def predict(
         case_decision=case_decision,
     )  # fmt: skip
     inputs, failures = _find_inputs(source, output)
-    outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
+    outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
     if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
         say(
@@ -133,6 +137,8 @@ def predict(
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
             failures.append(f"{error}{earlier}")
+        except ExistsError as error:  # of another process
+            failures.append(str(error))
         except OSError as error:  # a full disk, say: the next case would fare no better
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
@@ -236,12 +242,12 @@ def _predict_file(
     labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(outputs.overview) as temporary:
+    with atomic(outputs.overview, overwrite=outputs.overwrite) as temporary:
         _save_overview(runs[0], case, prediction, labels, temporary)
     if outputs.probabilities:
-        with atomic(outputs.probabilities) as temporary:
+        with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
             write_like(temporary, probabilities, path)
-    with atomic(outputs.labels) as temporary:
+    with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
         write_like(temporary, labels, path)
     regions = runs[0].anatomy.case_regions
     return [volume(labels, values, case.spacing) for _, values in regions], prediction
@@ -297,7 +303,8 @@ def _volumes_row(
     shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
     heart = prediction.center or ("", "")
     remarks = "; ".join(prediction.remarks())
-    return [case, *(value / 1000 for value in volumes), *shares, *heart, remarks]
+    name = case.encode(errors="backslashreplace").decode()  # as it is read again
+    return [name, *(value / 1000 for value in volumes), *shares, *heart, remarks]
 
 
 def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:
@@ -305,7 +312,8 @@ def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Seq
     if not path.exists():
         return {}
     try:
-        first, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        with path.open(encoding="utf-8", newline="") as file:  # names may hold line breaks
+            first, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error):
         first, rows = [], []
     if first == header and all(len(row) == len(header) for row in rows):
@@ -320,5 +328,4 @@ def _add_row(output: Path, header: list[str], row: Sequence[object], overwrite: 
     path = output / _VOLUMES
     with locked(output, wait=True):
         rows = _known_rows(path, header, overwrite) | {str(row[0]): row}
-        with atomic(path) as temporary:
-            temporary.write_text(tables.csv_text(header, rows.values()), encoding="utf-8")
+        write_atomic(path, tables.csv_text(header, rows.values()))

@@ -118,6 +118,7 @@ def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
             if hosts.is_writer():
                 stack.enter_context(workdir.locked(folder))
                 workdir.check_settings(folder, config)
+                workdir.remove_leftovers(folder)
         yield
 
 

@@ -4,10 +4,11 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxseg.settings import flatten
 
@@ -26,6 +27,8 @@ _BEFORE = {
     "loss": {"dice_of": "labels"},
     "run": {"convolution": "xla"},
 }
+# What file systems without hard links say to one.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # A file that lists thousands of cases or parameters stays far below.
 MAX_JSON_BYTES = 2**24
 
@@ -36,6 +39,10 @@ class WorkdirError(RuntimeError):
 
 class InUseError(WorkdirError):
     """A workdir that another process holds."""
+
+
+class ExistsError(WorkdirError):
+    """A file that appeared where one was to be written, and is not to be replaced."""
 
 
 def os_reason(error: BaseException) -> str:
@@ -78,20 +85,52 @@ def locked(workdir: Path, *, name: str = ".lock", wait: bool = False) -> Iterato
       InUseError: if another process holds it and nobody waits.
       WorkdirError: if it cannot be written to.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / name).open("w")
-    except OSError as error:
-        raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
-    with lock:
+    fresh = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    with _lock(workdir, name, wait):
+        try:
+            yield
+        except BaseException:
+            _remove_traces(workdir, name, fresh)
+            raise
+
+
+def _lock(workdir: Path, name: str, wait: bool) -> IO[str]:
+    """The file that is locked as long as it is open."""
+    path = workdir / name
+    while True:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
+        except OSError as error:
+            raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
         try:
             # The kernel drops the lock with the process, however that ends.
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Its last holder may have removed it before letting go.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                return lock
         except OSError as error:
+            lock.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise InUseError(f"{workdir}: another process is training in this workdir") from error
-        yield
+        lock.close()
+
+
+def _remove_traces(workdir: Path, name: str, fresh: Sequence[Path]) -> None:
+    """Of a command that failed before it wrote anything: the lock and the folders made for it."""
+    with suppress(OSError):
+        if {path.name for path in workdir.iterdir()} == {name}:
+            (workdir / name).unlink()
+            for folder in fresh:
+                folder.rmdir()
+
+
+def remove_leftovers(workdir: Path) -> None:
+    """Remove the temporary files of killed writers; for who holds the workdir."""
+    for path in workdir.glob(".tmp-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -108,24 +147,50 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A file in one move: a reader, or a run killed here, sees all of it or none.
 
+    Args:
+      path: of the file.
+      overwrite: whether a file that is there at the end is replaced.
+
     Yields:
-      The path to write to, of the same suffix; it becomes `path` at the end, and goes on an error.
+      The path to write to, hidden, of the same suffix, and no other writer's; it becomes `path` at
+      the end, and goes on an error.
+
+    Raises:
+      ExistsError: `path` is there, whoever wrote it and when, and is not to be replaced.
     """
-    temporary = path.with_name(f".tmp-{path.name}")
+    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)  # noqa: PTH105
+        if overwrite:
+            os.replace(temporary, path)  # noqa: PTH105
+        else:
+            _move_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _move_new(temporary: Path, path: Path) -> None:
+    """Rename, but never over a file: unlike a move, a link is refused where there is one."""
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS | {errno.EEXIST}:
+            raise
+        try:  # Whoever creates the file first has it; a reader may see it empty for a moment.
+            path.open("xb").close()
+        except FileExistsError:
+            raise ExistsError(f"{path}: appeared meanwhile; it is not overwritten") from None
+        os.replace(temporary, path)  # noqa: PTH105
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file in one move, as `atomic`."""
+    """Write a text file in one move, as `atomic`; what UTF-8 cannot hold as backslash escapes."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
@@ -138,7 +203,9 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             with atomic(folder / name) as temporary:
-                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+                if isinstance(content, str):  # the names of files need not be UTF-8
+                    content = content.encode(errors="backslashreplace")
+                temporary.write_bytes(content)
     except OSError as error:
         raise WorkdirError(f"{folder}: cannot write here ({error.strerror})") from error
 

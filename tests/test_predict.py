@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import gzip
+import os
 import shutil
 from pathlib import Path
 
@@ -412,3 +413,35 @@ def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_p
     assert not [name for name in files(tmp_path) if "tmp" in name]
     for name in names:
         gzip.decompress((tmp_path / name).read_bytes())
+
+
+def test_what_appears_while_a_case_is_predicted_is_kept_and_named(
+    run, stack, tmp_path, monkeypatch
+):
+    """Two processes on the same files: whoever comes second says what it did not write."""
+    save, label = module._save_overview, tmp_path / "out" / "Case_P001.nii.gz"
+
+    def with_another_meanwhile(*arguments):
+        save(*arguments)
+        label.write_bytes(b"another's")
+
+    monkeypatch.setattr(module, "_save_overview", with_another_meanwhile)
+    with pytest.raises(DataError, match=r"Case_P001\.nii\.gz: appeared meanwhile"):
+        go(run, stack, tmp_path / "out")
+    assert label.read_bytes() == b"another's"
+    go(run, stack, tmp_path / "out", overwrite=True)
+    assert read_volume(label)[0].any()
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "tab\tname", "line\u2028name", 'quote"s, comma', os.fsdecode(b"cas\xe9")]
+)
+def test_rows_of_files_of_any_name(run, stack, tmp_path, name):
+    shutil.copy(stack, tmp_path / f"{name}.NII.GZ")
+    for overwrite in (False, True):
+        go(run, tmp_path / f"{name}.NII.GZ", tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / f"{name}.nii.gz").exists()
+    with (tmp_path / "out" / "volumes.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == [name.encode(errors="backslashreplace").decode()]
+    assert len(header) == len(rows[0])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg.workdir import (
+    ExistsError,
     WorkdirError,
     atomic,
     check_settings,
@@ -19,6 +20,7 @@ from jaxseg.workdir import (
     read_data,
     read_json,
     read_settings,
+    remove_leftovers,
     write_atomic,
     write_files,
 )
@@ -321,6 +323,73 @@ def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path):
         fail_halfway()
     assert path.read_text() == "new"
     assert names(tmp_path) == ["scores.csv"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / ("a" * 240 + ".nii.gz")
+    with atomic(path) as first, atomic(path) as second:
+        assert first != second
+        assert first.name.startswith(".")
+        assert first.name.endswith(".nii.gz")
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert path.stat().st_nlink == 1
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch, links):
+    if not links:  # as on FAT
+        error = OSError(errno.EPERM, "Operation not permitted")
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(error))
+    path = tmp_path / "a.csv"
+    with atomic(path, overwrite=False) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+    def late():
+        with atomic(path, overwrite=False) as temporary:
+            temporary.write_text("late")
+
+    with pytest.raises(ExistsError, match=r"a\.csv"):
+        late()
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_text_that_is_not_utf_8_is_written_escaped(tmp_path):
+    name = os.fsdecode(b"cas\xe9")
+    write_atomic(tmp_path / "a.csv", f"{name}\r\n")
+    write_files(tmp_path, {"b.csv": name})
+    assert (tmp_path / "a.csv").read_bytes() == rb"cas\udce9" + b"\r\n"
+    assert (tmp_path / "b.csv").read_bytes() == rb"cas\udce9"
+
+
+def test_a_lock_of_a_command_that_wrote_nothing_goes_with_it(tmp_path):
+    def fail(folder, *, write=False):
+        with locked(folder):
+            if write:
+                (folder / "a").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail(tmp_path / "new" / "run")
+    assert names(tmp_path) == []
+    with pytest.raises(KeyError):
+        fail(tmp_path / "run", write=True)
+    assert names(tmp_path / "run") == [".lock", "a"]
+
+
+def test_leftovers_are_files_of_writers_alone(tmp_path):
+    for name in (".tmp-0a.csv", "a.csv", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".tmp-bundle-cafe0000").mkdir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".lock", ".tmp-bundle-cafe0000", "a.csv"]
 
 
 def test_what_cannot_be_written_to_is_told_and_nothing_made(tmp_path, monkeypatch):
