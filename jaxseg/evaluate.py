@@ -81,6 +81,7 @@ def evaluate(
     run = load_run(folder, checkpoint=checkpoint)
     output = output or folder / "evaluation"
     check_writable(output)
+    say(run.describe())
     chosen = _select(run, root)
     notes = chosen.notes
     if chosen.own and run.checkpoint == "best":

@@ -106,6 +106,8 @@ def predict(
     _check_output(output, inputs, outputs, overwrite)
     header, done = _volumes_header(runs[0].anatomy), 0
     _known_rows(output / _VOLUMES, header, overwrite)
+    for run in runs:
+        say(run.describe())
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes = _predict_file(runs, predictor, rule, name, path, outputs[name])
