@@ -18,6 +18,7 @@ Train every fold of one config and score all cases, each by the fold that holds 
 """
 
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from jaxseg.ablation.stages import stage_changes
 from jaxseg.checkpoint import quiet_orbax
 from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import DataError
+from jaxseg.devices import describe
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
 from jaxseg.hosts import HostsError, connected
@@ -42,6 +44,7 @@ from jaxseg.loop import DivergedError
 from jaxseg.memory import OutOfMemoryError
 from jaxseg.predict import PredictionError, predict
 from jaxseg.settings import SettingsError
+from jaxseg.stdout import StdoutError, say
 from jaxseg.study.work import StudyError
 from jaxseg.train import train
 from jaxseg.trained import load_run
@@ -180,7 +183,7 @@ def _train() -> None:
     config = _CONFIG.value.to_dict()
     folder = _workdir(config, "name", "variant")
     if not _DISTRIBUTED.value:
-        train(config, folder)
+        train(config, folder, say=say)
         return
     with connected(
         coordinator=None if _DISTRIBUTED.value == "auto" else _DISTRIBUTED.value,
@@ -189,10 +192,11 @@ def _train() -> None:
         connect_seconds=int(str(_CONNECT.value)),
         heartbeat_seconds=int(str(_HEARTBEAT.value)),
     ):
-        train(config, folder)
+        train(config, folder, say=say)
 
 
 def _evaluate() -> None:
+    say(describe())
     evaluate(
         _folder(_WORKDIR.value),
         root=_folder(_DATA_ROOT.value) if _DATA_ROOT.value else None,
@@ -202,10 +206,12 @@ def _evaluate() -> None:
         min_confidence=_MIN_CONFIDENCE.value,
         case_decision=bool(_CASE_DECISION.value),
         output=_folder(_OUTPUT.value) if _OUTPUT.value else None,
+        say=say,
     )
 
 
 def _predict() -> None:
+    say(describe())
     folders = [_WORKDIR.value, *(_ENSEMBLE.value or [])]
     predict(
         [load_run(_folder(folder), checkpoint=_CHECKPOINT.value) for folder in folders],
@@ -218,6 +224,7 @@ def _predict() -> None:
         case_decision=bool(_CASE_DECISION.value),
         probabilities=bool(_PROBABILITIES.value),
         overwrite=bool(_OVERWRITE.value),
+        say=say,
     )
 
 
@@ -234,11 +241,13 @@ def _center() -> tuple[float, float] | None:
 
 
 def _export() -> None:
+    say(describe())
     export(
         _folder(_WORKDIR.value),
         _folder(_OUTPUT.value),
         checkpoint=_CHECKPOINT.value or "last",
         overwrite=bool(_OVERWRITE.value),
+        say=say,
     )
 
 
@@ -251,6 +260,7 @@ def _ablate() -> None:
         _workdir(config, "variant", start="ablation"),
         seeds=_or_default(_SEEDS.value, 3),
         folds=_or_default(_FOLDS.value, 0),
+        say=say,
     )
 
 
@@ -263,6 +273,7 @@ def _crossvalidate() -> None:
         seeds=_or_default(_SEEDS.value, 1),
         mirror=bool(_MIRROR.value),
         ensemble=[_folder(folder) for folder in _ENSEMBLE.value or []],
+        say=say,
     )
 
 
@@ -294,8 +305,7 @@ _RUN = {
 def main(argv: list[str]) -> None:
     """Run one mode; what the user can mend ends in one clear message and status 1."""
     del argv  # _parse lets nothing but flags through
-    # JAX and Orbax tell every step of their work; to Orbax reading parameters alone is a warning.
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.WARNING)  # such as JAX's of a GPU that it does not use
     quiet_orbax()
     try:
         _RUN[str(_MODE.value)]()
@@ -305,6 +315,11 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
+    except StdoutError as error:
+        if error.closed:
+            sys.exit(128 + signal.SIGPIPE)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except _MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

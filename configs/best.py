@@ -16,7 +16,6 @@ from configs import awce_penalty
 ADDITIONS = {
     "grid.center": None,  # at the heart, wherever it lies
     "grid.soft_labels": True,
-    "intensity.even": True,
     "loss.dice": 1.0,
     "loss.dice_of": "regions",  # what the challenge scores: the infarct with its no-reflow
     "model.groups": 0,  # instance normalization
@@ -31,7 +30,7 @@ ADDITIONS = {
     "augment.contrast": 0.3,
     "augment.brightness": 0.3,
     "augment.noise": 0.2,
-    "augment.bias": 0.3,
+    "augment.bias": 0.6,
 }
 
 

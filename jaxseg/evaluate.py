@@ -72,6 +72,7 @@ def evaluate(
     output = output or folder / "evaluation"
     check_writable(output)
     check_data(run)
+    say(run.describe())
     cases, hearts, notes, left_out = _score(run, root, mirror, rule)
     evaluation = Evaluation(
         name=run.settings["name"],

@@ -1,9 +1,11 @@
 """Leave a run in good order when it is asked to stop."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 
 import jax
@@ -77,8 +79,9 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
 def catch_signals() -> Iterator[StopRequest]:
     """Turn SIGTERM and the first Ctrl-C into a request; a second Ctrl-C ends the process at once.
 
-    Handlers are given back on the way out. Outside the main thread, where Python allows no
-    handlers, the request is simply never set.
+    The first signal is acknowledged on stderr as it comes, also while XLA compiles, when Python's
+    own handlers wait. Handlers are given back on the way out. Outside the main thread, where Python
+    allows no handlers, the request is simply never set.
     """
     request = StopRequest()
 
@@ -94,10 +97,37 @@ def catch_signals() -> Iterator[StopRequest]:
     except ValueError:
         pass
     try:
-        yield request
+        with _acknowledged() if previous else nullcontext():
+            yield request
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _acknowledged() -> Iterator[None]:
+    """Answer the first signal from a thread: Python's main thread runs no handler in C++ code."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def answer() -> None:
+        number = os.read(reader, 1)
+        if number:
+            name = signal.Signals(number[0]).name
+            line = f"\n{name}: stopping after the step at work, then saving ...\n"
+            with suppress(OSError):
+                os.write(2, line.encode())
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
 
 
 @contextmanager

@@ -71,6 +71,9 @@ def run_steps(
       Interrupted: a process of the run was asked to stop; the state is saved.
     """
     plan, first, start = run.plan, int(state.step), time.monotonic()
+    if first < plan.steps:
+        say("compiling the training step and validation, which an empty cache makes long ...")
+        run.validation.predict_first(_network_params(state))
     pending: list[dict[str, Array]] = []
     loss, vote = math.nan, StopVote()
     # Where there is no terminal, the bar stays silent and the lines of `say` tell the progress.
@@ -88,6 +91,10 @@ def run_steps(
                 # One step in flight keeps the device busy; more would only delay a signal.
                 jax.block_until_ready(pending[-1])
             pending.append(logs)
+            if step == first:  # compiled by now, of which the time left is not to be estimated
+                jax.block_until_ready(logs)
+                start = time.monotonic()
+                bar.unpause()
             done = step + 1
             validates = plan.validates_after(done)
             if validates or done % run.config["run"]["log_every"] == 0:
@@ -97,7 +104,8 @@ def run_steps(
             if validates:
                 summary = _validate(run, state, done, logbook)
                 checkpoints.save(state, foreground_mean(summary))
-                minutes = (time.monotonic() - start) / (done - first) * (plan.steps - done) / 60
+                spent = (time.monotonic() - start) / 60
+                minutes = spent / max(done - first - 1, 1) * (plan.steps - done)
                 with tqdm.external_write_mode():
                     say(_progress_line(run, done, loss, summary, minutes))
     return state

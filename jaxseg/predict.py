@@ -128,6 +128,8 @@ def predict(
         )
     header, done = _volumes_header(runs[0].anatomy), 0
     _known_rows(output / _VOLUMES, header, overwrite)
+    for run in runs:
+        say(run.describe())
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])

@@ -13,6 +13,7 @@ from jaxseg import hosts, memory, native, provenance, recipe, run_data, settings
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
+from jaxseg.devices import describe, describe_networks, split_cpu
 from jaxseg.host_memory import keep_freed_memory
 from jaxseg.inference import make_labels
 from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
@@ -62,6 +63,8 @@ def train(
         settings.check(config)
         config = run_data.resolved(config)
         keep_freed_memory()
+        split_cpu(config["run"]["cpu_devices"])
+        here = describe()
         devices = _devices(config)
         convolution = recipe.convolution(config).__name__
     result = {**settings.without_places(config), "run": None}  # what bears on the result
@@ -70,6 +73,7 @@ def train(
     hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
     if not hosts.is_writer():
         say = _say_nothing
+    say(here)
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
         _use_compilation_cache(config["run"]["compilation_cache"])
         cohort = _read(config) if cohort is None else cohort
@@ -80,6 +84,8 @@ def train(
         hosts.introduce(batch_devices(devices))
         with hosts.exit_at_once(unless=_COMMON):
             run, state = _build(config, folder, cohort, parts, devices)
+            networks = {"network": state.network, **state.params}
+            say(describe_networks(networks, recipe.convolution(config)))
             _tell_of_slowness(config, say)
             return _train(run, state, stop, say)
 
@@ -153,7 +159,6 @@ def _read(config: Mapping[str, Any]) -> Cohort:
 def _devices(config: Mapping[str, Any]) -> int:
     """Number of local devices to use, the same in every process."""
     devices, batch_size = config["run"]["devices"], config["train"]["batch_size"]
-    _split_cpu(config["run"]["cpu_devices"])
     available = jax.local_device_count()
     if devices > available:
         raise settings.SettingsError(
@@ -167,18 +172,6 @@ def _devices(config: Mapping[str, Any]) -> int:
             f"got {batch_size}; or set run.devices"
         )
     return devices
-
-
-def _split_cpu(count: int) -> None:
-    """Give the CPU so many devices, if JAX has not begun to use it as another number."""
-    if count == 1:
-        return
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError as error:
-        raise settings.SettingsError(
-            f"run.cpu_devices: expected 1, or what JAX uses in this process already, got {count}"
-        ) from error
 
 
 def _use_compilation_cache(folder: str) -> None:

@@ -13,6 +13,7 @@ from jaxseg.anatomy import Anatomy
 from jaxseg.checkpoint import Checkpoints, load_params
 from jaxseg.data import Grid
 from jaxseg.data.scout import SIZE
+from jaxseg.devices import check_flags, describe_networks
 from jaxseg.inference import Params
 from jaxseg.models import UNet
 from jaxseg.objective import Networks
@@ -50,6 +51,11 @@ class Trained:
     localizer: UNet | None = None
     localizer_params: Params = None
 
+    def describe(self) -> str:
+        """A line that names the run, its number of parameters and its convolutions."""
+        network = describe_networks({"network": self.params}, self.network.convolve)
+        return f"{self.folder}: {self.checkpoint} checkpoint, step {self.step}; {network}"
+
     @property
     def slices(self) -> int:
         """Input channels: a slice and its neighbors."""
@@ -79,7 +85,9 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     Raises:
       WorkdirError: no run and no bundle, no such checkpoint, or one that cannot be read.
       SettingsError: settings that do not describe a run.
+      DeviceError: as `check_flags`.
     """
+    check_flags()
     if not folder.is_dir():
         raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run, or a bundle")
     if bundle.is_bundle(folder):

@@ -41,6 +41,10 @@ class Validation:
         """Label maps (N, H, W) uint8 of the validation slices."""
         return self.segment(params, self.inputs)
 
+    def predict_first(self, params: Params) -> np.ndarray:
+        """The label map (1, H, W) uint8 of the first slice: compiles all that `predict` needs."""
+        return self.segment(params, self.inputs[:1])
+
     def score(self, predictions: np.ndarray) -> Summary:
         """DSC over the slices that hold each region: mean, standard deviation, count."""
         regions = self.anatomy.slice_regions

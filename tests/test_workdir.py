@@ -1,5 +1,6 @@
 """A run's folder: one process at a time, one config, one cohort; nothing half-written."""
 
+import errno
 import json
 import os
 import re
