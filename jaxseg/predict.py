@@ -1,7 +1,6 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
 import csv
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +108,7 @@ def predict(
         written; a label map that would take the place of an input.
 
     Warns:
-      UserWarning: a case is stored in another orientation than those trained on; its heart may not
-        be segmented in full.
+      UserWarning: a case is stored in another orientation than those trained on.
     """
     if center is not None:
         runs = [run.centered(center) for run in runs]
@@ -126,7 +124,7 @@ def predict(
         say(
             f"warning: {', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
         )
-    header, done = _volumes_header(runs[0].anatomy), 0
+    header, done, remarks = _volumes_header(runs[0].anatomy), 0, []
     _known_rows(output / _VOLUMES, header, overwrite)
     for run in runs:
         say(run.describe())
@@ -135,6 +133,8 @@ def predict(
             volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
             row = _volumes_row(runs[0].anatomy, name, volumes, prediction)
             _add_row(output, header, row, overwrite)
+            if prediction.remarks():
+                remarks.append(f"{path}: {'; '.join(prediction.remarks())}")
             done += 1
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
@@ -145,6 +145,8 @@ def predict(
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
         say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
+        for remark in remarks:
+            say(remark)
         if case_decision:
             say(" ".join(sentences))
     if failures and source.is_file():
@@ -238,8 +240,6 @@ def _predict_file(
             f"{path}: no heart found; expected a short-axis stack of the left ventricle. If it is "
             "one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of view"
         )
-    if prediction.remarks():
-        warnings.warn(f"{path}: {'; '.join(prediction.remarks())}", stacklevel=2)
     probabilities = prediction.probabilities
     labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():

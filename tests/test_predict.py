@@ -434,7 +434,9 @@ def test_what_appears_while_a_case_is_predicted_is_kept_and_named(
 
 
 @pytest.mark.parametrize(
-    "name", ["two\nlines", "tab\tname", "line\u2028name", 'quote"s, comma', os.fsdecode(b"cas\xe9")]
+    "name",
+    ["two\nlines", "tab\tname", "line\u2028name", 'quote"s, comma', os.fsdecode(b"cas\xe9")],
+    ids=["newline", "tab", "separator", "quote", "latin-1"],  # xdist sends names as UTF-8
 )
 def test_rows_of_files_of_any_name(run, stack, tmp_path, name):
     shutil.copy(stack, tmp_path / f"{name}.NII.GZ")

@@ -171,8 +171,8 @@ def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Head
     # Unchecked: nibabel's own check would quietly turn a spacing of 0 into 1 and -2 into 2.
     _check_header(path, _HEADERS[size](start[:size], None, False))
     header = cast(nib.Nifti1Header, _HEADERS[size](start[:size]))
-    # Fails where the quaternion is none.
-    if not np.isfinite(header.get_best_affine()).all():
+    # Fails where the quaternion is not one of a rotation.
+    if not np.isfinite(np.asarray(header.get_best_affine(), float)).all():
         form = "sform" if int(header["sform_code"]) > 0 else "qform"
         raise DataError(f"{path}: affine ({form}) is not finite; expected finite numbers")
     array = _read_array(file, header)
