@@ -81,8 +81,8 @@ def evaluate(
     run = load_run(folder, checkpoint=checkpoint)
     output = output or folder / "evaluation"
     check_writable(output)
-    say(run.describe())
     chosen = _select(run, root)
+    say(run.describe())
     notes = chosen.notes
     if chosen.own and run.checkpoint == "best":
         notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)

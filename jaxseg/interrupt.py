@@ -80,8 +80,8 @@ def catch_signals() -> Iterator[StopRequest]:
     """Turn SIGTERM and the first Ctrl-C into a request; a second Ctrl-C ends the process at once.
 
     The first signal is acknowledged on stderr as it comes, also while XLA compiles, when Python's
-    own handlers wait. Handlers are given back on the way out. Outside the main thread, where Python allows no
-    handlers, the request is simply never set.
+    own handlers wait. Handlers are given back on the way out. Outside the main thread, where Python
+    allows no handlers, the request is simply never set.
     """
     request = StopRequest()
 
