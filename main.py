@@ -82,11 +82,17 @@ _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
     None,
     ["best", "last"],
-    "evaluate, predict, export: which checkpoint of the run; default best, or a bundle's own.",
+    "evaluate, predict, export: which checkpoint of the run; default last, or a bundle's own.",
 )
 _MIRROR = _switch(
     "mirror",
     help="evaluate, predict, crossvalidate: average over each slice's four mirror images.",
+)
+_CENTER = flags.DEFINE_list(
+    "center",
+    None,
+    "predict: where the hearts lie, ROW,COLUMN as fractions of the field of view; default where "
+    "they are found, or where the run's config says.",
 )
 _DROP_SMALL = _switch(
     "drop_small",
@@ -96,10 +102,14 @@ _MIN_CONFIDENCE = flags.DEFINE_multi_float(
     "min_confidence",
     [],
     "evaluate, predict: pathology of which the network is less sure becomes what is around; once "
-    "for all inclusion pairs, or once for each in their order (EMIDEC: no-reflow, then infarct). "
-    "crossvalidate says which bounds to use for cases outside of its study.",
+    "for all inclusion pairs, or once for each in their order (EMIDEC: no-reflow, then infarct).",
     lower_bound=0.0,
     upper_bound=1.0,
+)
+_CASE_DECISION = _switch(
+    "case_decision",
+    help="evaluate, predict: decide by the bounds that the cross-validation of these networks "
+    "left in their folders whether a case holds a pathology at all.",
 )
 _DATA_ROOT = _path("data_root", help="evaluate: as --config.data.root; default the run's cases.")
 _INPUT = _path("input", help="predict: a .nii or .nii.gz stack, or a folder of them at any depth.")
@@ -159,8 +169,10 @@ _REQUIRED = {
 }
 _OPTIONAL = {
     "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
-    "evaluate": "data_root output checkpoint mirror drop_small min_confidence",
-    "predict": "checkpoint mirror drop_small min_confidence ensemble probabilities overwrite",
+    "evaluate": "data_root output checkpoint mirror drop_small min_confidence case_decision",
+    "predict": "checkpoint mirror center drop_small min_confidence case_decision ensemble "
+    "probabilities "
+    "overwrite",
     "export": "checkpoint overwrite",
     "ablate": "workdir seeds folds",
     "crossvalidate": "workdir seeds folds mirror ensemble",
@@ -192,6 +204,7 @@ def _evaluate() -> None:
         mirror=bool(_MIRROR.value),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
+        case_decision=bool(_CASE_DECISION.value),
         output=_folder(_OUTPUT.value) if _OUTPUT.value else None,
         say=say,
     )
@@ -205,12 +218,26 @@ def _predict() -> None:
         _folder(_INPUT.value),
         _folder(_OUTPUT.value),
         mirror=bool(_MIRROR.value),
+        center=_center(),
         drop_small=bool(_DROP_SMALL.value),
         min_confidence=_MIN_CONFIDENCE.value,
+        case_decision=bool(_CASE_DECISION.value),
         probabilities=bool(_PROBABILITIES.value),
         overwrite=bool(_OVERWRITE.value),
         say=say,
     )
+
+
+def _center() -> tuple[float, float] | None:
+    if _CENTER.value is None:
+        return None
+    try:
+        row, column = (float(text) for text in _CENTER.value)
+    except ValueError:
+        raise SettingsError(
+            f"--center: expected ROW,COLUMN, two fractions, got {','.join(_CENTER.value)}"
+        ) from None
+    return row, column
 
 
 def _export() -> None:
@@ -218,7 +245,7 @@ def _export() -> None:
     export(
         _folder(_WORKDIR.value),
         _folder(_OUTPUT.value),
-        checkpoint=_CHECKPOINT.value or "best",
+        checkpoint=_CHECKPOINT.value or "last",
         overwrite=bool(_OVERWRITE.value),
         say=say,
     )

@@ -20,7 +20,8 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
-from jaxseg.data import Grid, preprocess_case, probabilities_to_native
+from jaxseg import recipe
+from jaxseg.data import preprocess_case, probabilities_to_native
 
 _RATE = 1e-3
 
@@ -110,9 +111,10 @@ class Trainer:
         return loss
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One step of Adam on the clipped gradient."""
+        """One step of Adam on the gradient, clipped in each sub-network by its own norm."""
         loss = self.gradient(images, targets)
-        torch.nn.utils.clip_grad_norm_(self.stage.parameters(), self.clip)
+        for network in self.stage.children():
+            torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip)
         self.optimizer.step()
         return loss
 
@@ -226,16 +228,11 @@ def _predict(workload: Workload, device: torch.device) -> Task:
     if workload.task == "predict":
         images = read_slices(workload).images
         return Task(lambda: segment(images), device)
-    case, intensity = read_cases(Path(workload.data))[0], settings["intensity"]
-    fields = settings["grid"]
-    grid = Grid(tuple(fields["size"]), fields["spacing"], tuple(fields["center"]))
+    case, how = read_cases(Path(workload.data))[0], recipe.preprocessing(settings)
 
     def predict() -> None:
-        images, _ = preprocess_case(
-            case, grid, normalization=intensity["method"],
-            percentiles=(intensity["low"], intensity["high"]),
-        )  # fmt: skip
-        probabilities_to_native(segment(images), case.image.shape, case.spacing, grid)
+        images, _ = preprocess_case(case, how)
+        probabilities_to_native(segment(images), case.image.shape, case.spacing, how.grid)
 
     return Task(predict, device)
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import awce_penalty
 
 ADDITIONS = {
+    "grid.center": None,  # at the heart, wherever it lies
     "grid.soft_labels": True,
     "loss.dice": 1.0,
     "loss.dice_of": "regions",  # what the challenge scores: the infarct with its no-reflow
@@ -21,12 +22,15 @@ ADDITIONS = {
     # Flips, turns and changes of contrast: patients are few, and the network learns them by heart.
     "augment.probability": 0.5,
     "augment.flip": True,
+    "augment.turn": True,
     "augment.rotation": 30.0,
     "augment.zoom": 0.2,
+    "augment.shift": 8.0,
     "augment.gamma": 0.5,
     "augment.contrast": 0.3,
     "augment.brightness": 0.3,
     "augment.noise": 0.2,
+    "augment.bias": 0.6,
 }
 
 

@@ -54,12 +54,21 @@ def _set_data(config: ConfigDict) -> None:
     data.validation_fraction = 0.1  # of slices or cases; the paper's 90 % / 10 %
     data.folds = 0  # k > 1: k folds instead of the fraction
     data.fold = 0  # which of them validates, 0 .. folds - 1
+    # Scans of one patient stay on one side of a split by case: a regular expression whose first
+    # group is the patient in a case's name, r"(pat\d+)_", or a CSV file with columns case,patient.
+    data.patients = placeholder(str)
+    # A split of your own, by case: nnU-Net's splits_final.json, of which data.fold is used, or a
+    # CSV file with columns case,fold or case,side (train or val).
+    data.splits = placeholder(str)
     data.split_seed = 0  # apart from `seed`, so that several seeds share one split
 
     config.grid = grid = ConfigDict()  # network grid, in plane
     grid.size = (128, 128)  # pixels, divisible by 2^model.depth
     grid.spacing = 1.4  # mm, about the native in-plane spacing of EMIDEC; 0.0: no resampling
-    grid.center = (0.5, 0.5)  # of the crop, as fractions of the native field of view
+    # Of the crop, as fractions of the native field of view. None: at the heart, wherever it lies;
+    # a small network that finds it is then trained along (jaxseg/localizer.py).
+    grid.center = placeholder(tuple)
+    grid.center = (0.5, 0.5)  # EMIDEC's hearts lie within 3 mm of it
     grid.allow_outside = False  # warn, rather than fail, where labels reach out of the grid
     # Train towards each label's share of a pixel, not the label of most of it; not the paper's.
     grid.soft_labels = False
@@ -68,6 +77,8 @@ def _set_data(config: ConfigDict) -> None:
     intensity.method = "zscore"  # per stack: "zscore", "percentile" (to 0..1) or "none"
     intensity.low = 1.0  # percentiles of the tissue that intensities are clipped at
     intensity.high = 99.0
+    # Take out a slope of the signal, such as a surface coil leaves; not the paper's.
+    intensity.even = False
 
     config.anatomy = EMIDEC.to_dict()  # label names, inclusion pairs (Eq. 5), scored regions
 
@@ -84,12 +95,15 @@ def _set_mixup_and_augmentation(config: ConfigDict) -> None:
     config.augment = augment = ConfigDict()
     augment.probability = 0.0  # share of examples moved, and, drawn apart, changed in intensity
     augment.flip = False  # mirror rows and columns
+    augment.turn = False  # by quarter turns, too; of square grids
     augment.rotation = 0.0  # degrees
     augment.zoom = 0.0
+    augment.shift = 0.0  # mm, along rows and along columns, bringing in what lies beside the crop
     augment.gamma = 0.0
     augment.contrast = 0.0
     augment.brightness = 0.0  # largest shift, in units of the normalized image
     augment.noise = 0.0  # largest standard deviation, in the same units
+    augment.bias = 0.0  # change of the signal at the crop's border, as near a surface coil
 
 
 def _set_networks_and_losses(config: ConfigDict) -> None:
@@ -133,7 +147,7 @@ def _set_training(config: ConfigDict) -> None:
     optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
     # Linear rise from 0; 1e-2 is high for a fresh network (docs/screening.md).
     optimizer.warmup_epochs = 5.0
-    optimizer.clip_norm = 1.0  # global norm of the gradient; 0.0: no clipping
+    optimizer.clip_norm = 1.0  # norm of each sub-network's gradient; 0.0: no clipping
     # Decay a step of an exponential average of the network's parameters, which then stands for them
     # in validation and inference; 0.0: none, as in the paper.
     optimizer.average = 0.0

@@ -1,4 +1,4 @@
-"""Ordinary augmentation on top of mixup: flips, rotation, zoom and intensity, inside the step.
+"""Ordinary augmentation on top of mixup: moves and changes of intensity, inside the step.
 
 Not part of the paper, whose stages leave it off. Everything here is a pure function of one example;
 batches come from `jax.vmap`.
@@ -21,77 +21,110 @@ class Augmentation:
       flip: mirror rows and columns, each for half of the moved examples.
       rotation: largest angle in degrees, about the center of the slice.
       zoom: largest change of size: 0.2 is a factor from 1 / 1.2 to 1.2, log-uniform.
+      shift: largest shift along rows and along columns, in pixels.
+      turn: turn half of the moved examples by 90 degrees, for square images; with `flip` all eight
+        ways to store a slice.
       gamma: largest change of the exponent that bends intensities between their own minimum and
         maximum; as `zoom`.
       contrast: largest change of the distance to the mean; as `zoom`.
       brightness: largest shift, in units of the normalized image.
       noise: largest standard deviation of Gaussian noise, in the same units.
+      bias: largest change of the signal at the border of the image, rising linearly through it in a
+        random direction, as near a surface coil; as `zoom`.
     """
 
     probability: float = 0.0
     flip: bool = False
     rotation: float = 0.0
     zoom: float = 0.0
+    shift: float = 0.0
+    turn: bool = False
     gamma: float = 0.0
     contrast: float = 0.0
     brightness: float = 0.0
     noise: float = 0.0
+    bias: float = 0.0
+
+    def reach(self, size: tuple[int, int]) -> int:
+        """Pixels beyond each border of an image that a move can bring into it."""
+        if not self.probability:
+            return 0
+        height, width = size
+        reach = math.hypot(height, width) if self.rotation else max(height, width)
+        wide = reach * (1 + self.zoom) / 2 + self.shift - min(height, width) / 2
+        return max(math.ceil(wide), 0)
 
 
 def augment(
-    key: Array, image: Array, probabilities: Array, settings: Augmentation
+    key: Array, image: Array, probabilities: Array, settings: Augmentation, *, margin: int = 0
 ) -> tuple[Array, Array]:
     """Move an example and change its intensity.
 
     Args:
       key: typed PRNG key of this example.
-      image: (H, W, C) float32; the channels move together.
-      probabilities: (H, W, L) float32 label probabilities.
+      image: (H + 2 margin, W + 2 margin, C) float32; the channels move together.
+      probabilities: (H + 2 margin, W + 2 margin, L) float32 label probabilities.
       settings: what to draw from.
+      margin: pixels of surroundings on each side, from which a move brings in what lies beyond the
+        border.
 
     Returns:
-      Image and label probabilities of the same shapes; the latter still sum to 1 at every pixel.
+      Image (H, W, C) and label probabilities (H, W, L); the latter still sum to 1 at every pixel.
     """
     move_key, space_key, change_key, intensity_key = jax.random.split(key, 4)
     both = jnp.concatenate([image, probabilities], axis=-1)
-    moved = resample(both, _draw_matrix(space_key, settings))
+    matrix, shift = _draw_move(space_key, settings)
+    moved = resample(both, matrix, shift, margin=margin)
     moves = jax.random.uniform(move_key) < settings.probability
-    both = jnp.where(moves, moved, both)
+    both = jnp.where(moves, moved, crop(both, margin))
     image, probabilities = jnp.split(both, [image.shape[-1]], axis=-1)
     changed = change_intensity(intensity_key, image, settings)
     changes = jax.random.uniform(change_key) < settings.probability
     return jnp.where(changes, changed, image), probabilities
 
 
-def _draw_matrix(key: Array, settings: Augmentation) -> Array:
-    """(2, 2) from output to input offsets: flips, then rotation and zoom."""
+def crop(image: Array, margin: int) -> Array:
+    """(H + 2 margin, W + 2 margin, ...) to (H, W, ...)."""
+    height, width = image.shape[:2]
+    return image[margin : height - margin, margin : width - margin]
+
+
+def _draw_move(key: Array, settings: Augmentation) -> tuple[Array, Array]:
+    """(2, 2) from output to input offsets: flips, then rotation and zoom; and a shift (2,)."""
     angle_key, zoom_key, flip_key = jax.random.split(key, 3)
     angle = _symmetric(angle_key, math.radians(settings.rotation))
     scale = _factor(zoom_key, settings.zoom)
     flips = jnp.where(jax.random.bernoulli(flip_key, 0.5, (2,)) & settings.flip, -1.0, 1.0)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.array([[cos, -sin], [sin, cos]]) / scale * flips[:, None]
+    turned = jax.random.bernoulli(jax.random.fold_in(key, 4)) & settings.turn
+    # Keys of their own, so that the other moves stay those of runs without a shift.
+    shift_key = jax.random.fold_in(key, 3)
+    shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * settings.shift
+    matrix = jnp.array([[cos, -sin], [sin, cos]]) / scale * flips[:, None]
+    return jnp.where(turned, matrix[::-1], matrix), shift
 
 
-def resample(image: Array, matrix: Array) -> Array:
-    """Pull an image through a linear map, bilinear.
+def resample(image: Array, matrix: Array, shift: Array | None = None, *, margin: int = 0) -> Array:
+    """Pull an image through an affine map, bilinear.
 
     Args:
-      image: (H, W, C) float32.
+      image: (H + 2 margin, W + 2 margin, C) float32.
       matrix: (2, 2), from an output pixel's (row, column) offset to the input's, both from the
-        center of the image, ((H - 1) / 2, (W - 1) / 2).
+        center of the image.
+      shift: (2,) in pixels, added to the input's offset; default none.
+      margin: pixels of the input on each side that the output lacks.
 
     Returns:
       (H, W, C); a sample from outside takes the nearest pixel of the rim, so that channels which
       sum to 1 still do.
     """
     height, width, channels = image.shape
-    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
-    down, across = jnp.mgrid[:height, :width]
-    down, across = down - middle_row, across - middle_column
+    down, across = jnp.mgrid[: height - 2 * margin, : width - 2 * margin]
+    down, across = (x - (n - 1) / 2 for x, n in zip((down, across), down.shape, strict=True))
+    row_shift, column_shift = (0.0, 0.0) if shift is None else (shift[0], shift[1])
     # Not a matrix product, which accelerators round to a tenth of a pixel.
-    pulled_row = middle_row + matrix[0, 0] * down + matrix[0, 1] * across
-    pulled_column = middle_column + matrix[1, 0] * down + matrix[1, 1] * across
+    pulled_row = (height - 1) / 2 + row_shift + matrix[0, 0] * down + matrix[0, 1] * across
+    pulled_column = (width - 1) / 2 + column_shift + matrix[1, 0] * down + matrix[1, 1] * across
     row, below, beneath = _between(pulled_row, height)
     column, right, beside = _between(pulled_column, width)
     # Rows of a table: a gather of contiguous channels is the fast kind on every device.
@@ -114,7 +147,7 @@ def _between(position: Array, size: int) -> tuple[Array, Array, Array]:
 
 
 def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
-    """Gamma, contrast, brightness and noise, in that order.
+    """Bias field, gamma, contrast, brightness and noise, in that order.
 
     Args:
       key: typed PRNG key.
@@ -125,6 +158,8 @@ def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
       (H, W, C) float32.
     """
     gamma_key, contrast_key, brightness_key, level_key, noise_key = jax.random.split(key, 5)
+    if settings.bias:
+        image = _biased(jax.random.fold_in(key, 5), image, settings.bias)
     low, span = image.min(), image.max() - image.min()
     # Away from 0, where a power below 1 has no slope; a flat image stays what it is.
     unit = jnp.clip((image - low) / jnp.where(span > 0, span, 1.0), 1e-6, 1.0)
@@ -134,6 +169,18 @@ def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
     image = image + _symmetric(brightness_key, settings.brightness)
     level = settings.noise * jax.random.uniform(level_key)
     return image + level * jax.random.normal(noise_key, image.shape)
+
+
+def _biased(key: Array, image: Array, size: float) -> Array:
+    """The signal times a plane, 1 in the middle; black is the image's minimum."""
+    size_key, way_key = jax.random.split(key)
+    height, width = image.shape[:2]
+    way = jax.random.uniform(way_key, maxval=2 * math.pi)
+    down, across = jnp.linspace(-1, 1, height)[:, None], jnp.linspace(-1, 1, width)[None, :]
+    slope = jax.random.uniform(size_key) * math.log1p(size)
+    field = jnp.exp(slope * (jnp.cos(way) * down + jnp.sin(way) * across))
+    low = image.min()
+    return low + (image - low) * field[..., None]
 
 
 def _symmetric(key: Array, size: float) -> Array:

@@ -1,6 +1,7 @@
 """A batch of examples out of the training slices: gathered, mixed and augmented on the device."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import flax.struct
@@ -9,35 +10,61 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxseg.augment import Augmentation, augment
-from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup
+from jaxseg.augment import Augmentation, augment, crop
+from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup, shares_of
 
 
 class DeviceCohort(flax.struct.PyTreeNode):
     """The training slices, on the device for the whole run.
 
     Attributes:
-      images: (N, H, W, C) float32, normalized; C is 1 for one slice.
-      labels: (N, H, W) uint8, or (N, H, W, L) float32, each label's share of a pixel.
+      images: (N, H + 2 margin, W + 2 margin, C) float32, normalized; C is 1 for one slice.
+      labels: (N, H + 2 margin, W + 2 margin) uint8, or with L, each label's share of a pixel,
+        float32.
       heights: (N,) float32, 0 base .. 1 apex.
       eligible: (N,) bool, slices with foreground, which may be partners in mixup.
+      scouts: (N, h, w) float32, on which the heart is found; None where it need not be.
+      hearts: (N, h, w) float32, its share of their pixels; likewise.
+      margin: pixels of surroundings on each side of the network grid.
     """
 
     images: Array
     labels: Array
     heights: Array
     eligible: Array
+    scouts: Array | None = None
+    hearts: Array | None = None
+    margin: int = flax.struct.field(pytree_node=False, default=0)
 
     @classmethod
-    def from_slices(cls, images: ArrayLike, labels: ArrayLike, heights: ArrayLike) -> Self:
+    def from_slices(
+        cls,
+        images: ArrayLike,
+        labels: ArrayLike,
+        heights: ArrayLike,
+        *,
+        scouts: ArrayLike | None = None,
+        hearts: ArrayLike | None = None,
+        margin: int = 0,
+    ) -> Self:
         """Put slices on the first device; what a step would compute again and again, once.
 
-        Images are (N, H, W[, C]), labels (N, H, W) integers or (N, H, W, L) shares.
+        Images are (N, H, W[, C]), labels (N, H, W) integers or (N, H, W, L) shares; H and W with
+        the margin.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
-        eligible = jax.vmap(foreground_of)(labels).any((1, 2))
+        inner = jax.vmap(partial(crop, margin=margin))(labels)
+        eligible = jax.vmap(foreground_of)(inner).any((1, 2))
         images = images.reshape(*labels.shape[:3], -1)
-        return cls(images, labels, jnp.asarray(heights), eligible)
+        return cls(
+            images=images,
+            labels=labels,
+            heights=jnp.asarray(heights),
+            eligible=eligible,
+            scouts=None if scouts is None else jnp.asarray(scouts),
+            hearts=None if hearts is None else jnp.asarray(hearts),
+            margin=margin,
+        )
 
 
 @dataclass(frozen=True)
@@ -73,8 +100,10 @@ def mixed_batch(
       num_labels: L.
 
     Returns:
-      Images (B, H, W, C) float32 and label probabilities (B, H, W, L) float32.
+      Images (B, H, W, C) float32 and label probabilities (B, H, W, L) float32, H and W with the
+      cohort's margin. Hearts are mixed on the network grid; the margin stays the fixed slice's.
     """
+    margin = cohort.margin
 
     def example(position: Array, index: Array) -> tuple[Array, Array]:
         chance_key, lam_key, partner_key = jax.random.split(jax.random.fold_in(key, position), 3)
@@ -84,22 +113,38 @@ def mixed_batch(
         mixed = found & (jax.random.uniform(chance_key) < mixup.probability)
         # lambda = 1 is the fixed slice itself: one code path, whether mixed or not.
         lam = jnp.where(mixed, jax.random.uniform(lam_key), 1.0)
-        return pathology_mixup(
-            cohort.images[index], cohort.labels[index],
-            cohort.images[partner], cohort.labels[partner],
-            lam, num_labels=num_labels,
-        )  # fmt: skip
+        image, label = cohort.images[index], cohort.labels[index]
+        mixed_image, mixed_label = pathology_mixup(
+            crop(image, margin),
+            crop(label, margin),
+            crop(cohort.images[partner], margin),
+            crop(cohort.labels[partner], margin),
+            lam,
+            num_labels=num_labels,
+        )
+        if not margin:
+            return mixed_image, mixed_label
+        inner = slice(margin, -margin)
+        shares = shares_of(label, num_labels).at[inner, inner].set(mixed_label)
+        return image.at[inner, inner].set(mixed_image), shares
 
     positions = first + jnp.arange(indices.shape[0])
     return jax.vmap(example)(positions, indices)
 
 
 def augmented_batch(
-    key: Array, images: Array, targets: Array, first: Array | int, settings: Augmentation
+    key: Array,
+    images: Array,
+    targets: Array,
+    first: Array | int,
+    settings: Augmentation,
+    *,
+    margin: int = 0,
 ) -> tuple[Array, Array]:
-    """Augment each example of a batch; arguments as in `mixed_batch`, shapes stay."""
+    """Augment each example of a batch; arguments as in `mixed_batch`, the margin is cut off."""
 
     def example(position: Array, image: Array, target: Array) -> tuple[Array, Array]:
-        return augment(jax.random.fold_in(key, position), image, target, settings)
+        key_of_it = jax.random.fold_in(key, position)
+        return augment(key_of_it, image, target, settings, margin=margin)
 
     return jax.vmap(example)(first + jnp.arange(images.shape[0]), images, targets)

@@ -17,6 +17,8 @@ MANIFEST = "manifest.json"
 CARD = "MODEL_CARD.md"
 PARAMS = "params"
 ARTIFACT = "model.stablehlo"
+LOCALIZER_PARAMS = "localizer"
+LOCALIZER_ARTIFACT = "localizer.stablehlo"
 PREPROCESSING = "preprocessing.json"
 
 _FORMAT = "jaxseg bundle"

@@ -39,7 +39,7 @@ class CaseScores:
         enclosing region, the whole myocardium, as in the EMIDEC challenge's script.
       inclusion: (SIDES, inclusion pairs, AREAS), mm2 summed over slices, as
         `jaxseg.metrics.inclusion_violation`.
-      slice_counts: (slice regions, 3) pixels summed over the scored slices, as
+      slice_counts: (n, slice regions, 3) pixels of the scored slices, as
         `jaxseg.metrics.slice_counts`.
     """
 
@@ -88,7 +88,7 @@ def score_case(
         slice_dsc=metrics.slice_dice(*np.moveaxis(counts, -1, 0)),
         regions=np.array(regions),
         inclusion=_inclusion((theirs, ours), anatomy, spacing[0] * spacing[1]),
-        slice_counts=counts.sum(0),
+        slice_counts=counts,
     )
 
 

@@ -1,8 +1,9 @@
 """Checkpoints of a run: the only file that knows Orbax.
 
-A checkpoint holds two items, so that inference reads one of them alone: `network`, the parameters
-of the segmentation generator (their average where the run keeps one), and `training`, everything
-else that a resumed run needs. The latest and the best checkpoint are kept; writing is asynchronous
+A checkpoint holds items, so that inference reads what it needs alone: `network`, the parameters of
+the segmentation generator (their average where the run keeps one), `localizer`, those of the
+network that finds the heart, where there is one, and `training`, everything else that a resumed run
+needs. The latest and the best checkpoint are kept; writing is asynchronous
 and atomic (a directory appears under its final name only when it is complete). For a bundle,
 parameters are also written bare.
 
@@ -49,13 +50,21 @@ _TRASH = "deleted"
 _TIMEOUT_S = 10**8
 
 
-def _split(state: TrainState) -> tuple[Any, dict[str, Any]]:
+_LOCALIZER = "localizer"
+_ITEMS = ("network", _LOCALIZER, "training")
+
+
+def _split(state: TrainState) -> dict[str, Any]:
+    """A state's items by name."""
     # What stands for the network in inference is stored once.
     params = dict(state.params)
     if state.average is None:
         del params["network"]
+    items = {"network": state.network}
+    if _LOCALIZER in params:
+        items[_LOCALIZER] = params.pop(_LOCALIZER)
     training = {"params": params, "opt_state": state.opt_state}
-    return state.network, training | {"step": state.step, "seed": state.seed}
+    return items | {"training": training | {"step": state.step, "seed": state.seed}}
 
 
 class Checkpoints(AbstractContextManager):
@@ -97,9 +106,7 @@ class Checkpoints(AbstractContextManager):
             async_options=ocp.AsyncOptions(timeout_secs=_TIMEOUT_S),
             todelete_subdir=None if read_only else _TRASH,
         )
-        self._manager = ocp.CheckpointManager(
-            folder, item_names=("network", "training"), options=options
-        )
+        self._manager = ocp.CheckpointManager(folder, item_names=_ITEMS, options=options)
 
     def __exit__(self, kind: object, *_: object) -> None:
         try:
@@ -188,16 +195,16 @@ class Checkpoints(AbstractContextManager):
         if hosts.count() > 1:
             # Each process holds all of it on its own devices; of NumPy arrays process 0 writes all.
             state = jax.device_get(state)
-        network, training = _split(state)
+        items = _split(state)
         score = _UNSCORED if score is None or math.isnan(score) else score
         with self._writing():
             self._empty_trash()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    network=ocp.args.StandardSave(network), training=ocp.args.StandardSave(training)
+                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()}
                 ),
-                metrics=make_note(score, step, {"network": network, "training": training}),
+                metrics=make_note(score, step, items),
             )
 
     def wait(self) -> None:
@@ -223,21 +230,24 @@ class Checkpoints(AbstractContextManager):
           ValueError: the checkpoint's parameters are of other names or shapes than the template's.
           DamagedError: the state is not the one that was saved.
         """
-        network, training = _split(template)
-        self._check_shapes(network, step)
-        restored = self._restore(step, network=network, training=training)
-        network, training = restored["network"], restored["training"]
-        params = {"network": network, **training["params"]}
+        items = _split(template)
+        self._check_shapes(items["network"], step)
+        restored = self._restore(step, **items)
+        network, training = restored["network"], restored.pop("training")
+        params = {**training["params"], **restored}
+        if template.average is not None:
+            params["network"] = training["params"]["network"]
         average = None if template.average is None else network
         rest = (training["opt_state"], training["step"], training["seed"])
         return TrainState(params, *rest, average)
 
-    def restore_network(self, template: Any, step: int) -> Any:
-        """Read the parameters of the segmentation generator alone.
+    def restore_network(self, template: Any, step: int, *, item: str = "network") -> Any:
+        """Read the parameters of a sub-network that inference uses, alone.
 
         Args:
-          template: a tree of arrays or `jax.ShapeDtypeStruct`s of the network's parameters.
+          template: a tree of arrays or `jax.ShapeDtypeStruct`s of its parameters.
           step: of a complete checkpoint.
+          item: "network", the segmentation generator, or "localizer".
 
         Returns:
           The parameters.
@@ -246,8 +256,8 @@ class Checkpoints(AbstractContextManager):
           ValueError: the checkpoint's parameters are of other names or shapes than the template's.
           DamagedError: the parameters are not those that were saved.
         """
-        self._check_shapes(template, step)
-        return self._restore(step, network=template)["network"]
+        self._check_shapes(template, step, item)
+        return self._restore(step, **{item: template})[item]
 
     def _restore(self, step: int, **templates: Any) -> Any:
         """Items by name, each of them what was saved."""
@@ -255,7 +265,7 @@ class Checkpoints(AbstractContextManager):
             args = {
                 name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in templates.items()
             }
-            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+            restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
             folder = self._folder / str(step)
             verify(
                 Path(folder), self._manager.metrics(step), {name: restored[name] for name in args}
@@ -276,11 +286,11 @@ class Checkpoints(AbstractContextManager):
             self._manager.reload()
         return target
 
-    def _check_shapes(self, template: Any, step: int) -> None:
+    def _check_shapes(self, template: Any, step: int, item: str = "network") -> None:
         with self._reading(step), ocp.StandardCheckpointer() as reader:
-            metadata: Any = reader.metadata(self._folder / str(step) / "network")
+            metadata: Any = reader.metadata(self._folder / str(step) / item)
         if metadata.item_metadata is None:
-            raise DamagedError(self._folder / str(step), "it has no network")
+            raise DamagedError(self._folder / str(step), f"it has no {item}")
         _check_tree(metadata.item_metadata.tree, template)
 
 

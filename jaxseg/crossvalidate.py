@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import recipe, run_data
+from jaxseg import case_decision, provenance, recipe, run_data
+from jaxseg.anatomy import LabelSet
+from jaxseg.bootstrap import mean_interval
+from jaxseg.case_decision import CaseDecision, Cost
 from jaxseg.case_scores import score_case
 from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.metrics import dice
-from jaxseg.predictor import make_predictor, presence_rule
+from jaxseg.metrics import dice, summarize
+from jaxseg.predictor import Prediction, heart_notes, make_predictor, presence_rule
 from jaxseg.presence import (
     SMALL_DROPPED,
     Inclusions,
@@ -32,7 +35,13 @@ from jaxseg.presence import (
 from jaxseg.report import crossvalidation_files
 from jaxseg.report.crossvalidation_files import Decision
 from jaxseg.settings import SettingsError, check
-from jaxseg.study.networks import Folds, check_runs, finished_runs, load_networks
+from jaxseg.study.networks import (
+    Folds,
+    check_runs,
+    finished_runs,
+    held_out_images,
+    load_networks,
+)
 from jaxseg.study.plan import Run, plan_runs
 from jaxseg.study.work import complete
 from jaxseg.trained import Trained, run_settings
@@ -55,6 +64,7 @@ class _Predicted:
       large_only: the same without what is smaller than in any training case.
       confidence: (pairs,) as `core_confidence`.
       rule: its smallest volumes, below which a pathology goes; without bounds.
+      heart: where it was found, without the probabilities.
     """
 
     name: str
@@ -65,6 +75,7 @@ class _Predicted:
     large_only: NDArray[np.uint8]
     confidence: NDArray[np.float64]
     rule: PresenceRule
+    heart: Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +115,18 @@ class _Study:
             f"({run_settings(runs[first][0])['name']})."
             for folder, runs in self.others.items()
         )
-        return ("Each case is scored by the networks of the fold that holds it out.", *averaged)
+        mixed = provenance.differing(
+            {
+                f"{path.parents[1].name}/{path.name}": provenance.described(provenance.read(path))
+                for fold in self.folds
+                for path in self.workdirs(fold)
+            }
+        )
+        return (
+            "Each case is scored by the networks of the fold that holds it out.",
+            *averaged,
+            *([mixed] if mixed else []),
+        )
 
 
 def crossvalidate(
@@ -174,10 +196,13 @@ def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, F
 
 
 def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
-    """Names of the cases that each fold holds out, whatever the seed."""
+    """Digests of the images that each fold holds out, whatever the seed."""
     settings = {run.fold: run.settings for run in runs if run.fold is not None}
+    facts = cohort.facts()
     return {
-        fold: set(cohort.cases_of(run_data.split_cohort(own, cohort)[1]))
+        fold: held_out_images(
+            facts | run_data.split_facts(own, cohort, run_data.split_cohort(own, cohort))
+        )
         for fold, own in settings.items()
     }
 
@@ -200,14 +225,69 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
                 (_SMALL, _DOUBTFUL),
             ),
         }
-    notes = study.notes()
+    notes = study.notes() + heart_notes({p.name: p.heart for p in found})
     evaluations = {
         step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
-    texts = crossvalidation_files.files(evaluations, decisions, _bounds(found, inclusions))
+    final = list(steps.values())[-1][0]
+    rule = _case_decision(study, folder, found, final)
+    texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
+    if inclusions and not study.others:  # bounds of several studies belong to none of them
+        texts[case_decision.FILE] = rule.json()
+        for run in study.runs:
+            write_files(run.folder, {case_decision.FILE: rule.json()})
     write_files(folder, texts)
     say(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
+
+
+def _case_decision(
+    study: _Study, folder: Path, found: Sequence[_Predicted], final: Sequence[NDArray[np.uint8]]
+) -> CaseDecision:
+    """The rule for other cases, and what deciding did to the cases of the study: `final`."""
+    anatomy = recipe.anatomy(study.settings)
+    smallest = zip(*(p.rule.smallest_mm3 for p in found), strict=True)
+    return CaseDecision(
+        study=folder.resolve().name,
+        mirror=study.mirror,
+        pairs=case_decision.pair_names(anatomy),
+        min_confidence=_bounds(found, anatomy.inclusions),
+        smallest_mm3=tuple(
+            min((v for v in own if v is not None), default=None) for own in smallest
+        ),
+        cost=tuple(
+            _cost(" + ".join(anatomy.labels[label] for label in inner), inner, found, final)
+            for inner, _ in anatomy.inclusions
+        ),
+    )
+
+
+def _cost(
+    region: str,
+    inner: LabelSet,
+    found: Sequence[_Predicted],
+    final: Sequence[NDArray[np.uint8]],
+) -> Cost:
+    maps = [(p.labels, after, p.reference) for p, after in zip(found, final, strict=True)]
+    before, after, holds = np.array([[np.isin(m, inner).any() for m in row] for row in maps]).T
+    dropped = before & ~after
+    dsc = np.array([[dice(m, row[2], inner) for m in row[:2]] for row in maps])[holds]
+    low = high = [np.nan]
+    if holds.any():
+        low, high = mean_interval(dsc[:, 1:] - dsc[:, :1], np.arange(len(dsc)))
+    predicted, decided = summarize(dsc).mean
+    return Cost(
+        region=region,
+        holding=int(holds.sum()),
+        lost=int((dropped & holds).sum()),
+        predicted=float(predicted),
+        decided=float(decided),
+        difference=float(decided - predicted),
+        low=float(low[0]),
+        high=float(high[0]),
+        false=int((before & ~holds).sum()),
+        removed=int((dropped & ~holds).sum()),
+    )
 
 
 def _predict(study: _Study) -> Iterator[_Predicted]:
@@ -230,7 +310,8 @@ def _predict_fold(
         if name not in folders:
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
         case, reference = read.load_reference(folders[name])
-        probabilities = predict(case)
+        prediction = predict(case)
+        probabilities = prediction.probabilities
         labels = most_probable(probabilities)
         yield _Predicted(
             name=name,
@@ -241,6 +322,7 @@ def _predict_fold(
             large_only=believed(labels, None, case.spacing, inclusions, rule),
             confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
             rule=rule,
+            heart=prediction.heart(),
         )
 
 
@@ -287,4 +369,6 @@ def _evaluation(
         anatomy=anatomy,
         notes=notes,
         cases=tuple(sorted(cases, key=lambda case: case.name)),
+        centers={p.name: p.heart.center for p in found if p.heart.center is not None},
+        made_with=provenance.trained_and_scored(study.runs[0].folder),
     )

@@ -92,7 +92,7 @@ def split_cpu(count: int) -> None:
 
 
 def _missing(error: Exception) -> DeviceError:
-    name, wanted = "JAX_PLATFORMS", jax.config.jax_platforms
+    name, wanted = "JAX_PLATFORMS", _asked_for()
     if not wanted:  # its deprecated predecessor
         name, wanted = "JAX_PLATFORM_NAME", os.environ.get("JAX_PLATFORM_NAME", "")
     try:
@@ -110,9 +110,13 @@ def _missing(error: Exception) -> DeviceError:
     )
 
 
+def _asked_for() -> str | None:
+    return getattr(jax.config, "jax_platforms", None)
+
+
 def _gpu_is_unused() -> bool:
     """Whether JAX fell back to the CPU beside an NVIDIA GPU; not where the user chose the CPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
-    asked = bool(jax.config.jax_platforms)
+    asked = bool(_asked_for())
     there = any(Path("/dev").glob("nvidia[0-9]*"))
     return there and jax.default_backend() == "cpu" and not asked and not hidden

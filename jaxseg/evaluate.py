@@ -1,40 +1,24 @@
 """Evaluation of a trained network on the native grid: which cases, their scores, the files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg import run_data
+from jaxseg import provenance, run_data, unseen
+from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
+from jaxseg.data.identity import digests
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.predictor import check_case, make_predictor, presence_rule
+from jaxseg.predictor import Prediction, check_case, heart_notes, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import Trained, check_data, load_run
-from jaxseg.workdir import WorkdirError, check_writable, is_same_data, write_files
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """What is scored, and why that is fair.
-
-    Attributes:
-      folders: of the cases.
-      held_out: (slices,) of each case, which of its slices count; None for all.
-      own: whether the run's validation took part, on which its best checkpoint was chosen.
-      notes: sentences on where the cases come from, for the reader of the scores.
-    """
-
-    folders: tuple[Path, ...]
-    held_out: tuple[NDArray[np.bool_] | None, ...]
-    own: bool
-    notes: tuple[str, ...]
+from jaxseg.unseen import judge, judge_own
+from jaxseg.workdir import WorkdirError, check_writable, write_files
 
 
 def evaluate(
@@ -45,55 +29,61 @@ def evaluate(
     mirror: bool = False,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
     output: Path | None = None,
     say: Say = print,
 ) -> Evaluation:
     """Score a run on what it was not trained on, and write tables.
 
     No case that the run was trained on is scored, except for the held-out slices of a slice split.
-    Of `root` the cases are taken whose names the run was not trained on; if it holds exactly the
-    run's cases, they must be the very ones, by fingerprint.
+    Cases are known by their images, whatever their names. Nothing but `output` is written: a
+    phantom that is no longer there is missed as any other folder.
 
     Args:
       folder: workdir of the run, or a bundle exported from it.
-      root: folder of cases with labels; default the run's own, which a bundle knows of a phantom
-        alone.
+      root: folder of cases with labels; default the run's own, whose held-out cases must be as
+        they were in training; a bundle has none.
       checkpoint: "best" or "last", as `load_run`.
       mirror: average over the mirror images of every slice.
       drop_small: as `presence_rule`.
       min_confidence: as `presence_rule`.
+      case_decision: as `choose_rule`.
       output: folder of the files; default `evaluation` in the workdir or bundle.
       say: takes each line for the user.
 
     Returns:
-      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv` and `inclusion.csv` hold
-      them too.
+      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
+      `inclusion.csv` hold them too.
 
     Raises:
-      WorkdirError: no run that can be read, cases of its names with other content, or files that
-        cannot be written.
-      SettingsError: settings that do not describe a run, or as `presence_rule`.
+      WorkdirError: no run that can be read, held-out cases of its own that changed, or files that
+        cannot be written; as `choose_rule`.
+      SettingsError: settings that do not describe a run, or as `choose_rule`.
       DataError: a case that cannot be scored, as `check_case` says too, or no case to score.
 
     Warns:
       UserWarning: a case is stored in another orientation than those trained on.
     """
     run = load_run(folder, checkpoint=checkpoint)
+    rule, sentences = choose_rule(
+        [run], mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
     output = output or folder / "evaluation"
     check_writable(output)
-    chosen = _select(run, root)
+    check_data(run)
     say(run.describe())
-    notes = chosen.notes
-    if chosen.own and run.checkpoint == "best":
-        notes += ("The checkpoint was chosen on these very slices, so its scores are optimistic.",)
-    rule = presence_rule([run], drop_small=drop_small, min_confidence=min_confidence)
+    cases, hearts, notes, left_out = _score(run, root, mirror, rule)
     evaluation = Evaluation(
         name=run.settings["name"],
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes + rule.described(run.anatomy),
-        cases=_score(run, chosen, mirror, rule),
+        notes=notes + sentences + heart_notes(hearts),
+        cases=tuple(cases),
+        centers={name: heart.center for name, heart in hearts.items() if heart.center is not None},
+        left_out=left_out,
+        made_with=provenance.trained_and_scored(folder),
     )
     files = evaluation_files.files(evaluation)
     write_files(output, files)
@@ -102,79 +92,68 @@ def evaluate(
 
 
 def _score(
-    run: Trained, chosen: _Selection, mirror: bool, rule: PresenceRule
-) -> tuple[CaseScores, ...]:
+    run: Trained, root: Path | None, mirror: bool, rule: PresenceRule
+) -> tuple[list[CaseScores], dict[str, Prediction], tuple[str, ...], dict[str, str]]:
+    """Scores of all cases that the run has not learned from.
+
+    With where their hearts were found, notes, and why other cases are left out.
+    """
     predict, read = make_predictor([run], mirror=mirror), run_data.reader(run.settings)
-    pairs = list(zip(chosen.folders, chosen.held_out, strict=True))
-    scores = []
-    for folder, held_out in tqdm(pairs, desc="scoring cases", unit="case", disable=None):
-        case, reference = read.load_reference(folder)
-        check_case([run], case, folder)
-        labels = label_map(predict(case), case.spacing, run.anatomy.inclusions, rule)
-        scores.append(
-            score_case(case.name, labels, reference, case.spacing, run.anatomy, held_out=held_out)
-        )
-    return tuple(scores)
-
-
-def _select(run: Trained, root: Path | None) -> _Selection:
-    """Choose the cases, without ever choosing what the run has learned from."""
-    check_data(run)
-    if root is None:
-        data = run.settings["data"]
-        if not (data["root"] or data["phantom_cases"]):
+    folder = root or _own_root(run)
+    scores, hearts, scored, left_out, renamed = [], {}, {}, {}, []
+    paths = read.by_name(folder)
+    bar = tqdm(paths.items(), desc="scoring cases", unit="case", disable=None)
+    for name, path in bar:
+        known = run.data["digests"].get(name)
+        if root is None and known and (reason := judge_own(run, name).left_out):
+            left_out[name] = reason  # it need not be read
+            continue
+        case, reference = read.load_reference(path)
+        found = digests(case)
+        if known and known["image"] != found.image:
+            renamed.append(name)
+        if root is None and known and known != found._asdict():
             raise WorkdirError(
-                f"{run.folder}: a bundle does not say where its cases lie; expected "
-                "--config.data.root=DIR"
+                f"{path}: image, voxel size or label map changed since the run was trained; "
+                "restore it, or say with --config.data.root=DIR where the cases lie"
             )
-        root = run_data.root(run.settings)
-    folders = run_data.reader(run.settings).by_name(root)
-    if set(folders) == set(run.data["cases"]):
-        return _own_cases(run, root, folders)
-    training, validation = (set(run.data[part]["cases"]) for part in ("training", "validation"))
-    # The validation slices of a slice split are of patients that the run was trained on.
-    by_slice = run.settings["data"]["split"] == "slice"
-    learned = training | validation if by_slice else training
-    names = [name for name in folders if name not in learned]
-    if not names:
+        verdict = judge(run, name, found.image)
+        if verdict.left_out:
+            left_out[name] = verdict.left_out
+            continue
+        check_case([run], case, path)
+        prediction = predict(case)
+        hearts[name] = prediction.heart()
+        labels = label_map(prediction.probabilities, case.spacing, run.anatomy.inclusions, rule)
+        held_out = None
+        if verdict.slices is not None:
+            held_out = np.isin(np.arange(reference.shape[-1]), verdict.slices)
+        scored[name] = verdict
+        scores.append(
+            score_case(name, labels, reference, case.spacing, run.anatomy, held_out=held_out)
+        )
+    if not scores:
         raise DataError(
-            f"{root}: the run was trained on cases of all the names here; expected other cases, or "
-            f"all {len(run.data['cases'])} of the run's"
+            f"{folder}: the run was trained on all {len(paths)} cases here; expected other cases, "
+            "or the run's with those that it held out"
         )
-    notes = [f"Scored are {len(names)} of the {len(folders)} cases found."]
-    if len(names) < len(folders):
-        notes.append("The others have names of cases that the run was trained on.")
-    own = sum(name in validation for name in names)
-    if own:
-        notes.append(
-            f"{own} have names of the run's validation cases; without all of the run's cases at "
-            "hand it cannot be checked that they are the same."
-        )
-    chosen = tuple(folders[name] for name in names)
-    return _Selection(chosen, (None,) * len(names), bool(own), tuple(notes))
+    notes = unseen.notes(run, scored, [name for name in renamed if name in scored])
+    if root is None and (absent := [n for n in run.data["validation"]["cases"] if n not in paths]):
+        notes += (f"Held out by the run, but no longer there: {', '.join(absent)}.",)
+    return scores, hearts, notes, left_out
 
 
-def _own_cases(run: Trained, root: Path, folders: dict[str, Path]) -> _Selection:
-    """The run's own validation cases, or its validation slices."""
-    data = run.settings["data"]
-    here = {**run.settings, "data": {**data, "root": str(root), "phantom_cases": 0}}
-    cohort = run_data.load_cohort(here)
-    if not is_same_data(run.data, cohort.facts()):
+def _own_root(run: Trained) -> Path:
+    """Folder of the run's own cases, which evaluation only reads."""
+    root = run.settings["data"]["root"]
+    if not root:
         raise WorkdirError(
-            f"{run.folder}: the cases in {root} have the names of the run's, but other content or "
-            "voxel sizes; expected the run's own, or cases of other names"
+            f"{run.folder}: does not say where its cases lie; expected --config.data.root=DIR"
         )
-    _, held = run_data.split_cohort(run.settings, cohort)
-    is_held = np.isin(np.arange(len(cohort)), held)
-    masks = {name: is_held[cohort.case_index == k] for k, name in enumerate(cohort.case_names)}
-    masks = {name: mask for name, mask in masks.items() if mask.any()}
-    notes = [f"Scored are the run's own, held out by {data['split']}; same content as in training."]
-    if data["split"] == "slice":
-        notes.append(
-            f"Only held-out slices count, in 3D too: {len(held)} of the "
-            f"{sum(map(len, masks.values()))} slices of these patients, whose other slices the run "
-            "was trained on. Scores in 3D are of those parts alone, and compare with no score of "
-            "whole, unseen cases; for these train with data.split=case."
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; it is the run's own data.root; expected "
+            "--config.data.root=DIR, the folder where its cases lie now"
         )
-    chosen = tuple(folders[name] for name in masks)
-    return _Selection(chosen, tuple(masks.values()), True, tuple(notes))
+    return folder

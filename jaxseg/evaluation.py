@@ -1,7 +1,8 @@
 """Statistics of an evaluation: means, standard deviations and intervals over cases."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ class Evaluation:
       anatomy: whose regions and inclusion pairs were scored.
       notes: sentences on where the cases come from.
       cases: at least one.
+      centers: voxel (row, column) of a case's own grid at which its heart was found, by name.
+      left_out: why others are not scored, by name.
+      made_with: a sentence on versions and devices.
     """
 
     name: str
@@ -32,6 +36,9 @@ class Evaluation:
     anatomy: Anatomy
     notes: tuple[str, ...]
     cases: tuple[CaseScores, ...]
+    centers: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    made_with: str = ""
 
 
 class Statistic(NamedTuple):
@@ -68,7 +75,7 @@ def pooled_statistics(evaluation: Evaluation) -> dict[str, Pooled]:
     region, where what is predicted counts as wrong. Large regions weigh more than in a mean over
     slices, and its spread is smaller. The interval is over cases.
     """
-    counts = np.stack([case.slice_counts for case in evaluation.cases])
+    counts = np.stack([case.slice_counts.sum(0) for case in evaluation.cases])
     overlap, sizes = 2 * counts[..., 0], counts[..., 1] + counts[..., 2]
     low, high = ratio_interval(overlap, sizes)
     dsc = dice_from_counts(*np.moveaxis(counts.sum(0), -1, 0))

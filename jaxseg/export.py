@@ -8,13 +8,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxseg import bundle, recipe
+from jaxseg import bundle, case_decision, provenance, recipe
 from jaxseg.bundle import Manifest
 from jaxseg.checkpoint import save_params
 from jaxseg.inference import export_probabilities
@@ -27,14 +26,12 @@ from jaxseg.settings import without_places
 from jaxseg.trained import Trained, check_data, load_run
 from jaxseg.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 
-_PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
-
 
 def export(
     folder: Path,
     output: Path,
     *,
-    checkpoint: str = "best",
+    checkpoint: str = "last",
     overwrite: bool = False,
     say: Say = print,
 ) -> None:
@@ -74,6 +71,8 @@ def export(
         f"{output}: {run.settings['name']}, {run.checkpoint} checkpoint, step {run.step}; "
         f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
     )
+    if run.data.get("synthetic"):
+        say(f"{output}: trained on synthetic cases; of no use on real images")
     if model_card.is_own_data(run.settings, run.data):
         say(f"{output}: {DATA} names the cases, and {bundle.CARD} lacks their source and license")
 
@@ -177,26 +176,34 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     settings = without_places(run.settings)
     _write_json(folder / SETTINGS, settings)
     _write_json(folder / DATA, run.data)
+    if sittings := provenance.read(run.folder):
+        _write_json(folder / provenance.FILE, provenance.public(sittings))
+    if (decision := run.folder / case_decision.FILE).exists():
+        shutil.copy(decision, folder / case_decision.FILE)
     note = preprocessing_note(
-        grid=run.grid,
-        anatomy=run.anatomy,
-        intensity=settings["intensity"],
+        recipe.preprocessing(settings),
+        run.anatomy,
         spacing=run.data.get("spacing"),
         slices=run.slices,
     )
     _write_json(folder / bundle.PREPROCESSING, note)
     try:
         save_params(folder / bundle.PARAMS, run.params)
+        if run.localizer is not None:
+            save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params)
     except ValueError as error:  # Orbax, of a full disk
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
     exported = export_probabilities(run.network, run.params, _artifact_size(run))
     (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
+    if run.localizer is not None:
+        finder = export_probabilities(run.localizer, run.localizer_params, None)
+        (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
     files = bundle.list_files(folder)
     manifest = Manifest(
         name=settings["name"],
         checkpoint=run.checkpoint,
         step=run.step,
-        made_with={name: metadata.version(name) for name in _PACKAGES},
+        made_with=provenance.versions(),
         files=files,
     )
     bundle.write_manifest(folder, manifest)

@@ -46,14 +46,15 @@ def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
 
 
 def export_probabilities(
-    network: UNet, params: Params, size: tuple[int, ...]
+    network: UNet, params: Params, size: tuple[int, ...] | None
 ) -> jax.export.Exported:
     """Lower label probabilities to StableHLO, with the parameters inside.
 
     Args:
       network: the segmentation generator.
       params: its parameters.
-      size: (H, W) of the network grid, or (H, W, C) where a slice comes with its neighbors.
+      size: (H, W) of the network grid, or (H, W, C) where a slice comes with its neighbors; None
+        for any (H, W) that the network takes.
 
     Returns:
       A function of images (B, *size) float32, giving (B, H, W, L) float32, for any B of at least 1
@@ -65,10 +66,11 @@ def export_probabilities(
     def probabilities(images: Array) -> Array:
         return jax.nn.softmax(_logits(portable, constants, images))
 
-    (batch,) = jax.export.symbolic_shape("batch")
+    multiple = 2**network.depth
+    batch, *sides = jax.export.symbolic_shape(f"batch, {multiple} * h, {multiple} * w")
     with _no_source_paths():
         return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(
-            jax.ShapeDtypeStruct((batch, *size), jnp.float32)
+            jax.ShapeDtypeStruct((batch, *(size or sides)), jnp.float32)
         )
 
 

@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
-from jaxseg import hosts, workdir
+from jaxseg import hosts, provenance, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.interrupt import Interrupted, StopRequest, StopVote
@@ -177,7 +177,7 @@ def _validate(run: Run, state: TrainState, done: int, logbook: Logbook | None) -
 
 
 def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> str:
-    """Score the best and the last checkpoint on the validation slices.
+    """Score the last and the best checkpoint on the validation slices.
 
     Args:
       run: what was trained; the table is written into its folder.
@@ -196,10 +196,11 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> s
     best = checkpoints.best_step
     if best is not None:
         restored = checkpoints.restore_network(_network_params(state), best)
-        params = {f"best (epoch {plan.epoch(best):.0f})": restored, **params}
+        params[f"best (epoch {plan.epoch(best):.0f}), optimistic"] = restored
     rows = {name: validation.score(validation.predict(value)) for name, value in params.items()}
     slices = (plan.num_slices, len(validation.cohort))
     table, csv = score_table(run.config, validation.regions, rows, slices)
+    table += f"\nMade with {provenance.described(provenance.read(run.folder))}.\n"
     if hosts.is_writer():
         workdir.write_atomic(run.folder / "table.md", table)
         workdir.write_atomic(run.folder / "table.csv", csv)

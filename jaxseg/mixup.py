@@ -141,7 +141,7 @@ def pathology_mixup(
     fixed_foreground, moving_foreground = foreground_of(fixed_label), foreground_of(moving_label)
     matrix = registration_matrix(fixed_foreground, moving_foreground)
     # Background is what the other labels leave, so that samples from beyond the rim count as it.
-    moving_labels = _shares(moving_label, num_labels)[..., 1:]
+    moving_labels = shares_of(moving_label, num_labels)[..., 1:]
     channels = moving_image.astype(jnp.float32).reshape(*moving_label.shape[:2], -1)
     warped = warp(jnp.concatenate([channels, moving_labels], axis=-1), matrix)
     warped_image, labels = jnp.split(warped, [channels.shape[-1]], axis=-1)
@@ -149,7 +149,7 @@ def pathology_mixup(
     background = jnp.maximum(0.0, 1.0 - labels.sum(-1, keepdims=True))
     warped_probabilities = jnp.concatenate([background, labels], axis=-1)
 
-    fixed_probabilities = _shares(fixed_label, num_labels)
+    fixed_probabilities = shares_of(fixed_label, num_labels)
     inside = fixed_foreground & moving_foreground.any()
     share = jnp.where(inside, jnp.asarray(lam, jnp.float32), 1.0)
     depth = share.reshape(share.shape + (1,) * (fixed_image.ndim - 2))
@@ -160,8 +160,8 @@ def pathology_mixup(
     return image.astype(fixed_image.dtype), probabilities
 
 
-def _shares(label: Array, num_labels: int) -> Array:
-    """(H, W, L) float32."""
+def shares_of(label: Array, num_labels: int) -> Array:
+    """Labels (H, W), or each label's share of a pixel already, to shares (H, W, L) float32."""
     return label if label.ndim == 3 else jax.nn.one_hot(label, num_labels, dtype=jnp.float32)
 
 

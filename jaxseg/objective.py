@@ -9,7 +9,9 @@ from jax import Array
 
 from jaxseg import balance
 from jaxseg.anatomy import LabelSet
+from jaxseg.localizer import localizer_loss
 from jaxseg.losses import (
+    PRESENT_FROM,
     Inclusion,
     automated_weighted_cross_entropy,
     cross_entropy,
@@ -24,7 +26,6 @@ class Objective:
     """What a stage minimizes.
 
     Attributes:
-      weighted: automated weighted cross-entropy (Eq. 3) instead of plain cross-entropy.
       method: of `jaxseg.balance`.
       strength: of `jaxseg.balance`.
       factors: (L,) as a tuple, prevalence factors on the weights.
@@ -41,7 +42,6 @@ class Objective:
         supervision", which the paper has not); 0 leaves all of them out.
     """
 
-    weighted: bool
     method: str
     strength: float
     factors: tuple[float, ...]
@@ -59,10 +59,18 @@ class Objective:
 
 @dataclass(frozen=True)
 class Networks:
-    """The two sub-networks; the generator is None where the stage has no use for it."""
+    """The sub-networks.
+
+    Attributes:
+      segmentation: the U-net.
+      generator: of label weights, for automated weighted cross-entropy (Eq. 3); None for plain
+        cross-entropy.
+      localizer: finds the heart; None where the grid's center is given.
+    """
 
     segmentation: UNet
     generator: WeightGenerator | None
+    localizer: UNet | None = None
 
 
 def loss_and_logs(
@@ -71,6 +79,7 @@ def loss_and_logs(
     objective: Objective,
     images: Array,
     targets: Array,
+    scouts: tuple[Array, Array] | None = None,
     *,
     axis_name: str | None = None,
 ) -> tuple[Array, dict[str, Array]]:
@@ -82,15 +91,16 @@ def loss_and_logs(
       objective: the stage.
       images: (B, H, W, C).
       targets: (B, H, W, L).
+      scouts: what the localizer learns from, from `jaxseg.localizer.scout_batch`.
       axis_name: of the devices that share the batch, if several do.
 
     Returns:
-      The loss () whose gradient trains both sub-networks, and logs: every term () and the label
+      The loss () whose gradient trains all sub-networks, and logs: every term () and the label
       weights (L,) as the network sees them, averaged over the batch.
     """
     logits, coarse = _logits(networks.segmentation, params["network"], images, bool(objective.deep))
     logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None
-    if objective.weighted and networks.generator is not None:
+    if networks.generator is not None:
         generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
         factors = jnp.array(objective.factors, jnp.float32)
         weights = jax.lax.stop_gradient(generated) * factors[None, :]
@@ -120,7 +130,12 @@ def loss_and_logs(
         logs["deep_supervision"] = _coarse_loss(coarse, targets, weights, objective, axis_name)
         loss = loss + logs["deep_supervision"]
     logs["loss"] = loss
-    return loss + generator_loss, logs
+    total = loss + generator_loss
+    if networks.localizer is not None and scouts is not None:
+        found = networks.localizer.apply({"params": params["localizer"]}, scouts[0])
+        logs["localizer_loss"] = localizer_loss(cast(Array, found), scouts[1])
+        total = total + logs["localizer_loss"]
+    return total, logs
 
 
 def _logits(
@@ -168,5 +183,6 @@ def _dice_loss(
         regions=objective.dice_regions,
         smooth=objective.dice_smooth / 4**level,  # the same area
         over=objective.dice_over,
+        present_from=PRESENT_FROM / 4**level,
         axis_name=axis_name,
     )  # fmt: skip

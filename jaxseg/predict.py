@@ -1,6 +1,7 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
 import csv
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg.anatomy import Anatomy
+from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import enclosing_region
 from jaxseg.data import (
     Case,
@@ -20,17 +22,18 @@ from jaxseg.data import (
 )
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.folders import is_volume, walk
-from jaxseg.data.nifti import SUFFIXES
+from jaxseg.data.nifti import is_nifti, without_suffix
 from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
 from jaxseg.metrics import volume
-from jaxseg.predictor import Predictor, check_case, make_predictor, presence_rule
+from jaxseg.predictor import Prediction, Predictor, check_case, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
 from jaxseg.trained import Trained
-from jaxseg.workdir import WorkdirError, atomic, check_writable, locked
+from jaxseg.workdir import ExistsError, WorkdirError, atomic, check_writable, locked, write_atomic
 
 _VOLUMES = "volumes.csv"
+_HEART = ("heart_row", "heart_column")
 # Folders of label maps in the layouts that cases are read from.
 _REFERENCES = {CONTOURS, *LABELS.values()}
 # A wider overview could not be read; a taller stack shows slices evenly spread.
@@ -48,14 +51,18 @@ class _Outputs:
     labels: Path
     overview: Path
     probabilities: Path | None
+    overwrite: bool
 
     @classmethod
-    def of(cls, name: str, folder: Path, probabilities: bool) -> "_Outputs":
+    def of(
+        cls, name: str, folder: Path, probabilities: bool, overwrite: bool = False
+    ) -> "_Outputs":
         file = f"{name}.nii.gz"
         return cls(
             labels=folder / file,
             overview=folder / "overviews" / f"{name}.png",
             probabilities=folder / "probabilities" / file if probabilities else None,
+            overwrite=overwrite,
         )
 
     def all(self) -> list[Path]:
@@ -68,8 +75,10 @@ def predict(
     output: Path,
     *,
     mirror: bool = False,
+    center: tuple[float, float] | None = None,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
     probabilities: bool = False,
     overwrite: bool = False,
     say: Say = print,
@@ -82,9 +91,12 @@ def predict(
         folders named `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
       output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
         Rows of other cases in a volumes.csv that is there already stay.
-      mirror: average over the four mirror images of every slice.
+      mirror: as `make_predictor`.
+      center: where the hearts lie, (row, column) as fractions of the field of view; default where
+        they are found, or where the runs' settings say.
       drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
       min_confidence: likewise.
+      case_decision: as `choose_rule`.
       probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
       overwrite: replace what is there already.
       say: takes each line for the user.
@@ -92,34 +104,49 @@ def predict(
     Raises:
       DataError: nothing to predict, or a single file that cannot be predicted.
       PredictionError: some files of a folder cannot be predicted; the others are done.
-      SettingsError: as `presence_rule`.
-      WorkdirError: runs of different label sets; outputs that exist, or cannot be written; a
-        label map that would take the place of an input.
+      SettingsError: as `choose_rule`.
+      WorkdirError: as `choose_rule`; runs of different label sets; outputs that exist, or cannot be
+        written; a label map that would take the place of an input.
 
     Warns:
-      UserWarning: a case is stored in another orientation than those trained on.
+      UserWarning: a case is stored in another orientation than those trained on; its heart may not
+        be segmented in full.
     """
+    if center is not None:
+        runs = [run.centered(center) for run in runs]
     predictor = make_predictor(runs, mirror=mirror)
-    rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
+    rule, sentences = choose_rule(
+        runs, mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
     inputs, failures = _find_inputs(source, output)
-    outputs = {name: _Outputs.of(name, output, probabilities) for name in inputs}
+    outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
+    if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
+        say(
+            f"warning: {', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
+        )
     header, done = _volumes_header(runs[0].anatomy), 0
     _known_rows(output / _VOLUMES, header, overwrite)
     for run in runs:
         say(run.describe())
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes = _predict_file(runs, predictor, rule, name, path, outputs[name])
-            _add_row(output, header, _volumes_row(runs[0].anatomy, name, volumes), overwrite)
+            volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
+            row = _volumes_row(runs[0].anatomy, name, volumes, prediction)
+            _add_row(output, header, row, overwrite)
             done += 1
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
             failures.append(f"{error}{earlier}")
+        except ExistsError as error:  # of another process
+            failures.append(str(error))
         except OSError as error:  # a full disk, say: the next case would fare no better
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
         say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
+        if case_decision:
+            say(" ".join(sentences))
     if failures and source.is_file():
         raise DataError(failures[0])
     if failures:
@@ -134,7 +161,7 @@ def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]
     Of two files of one name neither is: one of them may be a label map.
     """
     if source.is_file():
-        if not source.name.endswith(SUFFIXES):
+        if not is_nifti(source.name):
             raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
         return {_case_name(source): source}, []
     if not source.is_dir():
@@ -170,7 +197,7 @@ def _stacks(source: Path, output: Path) -> list[Path]:
 
 
 def _case_name(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return without_suffix(path.name)
 
 
 def _check_output(
@@ -197,37 +224,60 @@ def _predict_file(
     name: str,
     path: Path,
     outputs: _Outputs,
-) -> list[float]:
+) -> tuple[list[float], Prediction]:
     """Predict and write one case; the label map comes last, so that it tells of a whole case.
 
     Returns:
-      Volumes in mm3 of the anatomy's case regions.
+      Volumes in mm3 of the anatomy's case regions, and the prediction.
     """
     case = read_case(name, path)
     check_case(runs, case, path)
-    probabilities = predictor(case)
+    prediction = predictor(case)
+    if not prediction.heart_found:
+        raise DataError(
+            f"{path}: no heart found; expected a short-axis stack of the left ventricle. If it is "
+            "one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of view"
+        )
+    if prediction.remarks():
+        warnings.warn(f"{path}: {'; '.join(prediction.remarks())}", stacklevel=2)
+    probabilities = prediction.probabilities
     labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(outputs.overview) as temporary:
-        _save_overview(runs[0], case, labels, temporary)
+    with atomic(outputs.overview, overwrite=outputs.overwrite) as temporary:
+        _save_overview(runs[0], case, prediction, labels, temporary)
     if outputs.probabilities:
-        with atomic(outputs.probabilities) as temporary:
+        with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
             write_like(temporary, probabilities, path)
-    with atomic(outputs.labels) as temporary:
+    with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
         write_like(temporary, labels, path)
-    return [volume(labels, values, case.spacing) for _, values in runs[0].anatomy.case_regions]
+    regions = runs[0].anatomy.case_regions
+    return [volume(labels, values, case.spacing) for _, values in regions], prediction
 
 
-def _save_overview(run: Trained, case: Case, labels: np.ndarray, path: Path) -> None:
+def _save_overview(
+    run: Trained, case: Case, prediction: Prediction, labels: np.ndarray, path: Path
+) -> None:
     """Slices on the network grid, whose pixels are square, above their label maps."""
-    images = to_network(case.image, case.spacing, run.grid)
-    maps = labels_to_network(labels, case.spacing, run.grid, run.anatomy.num_labels)
+    grid = run.grid
+    if prediction.center is not None:
+        grid = grid.at(prediction.center, case.image.shape)
+    images, _ = to_network(case.image, case.spacing, grid, case.tissue)
+    maps = labels_to_network(labels, case.spacing, grid, run.anatomy.num_labels)
     count = min(len(images), _OVERVIEW_SLICES)
     shown = np.linspace(0, len(images) - 1, count).round().astype(int)
     titles = [f"slice {number}" for number in shown]
+    remarks = list(prediction.remarks())
+    if prediction.center is not None:
+        row, column = prediction.center
+        remarks.insert(0, f"heart found at row {row}, column {column}")
+    name = "prediction" + ", trained on synthetic cases" * bool(run.data.get("synthetic"))
     figure = pictures.comparison(
-        images[shown], {"prediction": maps[shown]}, titles, run.anatomy.labels
+        images[shown],
+        {name: maps[shown]},
+        titles,
+        run.anatomy.labels,
+        caption="; ".join(remarks),
     )
     pictures.save(figure, path)
 
@@ -242,13 +292,21 @@ def _shares(anatomy: Anatomy) -> list[tuple[int, int]]:
 def _volumes_header(anatomy: Anatomy) -> list[str]:
     names = [name for name, _ in anatomy.case_regions]
     shares = [f"{names[k]}_share" for k, _ in _shares(anatomy)]
-    return ["case", *(f"{name}_ml" for name in names), *shares]
+    return ["case", *(f"{name}_ml" for name in names), *shares, *_HEART, "remarks"]
 
 
-def _volumes_row(anatomy: Anatomy, case: str, volumes: list[float]) -> list[object]:
-    """Volumes in ml, and shares of the enclosing region, empty where there is none."""
+def _volumes_row(
+    anatomy: Anatomy, case: str, volumes: list[float], prediction: Prediction
+) -> list[object]:
+    """Volumes in ml, and shares of the enclosing region, empty where there is none.
+
+    Then the voxel at which the heart was found, empty where the run's settings say where it lies.
+    """
     shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
-    return [case, *(value / 1000 for value in volumes), *shares]
+    heart = prediction.center or ("", "")
+    remarks = "; ".join(prediction.remarks())
+    name = case.encode(errors="backslashreplace").decode()  # as it is read again
+    return [name, *(value / 1000 for value in volumes), *shares, *heart, remarks]
 
 
 def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:
@@ -256,7 +314,8 @@ def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Seq
     if not path.exists():
         return {}
     try:
-        first, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        with path.open(encoding="utf-8", newline="") as file:  # names may hold line breaks
+            first, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error):
         first, rows = [], []
     if first == header and all(len(row) == len(header) for row in rows):
@@ -271,5 +330,4 @@ def _add_row(output: Path, header: list[str], row: Sequence[object], overwrite: 
     path = output / _VOLUMES
     with locked(output, wait=True):
         rows = _known_rows(path, header, overwrite) | {str(row[0]): row}
-        with atomic(path) as temporary:
-            temporary.write_text(tables.csv_text(header, rows.values()), encoding="utf-8")
+        write_atomic(path, tables.csv_text(header, rows.values()))

@@ -1,20 +1,33 @@
 """Trained networks and a case: is it like those of training, and what is it made of?"""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from jaxseg import memory, workdir
+from jaxseg import memory, recipe, workdir
 from jaxseg.data import (
     Case,
     DataError,
+    Grid,
     preprocess_case,
     probabilities_to_native,
     with_neighbors,
 )
-from jaxseg.inference import Params, Segmenter, make_probabilities
+from jaxseg.inference import Segmenter, make_probabilities
+from jaxseg.locate import (
+    FLIPS,
+    TURNS_AND_FLIPS,
+    View,
+    averaged,
+    find_heart,
+    off_center_mm,
+    reaches_border,
+)
+from jaxseg.models import UNet
 from jaxseg.presence import PresenceRule
 from jaxseg.settings import SettingsError
 from jaxseg.trained import Trained
@@ -24,11 +37,66 @@ from jaxseg.workdir import WorkdirError
 _BATCH_SIZE = 8
 # A voxel edge may lie outside the training cases' range by this factor.
 _SPACING_TOLERANCE = 2.0
-# Axes of (slices, H, W, ...) that are mirrored at test time.
-_FLIPS = ((), (1,), (2,), (1, 2))
+# EMIDEC's hearts lie within 3 mm of the middle; a network that learned this loses some 7 mm off it.
+_OFF_CENTER_MM = 6.0
 
-# A case to label probabilities (X, Y, slices, L) float32 on its own grid.
-Predictor = Callable[[Case], np.ndarray]
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What networks predict of a case.
+
+    Attributes:
+      probabilities: (X, Y, slices, L) float32, summing to 1 over L, on the case's own grid.
+      center: the voxel (row, column) at the center of the crop; None where the run's settings give
+        the center, or no heart was found.
+      heart_found: whether there is a heart; without one everything is background.
+      at_border: whether labels reach the border of the crop, so that some may be cut off.
+      off_center_mm: how far off the crop's center the heart lies, where no heart is looked for.
+    """
+
+    probabilities: np.ndarray
+    center: tuple[int, int] | None = None
+    heart_found: bool = True
+    at_border: bool = False
+    off_center_mm: float = 0.0
+
+    def heart(self) -> "Prediction":
+        """Where the heart was found, without the probabilities: a stack has megabytes of them."""
+        return replace(self, probabilities=np.empty(0))
+
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the label map ought to know, if anything."""
+        if not self.heart_found:
+            return ("no heart found",)
+        remarks = []
+        if self.at_border:
+            remarks.append("labels reach the border of the crop")
+        if self.off_center_mm > _OFF_CENTER_MM:
+            remarks.append(f"the heart lies {self.off_center_mm:.0f} mm off the crop's center")
+        return tuple(remarks)
+
+
+Predictor = Callable[[Case], Prediction]
+
+
+def heart_notes(predictions: Mapping[str, Prediction]) -> tuple[str, ...]:
+    """Sentences on hearts that were not found or may be cut off, for the reader of scores.
+
+    Args:
+      predictions: by the name of the case.
+    """
+    lost = [name for name, found in predictions.items() if not found.heart_found]
+    notes = []
+    if lost:
+        notes.append(f"No heart was found in {', '.join(lost)}, scored as all background.")
+    others = [
+        f"{name} ({'; '.join(found.remarks())})"
+        for name, found in predictions.items()
+        if found.heart_found and found.remarks()
+    ]
+    if others:
+        notes.append(f"Hearts that may not be segmented in full: {', '.join(others)}.")
+    return tuple(notes)
 
 
 def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predictor:
@@ -36,11 +104,11 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
 
     Args:
       runs: one or more, of one label set; their probabilities are averaged on the native grid.
-      mirror: average over the four mirror images of every slice, too.
+      mirror: average over the four mirror images of every slice, too, and over its quarter turns
+        where the run was trained on those (`augment.turn`).
 
     Returns:
-      A function of a case, giving (X, Y, slices, L) float32; it raises DataError as
-      `preprocess_case`, and OutOfMemoryError.
+      A function of a case; it raises DataError as `preprocess_case`, and OutOfMemoryError.
 
     Raises:
       WorkdirError: runs of different label sets; one given twice.
@@ -55,39 +123,67 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
                 f"{run.folder}: a run of the labels {', '.join(run.anatomy.labels)}; expected "
                 f"those of {runs[0].folder}: {', '.join(runs[0].anatomy.labels)}"
             )
-    flips = _FLIPS if mirror else _FLIPS[:1]
     # Folds share one network, which is compiled once.
     segmenters = {
-        run.network: make_probabilities(run.network, batch_size=_BATCH_SIZE) for run in runs
+        network: make_probabilities(network, batch_size=_BATCH_SIZE)
+        for run in runs
+        for network in (run.network, run.localizer)
+        if network is not None
     }
 
-    def predict(case: Case) -> np.ndarray:
-        total = np.zeros((*case.image.shape, runs[0].anatomy.num_labels), np.float32)
+    def predict(case: Case) -> Prediction:
+        found = []
         for run in runs:
-            intensity = run.settings["intensity"]
-            images, _ = preprocess_case(
-                case,
-                run.grid,
-                num_labels=run.anatomy.num_labels,
-                normalization=intensity["method"],
-                percentiles=(intensity["low"], intensity["high"]),
-            )
-            inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
             with memory.advised(memory.inference_advice(run.settings, _BATCH_SIZE)):
-                probabilities = _mirrored(segmenters[run.network], run.params, inputs, flips)
-            total += probabilities_to_native(
-                probabilities, case.image.shape, case.spacing, run.grid
-            )
-        return total / np.float32(len(runs))
+                found.append(_predict_one(run, case, segmenters, mirror))
+        total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
+        return replace(
+            found[0],
+            probabilities=total / np.float32(len(runs)),
+            at_border=any(one.at_border for one in found),
+        )
 
     return predict
 
 
-def _mirrored(
-    segment: Segmenter, params: Params, images: np.ndarray, flips: Sequence[tuple[int, ...]]
-) -> np.ndarray:
-    views = [np.flip(segment(params, np.flip(images, axes)), axes) for axes in flips]
-    return np.mean(views, axis=0)
+def _predict_one(
+    run: Trained, case: Case, segmenters: Mapping[UNet, Segmenter], mirror: bool
+) -> Prediction:
+    """One run's prediction of a case."""
+    views = _views(run) if mirror else (View(),)
+    shape = case.image.shape
+
+    def segment(grid: Grid) -> np.ndarray:
+        """(slices, H, W, L) probabilities on a grid; background in slices that show nothing."""
+        how = replace(recipe.preprocessing(run.settings), grid=grid)
+        images, _ = preprocess_case(replace(case, label=None), how)
+        inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
+        probabilities = averaged(segmenters[run.network], run.params, inputs, views)
+        probabilities[~case.tissue.any((0, 1))] = np.eye(run.anatomy.num_labels)[0]
+        return probabilities
+
+    grid, center = run.grid, None
+    if run.localizer is None:
+        probabilities = segment(grid)
+    else:
+        localize = partial(averaged, segmenters[run.localizer], run.localizer_params)
+        found = find_heart(case, recipe.preprocessing(run.settings), localize, segment)
+        if found is None:
+            background = np.zeros((*shape, run.anatomy.num_labels), np.float32)
+            background[..., 0] = 1
+            return Prediction(background, None, heart_found=False)
+        center, grid, probabilities = found
+    return Prediction(
+        probabilities_to_native(probabilities, shape, case.spacing, grid),
+        center,
+        at_border=reaches_border(probabilities),
+        off_center_mm=0.0 if center else off_center_mm(probabilities, grid, case.spacing),
+    )
+
+
+def _views(run: Trained) -> tuple[View, ...]:
+    """The mirror images of a slice, with its quarter turns where training showed them as well."""
+    return TURNS_AND_FLIPS if run.settings["augment"]["turn"] else FLIPS
 
 
 def presence_rule(

@@ -14,7 +14,8 @@ from jaxseg import balance, native
 from jaxseg.anatomy import Anatomy
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
-from jaxseg.data import Cohort, Grid
+from jaxseg.data import Cohort, Grid, Preprocessing
+from jaxseg.localizer import make_localizer
 from jaxseg.models import Convolve, UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
 from jaxseg.presence import smallest_volumes
@@ -34,7 +35,19 @@ def grid(settings: Settings) -> Grid:
     return Grid(
         size=tuple(fields["size"]),
         spacing=fields["spacing"] or None,
-        center=tuple(fields["center"]),
+        center=tuple(fields["center"]) if fields["center"] is not None else None,
+    )
+
+
+def preprocessing(settings: Settings) -> Preprocessing:
+    """What is done to a case on its way to the network."""
+    intensity = settings["intensity"]
+    return Preprocessing(
+        grid=grid(settings),
+        num_labels=anatomy(settings).num_labels,
+        normalization=intensity["method"],
+        percentiles=(intensity["low"], intensity["high"]),
+        even=intensity["even"],
     )
 
 
@@ -60,8 +73,11 @@ def networks(settings: Settings) -> Networks:
         dtype=dtype,
         convolve=convolution(settings),
     )
+    localizer = None
+    if grid(settings).center is None:
+        localizer = make_localizer(convolution(settings))
     if not settings["loss"]["weighted"]:
-        return Networks(segmentation, None)
+        return Networks(segmentation, None, localizer)
     generator = WeightGenerator(
         num_labels=num_labels,
         width=weights["width"],
@@ -69,7 +85,7 @@ def networks(settings: Settings) -> Networks:
         activation=balance.ACTIVATIONS[weights["method"]],
         dtype=dtype,
     )
-    return Networks(segmentation, generator)
+    return Networks(segmentation, generator, localizer)
 
 
 def convolution(settings: Settings) -> Convolve:
@@ -100,7 +116,6 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         jnp.asarray(counts / counts.sum()), power=weights["prevalence_power"]
     )
     return Objective(
-        weighted=loss["weighted"],
         method=weights["method"],
         strength=weights["strength"],
         factors=tuple(float(factor) for factor in factors),
@@ -156,8 +171,15 @@ def mixup(settings: Settings) -> Mixup:
 
 
 def augmentation(settings: Settings) -> Augmentation:
-    """Settings of ordinary augmentation."""
-    return Augmentation(**settings["augment"])
+    """Settings of ordinary augmentation, lengths in pixels."""
+    fields = dict(settings["augment"])
+    shift_mm = fields.pop("shift")
+    return Augmentation(**fields, shift=shift_mm / settings["grid"]["spacing"] if shift_mm else 0.0)
+
+
+def margin(settings: Settings) -> int:
+    """Pixels of surroundings that augmentation asks for on each side of the network grid."""
+    return augmentation(settings).reach(grid(settings).size)
 
 
 def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> optax.Schedule:
@@ -196,7 +218,20 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
 
 
 def optimizer(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam, with the gradient's global norm clipped if asked."""
+    """Adam, with the gradient of each sub-network clipped to a norm of its own if asked."""
     clip_norm = settings["optimizer"]["clip_norm"]
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    clip = clip_each(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.adam(schedule))
+
+
+def clip_each(norm: float) -> optax.GradientTransformation:
+    """Clip each top-level entry of the gradients by its own norm.
+
+    By a joint one the gradient of one sub-network would rescale that of another.
+    """
+    clip = optax.clip_by_global_norm(norm)
+
+    def clipped(gradients: Any, _: Any) -> dict[str, Any]:
+        return {name: clip.update(part, optax.EmptyState())[0] for name, part in gradients.items()}
+
+    return optax.stateless(clipped)

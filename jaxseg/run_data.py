@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from jaxseg import recipe
 from jaxseg.data import Case, Cohort, DataError, build_cohort, emidec, nnunet, split
-from jaxseg.data.phantom import write_phantom
+from jaxseg.data.patients import read_held_out, read_patients
+from jaxseg.data.phantom import MANIFEST, write_phantom
 from jaxseg.settings import SettingsError
 
 
@@ -64,14 +65,12 @@ def load_cohort(settings: Mapping[str, Any]) -> Cohort:
       DataError: if a case cannot be used, or the phantom cannot be written; the message names the
         file or folder.
     """
-    data, intensity, read = settings["data"], settings["intensity"], reader(settings)
+    data, read = settings["data"], reader(settings)
     paths = tqdm(read.find(root(settings)), desc="reading cases", unit="case", disable=None)
     return build_cohort(
         (read.load(path) for path in paths),
-        recipe.grid(settings),
-        num_labels=recipe.anatomy(settings).num_labels,
-        normalization=intensity["method"],
-        percentiles=(intensity["low"], intensity["high"]),
+        recipe.preprocessing(settings),
+        margin=recipe.margin(settings),
         apex_first=data["apex_first"],
         allow_outside=settings["grid"]["allow_outside"],
         soft_labels=settings["grid"]["soft_labels"],
@@ -90,8 +89,16 @@ def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarra
 
     Raises:
       SettingsError: settings that these very cases cannot serve, such as more folds than cases.
+      DataError: a file of patients or of a split that cannot be read or names other cases.
     """
     data = settings["data"]
+    names = cohort.case_names
+    patients = read_patients(data["patients"], names) if data["patients"] else None
+    if data["splits"]:
+        held = read_held_out(data["splits"], names, folds=data["folds"], fold=data["fold"])
+        _check_patients(data["splits"], patients or {}, held)
+        is_held = np.array([name in held for name in names])[cohort.case_index]
+        return np.flatnonzero(~is_held), np.flatnonzero(is_held)
     try:
         return split(
             cohort,
@@ -100,9 +107,63 @@ def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarra
             folds=data["folds"],
             fold=data["fold"],
             seed=data["split_seed"],
+            patients=patients,
         )
     except ValueError as error:
         raise SettingsError(f"data: {error}") from None
+
+
+def _check_patients(source: str, patients: Mapping[str, str], held: set[str]) -> None:
+    """A patient on both sides would make the scores optimistic."""
+    first = {patient: name for name, patient in patients.items() if name in held}
+    for name, patient in patients.items():
+        if patient in first and name not in held:
+            raise DataError(
+                f"{source}: trains on {name} and holds out {first[patient]}, both of the patient "
+                f"{patient}; expected every patient on one side"
+            )
+
+
+def split_facts(
+    settings: Mapping[str, Any], cohort: Cohort, parts: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    """What a run notes of its split: slices and cases of either side, JSON-like.
+
+    Of a split by slice also the numbers of the held-out slices, in their native stacks, by case.
+
+    Args:
+      settings: of the run.
+      cohort: all of its cases.
+      parts: as `split_cohort`.
+    """
+    training, validation = ({"slices": len(part), "cases": cohort.cases_of(part)} for part in parts)
+    if settings["data"]["split"] == "slice":
+        held = cohort.take(parts[1])
+        validation["held_out"] = {
+            cohort.case_names[case]: held.slice_index[held.case_index == case].tolist()
+            for case in np.unique(held.case_index)
+        }
+    return {"training": training, "validation": validation}
+
+
+def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose folder of cases and files of a split are found from any current directory.
+
+    The folder of a phantom is its default place here, where `data.root` is None.
+    """
+    data = settings["data"]
+    files = {
+        name: str(Path(data[name]).expanduser().absolute())
+        for name in ("patients", "splits")
+        if (data[name] or "").endswith((".csv", ".json"))
+    }
+    return {**settings, "data": {**data, "root": str(_folder(data)), **files}}
+
+
+def is_synthetic(settings: Mapping[str, Any]) -> bool:
+    """Whether the run's cases are the phantom's, written for it or found in its folder."""
+    data = settings["data"]
+    return bool(data["phantom_cases"]) or (_folder(data) / MANIFEST).is_file()
 
 
 def root(settings: Mapping[str, Any]) -> Path:
@@ -112,10 +173,15 @@ def root(settings: Mapping[str, Any]) -> Path:
       DataError: if the phantom cannot be written.
     """
     data = settings["data"]
-    folder = Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)
+    folder = _folder(data)
     if data["phantom_cases"]:
         _write_phantom(folder, data)
     return folder
+
+
+def _folder(data: Mapping[str, Any]) -> Path:
+    """Of the cases; absolute."""
+    return (Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)).absolute()
 
 
 def _phantom_root(data: Mapping[str, Any]) -> Path:

@@ -1,13 +1,14 @@
 """What each knob of a run may be: one rule a knob."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 from jaxseg import balance, native
-from jaxseg.data.cohort import SPLITS
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
+from jaxseg.data.split import SPLITS
 from jaxseg.losses import DICE_OF, DICE_OVER
 
 SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
@@ -45,6 +46,13 @@ def _is_name(value: Any) -> bool:
 
 def _is_plain(value: str) -> bool:
     return value.isprintable() and not set(value) & set("/\\:")
+
+
+def _has_group(pattern: str) -> bool:
+    try:
+        return re.compile(pattern).groups > 0
+    except re.error:
+        return False
 
 
 def _at_least(low: float) -> Rule:
@@ -92,24 +100,39 @@ RULES: dict[str, Rule] = {
     ),
     "data.fold": _whole(0),
     "data.split_seed": _SEED,
+    "data.patients": (
+        lambda v: v is None or (isinstance(v, str) and (v.endswith(".csv") or _has_group(v))),
+        "a regular expression with a group, a file ending in .csv, or None",
+    ),
+    "data.splits": (
+        lambda v: v is None or (isinstance(v, str) and v.endswith((".csv", ".json"))),
+        "a file ending in .json or .csv, or None",
+    ),
     "grid.size": _pair(_whole_between(1, _MAX_SIDE)),
     "grid.spacing": _between(0, 100),
-    "grid.center": _pair(_between(0, 1)),
+    "grid.center": (
+        lambda v: v is None or _pair(_between(0, 1))[0](v),
+        "two values, each a number from 0 to 1, or None",
+    ),
     "grid.allow_outside": _SWITCH,
     "grid.soft_labels": _SWITCH,
     "intensity.method": _one_of(NORMALIZATIONS),
     "intensity.low": _between(0, 100),
     "intensity.high": _between(0, 100),
+    "intensity.even": _SWITCH,
     "mixup.probability": _between(0, 1),
     "mixup.tolerance": _between(0, 1),
     "augment.probability": _between(0, 1),
     "augment.flip": _SWITCH,
+    "augment.turn": _SWITCH,
     "augment.rotation": _between(0, 180),
     "augment.zoom": _between(0, 9),
+    "augment.shift": _between(0, 1000),
     "augment.gamma": _between(0, 9),
     "augment.contrast": _between(0, 9),
     "augment.brightness": _at_least(0),
     "augment.noise": _at_least(0),
+    "augment.bias": _between(0, 9),
     "model.slices": (
         lambda v: _is_whole(v) and 0 < v < 16 and v % 2 == 1,
         "an odd whole number up to 15",

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from jaxseg.anatomy import Anatomy
@@ -52,9 +53,14 @@ def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without folders of the machine that trained, which are nobody else's concern."""
     data, run = settings["data"], settings["run"]
+    files = {
+        name: PurePath(data[name]).name
+        for name in ("patients", "splits")
+        if (data.get(name) or "").endswith((".csv", ".json"))
+    }
     return {
         **settings,
-        "data": {**data, "root": None},
+        "data": {**data, "root": None, **files},
         "run": {**run, "compilation_cache": ""},
     }
 
@@ -147,13 +153,21 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
     ):
         if not flat[name] < flat[highest]:
             yield f"{name}: expected less than {highest} = {flat[highest]}, got {flat[name]}"
-    if flat["augment.probability"] and flat["augment.rotation"] and not flat["grid.spacing"]:
-        yield (
-            "augment.rotation: expected 0 with grid.spacing = 0, whose pixels need not be square, "
-            f"got {flat['augment.rotation']}"
-        )
+    if flat["augment.turn"] and len(set(flat["grid.size"])) > 1:
+        yield f"augment.turn: expected False with a grid that is not square, {flat['grid.size']}"
+    for name in ("augment.rotation", "augment.shift"):
+        if flat["augment.probability"] and flat[name] and not flat["grid.spacing"]:
+            yield (
+                f"{name}: expected 0 with grid.spacing = 0, whose pixels are of no known size and "
+                f"need not be square, got {flat[name]}"
+            )
+    for name in ("data.patients", "data.splits"):
+        if flat[name] and flat["data.split"] != "case":
+            yield f"{name}: expected None with data.split = {flat['data.split']}, got {flat[name]}"
     fold, folds = flat["data.fold"], flat["data.folds"]
-    if fold >= max(folds, 1):
+    if fold and not folds and not flat["data.splits"]:
+        yield f"data.fold: expected 0 without folds; set data.folds, got {fold}"
+    elif folds and fold >= folds:
         yield f"data.fold: expected less than data.folds = {folds}, got {fold}"
     first, last = "optimizer.learning_rate", "optimizer.final_learning_rate"
     if flat[last] > flat[first]:

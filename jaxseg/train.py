@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import hosts, memory, native, recipe, run_data, settings, workdir
+from jaxseg import hosts, memory, native, provenance, recipe, run_data, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
@@ -61,6 +61,7 @@ def train(
     """
     with hosts.agreed():
         settings.check(config)
+        config = run_data.resolved(config)
         keep_freed_memory()
         split_cpu(config["run"]["cpu_devices"])
         here = describe()
@@ -123,6 +124,7 @@ def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
             if hosts.is_writer():
                 stack.enter_context(workdir.locked(folder))
                 workdir.check_settings(folder, config)
+                workdir.remove_leftovers(folder)
         yield
 
 
@@ -150,8 +152,7 @@ def _read(config: Mapping[str, Any]) -> Cohort:
                 run_data.root(config)
     with hosts.agreed():
         cohort = run_data.load_cohort(config)
-    if hosts.count() > 1:  # a hash of every pixel, which one process alone has no use for
-        hosts.check_same("the cases", cohort.fingerprint())
+    hosts.check_same("the cases", hosts.digest(json.dumps(cohort.facts())))
     return cohort
 
 
@@ -191,15 +192,15 @@ def _split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the cohort, and bind the workdir to both."""
     parts = run_data.split_cohort(config, cohort)
-    names = [cohort.cases_of(part) for part in parts]
     facts = {
         **cohort.facts(),
-        "training": {"slices": len(parts[0]), "cases": names[0]},
-        "validation": {"slices": len(parts[1]), "cases": names[1]},
+        **run_data.split_facts(config, cohort, parts),
+        "synthetic": run_data.is_synthetic(config),
         "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),
     }
     if hosts.is_writer():
         workdir.claim(folder, config, facts)
+        provenance.note(folder)
     say(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
         f"{len(parts[1])} to validate on ({config['data']['split']} split)"
@@ -236,8 +237,16 @@ def _build(
     # What a device holds of a training batch, its memory holds in validation too.
     share = plan.batch_size // len(batch_devices(devices))
     slices = config["model"]["slices"]
-    inputs = with_neighbors(cohort.images, cohort.case_index, slices=slices)
-    arrays = DeviceCohort.from_slices(inputs[parts[0]], training.targets, training.heights)
+    inputs = _inputs(cohort, slices)
+    arrays = DeviceCohort.from_slices(
+        inputs[parts[0]],
+        training.targets,
+        training.heights,
+        scouts=training.scouts,
+        hearts=training.hearts,
+        margin=training.margin,
+    )
+    validation = cohort.take(parts[1]).cropped()
     run = Run(
         config=config,
         folder=folder,
@@ -246,8 +255,8 @@ def _build(
         schedule=schedule,
         step=compile_step(step, devices),
         validation=Validation(
-            cohort=cohort.take(parts[1]),
-            inputs=inputs[parts[1]],
+            cohort=validation,
+            inputs=_inputs(validation, slices),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=recipe.anatomy(config),
         ),
@@ -255,3 +264,7 @@ def _build(
     size = recipe.input_shape(config)
     state = init_state(networks, optimizer, config["seed"], size, place, average=bool(average))
     return run, state
+
+
+def _inputs(cohort: Cohort, slices: int) -> np.ndarray:
+    return with_neighbors(cohort.images, cohort.case_index, slices=slices)

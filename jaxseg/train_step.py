@@ -14,13 +14,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 
 from jaxseg.augment import Augmentation
 from jaxseg.batch import DeviceCohort, Mixup, augmented_batch, mixed_batch
+from jaxseg.localizer import scout_batch
 from jaxseg.models import initialize
 from jaxseg.models.weight_generator import ZERO_LAYER
 from jaxseg.objective import Networks, Objective, loss_and_logs
 
 # Purposes that the root key is folded with: one stream each, so that a new use of randomness never
 # shifts an old one.
-_INIT, _MIXUP, _AUGMENT = 0, 1, 3  # 2: jaxseg.plan
+_INIT, _MIXUP, _AUGMENT, _SCOUT = 0, 1, 3, 4  # 2: jaxseg.plan
 AXIS = "devices"
 _NO_AUGMENTATION = Augmentation()
 
@@ -29,7 +30,8 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything that a training run carries from one step to the next.
 
     Attributes:
-      params: {"network": ..., "generator": ...}, the latter only where Eq. 3 is in use; float32.
+      params: {"network": ..., "generator": ..., "localizer": ...}, float32; the second only where
+        Eq. 3 is in use, the third where the heart is to be found.
       opt_state: of the optimizer.
       step: () int32, steps done.
       seed: () uint32, root of all randomness.
@@ -102,6 +104,14 @@ def init_state(
             params["generator"] = initialize(
                 networks.generator, generator_key, image, zero=(ZERO_LAYER,)
             )
+        if networks.localizer is not None:
+            # Any size will do; the key is its own, so that the others draw as without it.
+            multiple = 2**networks.localizer.depth
+            params["localizer"] = initialize(
+                networks.localizer,
+                jax.random.fold_in(key, 2),
+                jnp.zeros((1, multiple, multiple, 1)),
+            )
         # A copy, since a buffer that stands for two leaves cannot be donated.
         mean = jax.tree.map(jnp.copy, params["network"]) if average else None
         return TrainState(params, optimizer.init(params), jnp.int32(0), seed, mean)
@@ -165,9 +175,14 @@ def make_train_step(
             key(_MIXUP), cohort, indices, first, mixup, networks.segmentation.num_labels
         )
         if augmentation.probability:
-            images, targets = augmented_batch(key(_AUGMENT), images, targets, first, augmentation)
+            images, targets = augmented_batch(
+                key(_AUGMENT), images, targets, first, augmentation, margin=cohort.margin
+            )
+        scouts = None
+        if networks.localizer is not None:
+            scouts = scout_batch(key(_SCOUT), cohort, indices, first)
         (_, logs), gradients = jax.value_and_grad(loss_and_logs, has_aux=True)(
-            state.params, networks, objective, images, targets, axis_name=axis_name
+            state.params, networks, objective, images, targets, scouts, axis_name=axis_name
         )
         if axis_name is not None:
             gradients, logs = jax.lax.pmean((gradients, logs), axis_name)

@@ -1,7 +1,7 @@
 """A trained network as inference needs it: a run read back, from its workdir or a bundle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from jaxseg import bundle, recipe, settings, workdir
 from jaxseg.anatomy import Anatomy
 from jaxseg.checkpoint import Checkpoints, load_params
 from jaxseg.data import Grid
+from jaxseg.data.scout import SIZE
 from jaxseg.devices import check_flags, describe_networks
 from jaxseg.inference import Params
 from jaxseg.models import UNet
+from jaxseg.objective import Networks
 from jaxseg.settings import SettingsError
 from jaxseg.workdir import WorkdirError
 
@@ -33,6 +35,8 @@ class Trained:
       grid: the network grid.
       network: the segmentation generator.
       params: its parameters, on the first local device.
+      localizer: the network that finds the heart; None where the grid's center is given.
+      localizer_params: its parameters.
     """
 
     folder: Path
@@ -44,6 +48,8 @@ class Trained:
     grid: Grid
     network: UNet
     params: Params
+    localizer: UNet | None = None
+    localizer_params: Params = None
 
     def describe(self) -> str:
         """A line that names the run, its number of parameters and its convolutions."""
@@ -55,13 +61,25 @@ class Trained:
         """Input channels: a slice and its neighbors."""
         return self.settings["model"]["slices"]
 
+    def centered(self, center: tuple[float, float]) -> "Trained":
+        """The same network with its grid's center given, so that no heart is looked for.
+
+        Raises:
+          SettingsError: the center is not two fractions from 0 to 1.
+        """
+        try:
+            grid = replace(self.grid, center=center)
+        except ValueError as error:
+            raise SettingsError(f"--center: {error}") from None
+        return replace(self, grid=grid, localizer=None, localizer_params=None)
+
 
 def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     """Read the network of a run; neither its data nor its optimizer is touched.
 
     Args:
       folder: workdir of the run, trained on any number of devices, or a bundle exported from it.
-      checkpoint: "best" by validation score, or "last"; default the best of a run, and the one that
+      checkpoint: "best" by validation score, or "last"; default the last of a run, and the one that
         a bundle holds.
 
     Raises:
@@ -74,12 +92,35 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
         raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run, or a bundle")
     if bundle.is_bundle(folder):
         return _load_bundle(folder, checkpoint)
-    checkpoint = checkpoint or "best"
+    checkpoint = checkpoint or "last"
     config, data = run_settings(folder), workdir.read_data(folder)
-    network, grid = _network(config), recipe.grid(config)
-    step, params = _restore(folder, checkpoint, _template(network, config))
-    anatomy = recipe.anatomy(config)
-    return Trained(folder, checkpoint, step, config, data, anatomy, grid, network, params)
+    networks = _networks(config)
+    step, params = _restore(folder, checkpoint, _templates(networks, config))
+    return _trained(folder, checkpoint, step, config, data, networks, params)
+
+
+def _trained(
+    folder: Path,
+    checkpoint: str,
+    step: int,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    networks: Networks,
+    params: Mapping[str, Params],
+) -> Trained:
+    return Trained(
+        folder=folder,
+        checkpoint=checkpoint,
+        step=step,
+        settings=config,
+        data=data,
+        anatomy=recipe.anatomy(config),
+        grid=recipe.grid(config),
+        network=networks.segmentation,
+        params=params["network"],
+        localizer=networks.localizer,
+        localizer_params=params.get("localizer"),
+    )
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
@@ -116,27 +157,39 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
     root = "not in the bundle"
     part = config.get("data")
     _check(folder, config | {"data": {**part, "root": root}} if isinstance(part, dict) else config)
-    network, grid = _network(config), recipe.grid(config)
+    networks = _networks(config)
+    places = {"network": bundle.PARAMS, "localizer": bundle.LOCALIZER_PARAMS}
     try:
-        params = load_params(folder / bundle.PARAMS, _template(network, config))
+        params = {
+            name: load_params(folder / places[name], template)
+            for name, template in _templates(networks, config).items()
+        }
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "parameters", error) from error
-    found, step, anatomy = manifest.checkpoint, manifest.step, recipe.anatomy(config)
-    return Trained(folder, found, step, config, data, anatomy, grid, network, params)
+    return _trained(folder, manifest.checkpoint, manifest.step, config, data, networks, params)
 
 
-def _network(config: Mapping[str, Any]) -> UNet:
-    """The run's network, as fast as this machine can run it: not the one that trained it."""
-    return recipe.networks(settings.replace(config, {"run.convolution": "auto"})).segmentation
+def _networks(config: Mapping[str, Any]) -> Networks:
+    """The run's networks, as fast as this machine can run them: not those that trained."""
+    return recipe.networks(settings.replace(config, {"run.convolution": "auto"}))
 
 
-def _template(network: UNet, config: Mapping[str, Any]) -> Params:
-    """Shapes of the network's parameters."""
-    image = jax.ShapeDtypeStruct((1, *recipe.input_shape(config)), jnp.float32)
-    return jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+def _templates(networks: Networks, config: Mapping[str, Any]) -> dict[str, Params]:
+    """Shapes of the parameters of the sub-networks that inference uses."""
+    inputs = {"network": (networks.segmentation, recipe.input_shape(config))}
+    if networks.localizer is not None:
+        inputs["localizer"] = (networks.localizer, (*SIZE, 1))
+    return {
+        name: jax.eval_shape(
+            network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        )["params"]
+        for name, (network, shape) in inputs.items()
+    }
 
 
-def _restore(folder: Path, checkpoint: str, template: Params) -> tuple[int, Params]:
+def _restore(
+    folder: Path, checkpoint: str, templates: Mapping[str, Params]
+) -> tuple[int, dict[str, Params]]:
     try:
         with Checkpoints(folder, read_only=True) as checkpoints:
             if checkpoints.latest_step is None:
@@ -148,7 +201,10 @@ def _restore(folder: Path, checkpoint: str, template: Params) -> tuple[int, Para
                     f"{folder}: no checkpoint has a score, as none was validated yet or the "
                     "validation slices hold no scored region; expected --checkpoint=last"
                 )
-            return step, checkpoints.restore_network(template, step)
+            return step, {
+                name: checkpoints.restore_network(template, step, item=name)
+                for name, template in templates.items()
+            }
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "checkpoint", error) from error
 
@@ -163,8 +219,11 @@ def check_data(run: Trained) -> None:
     """Make sure that a run's note of its data says what it was trained and validated on.
 
     Raises:
-      WorkdirError: the note lacks a part.
+      WorkdirError: the note lacks a part, as those of older versions lack digests.
     """
-    missing = {"fingerprint", "cases", "training", "validation"} - set(run.data)
+    missing = {"cases", "digests", "training", "validation"} - set(run.data)
     if missing:
-        raise WorkdirError(f"{run.folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}")
+        raise WorkdirError(
+            f"{run.folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}; "
+            "expected a run of this version of jaxseg"
+        )

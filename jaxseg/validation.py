@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,8 @@ def score_table(
     part = f"{data['validation_fraction']:.3g} of them held out"
     if data["folds"]:
         part = f"fold {data['fold']} of {data['folds']} held out"
+    if data["splits"]:
+        part = f"fold {data['fold']} of {PurePath(data['splits']).name} held out"
     chosen = (
         "`best` was chosen on these very slices by mean foreground DSC, so it is optimistic.\n"
         if any(name.startswith("best") for name in rows)

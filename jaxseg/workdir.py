@@ -4,25 +4,31 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxseg.settings import flatten
 
 SETTINGS = "config.json"
 DATA = "data.json"
 # Where the data lies and how a run is watched may change between two sittings of one run; what
-# the data is may not, and its fingerprint says so.
+# the data is may not, and the cases' digests say so.
 _FREE = ("run.", "data.root")
 # What a knob stood at, in effect, in the runs that are older than it: such runs are still read.
 # A new knob gets its line here, so that no network is lost to it.
 _BEFORE = {
+    "augment": {"turn": False, "shift": 0.0, "bias": 0.0},
+    "intensity": {"even": False},
+    "data": {"patients": None, "splits": None},
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
     "run": {"convolution": "xla"},
 }
+# What file systems without hard links say to one.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # A file that lists thousands of cases or parameters stays far below.
 MAX_JSON_BYTES = 2**24
 
@@ -33,6 +39,10 @@ class WorkdirError(RuntimeError):
 
 class InUseError(WorkdirError):
     """A workdir that another process holds."""
+
+
+class ExistsError(WorkdirError):
+    """A file that appeared where one was to be written, and is not to be replaced."""
 
 
 def os_reason(error: BaseException) -> str:
@@ -75,20 +85,52 @@ def locked(workdir: Path, *, name: str = ".lock", wait: bool = False) -> Iterato
       InUseError: if another process holds it and nobody waits.
       WorkdirError: if it cannot be written to.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / name).open("w")
-    except OSError as error:
-        raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
-    with lock:
+    fresh = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    with _lock(workdir, name, wait):
+        try:
+            yield
+        except BaseException:
+            _remove_traces(workdir, name, fresh)
+            raise
+
+
+def _lock(workdir: Path, name: str, wait: bool) -> IO[str]:
+    """The file that is locked as long as it is open."""
+    path = workdir / name
+    while True:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
+        except OSError as error:
+            raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
         try:
             # The kernel drops the lock with the process, however that ends.
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # Its last holder may have removed it before letting go.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                return lock
         except OSError as error:
+            lock.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise InUseError(f"{workdir}: another process is training in this workdir") from error
-        yield
+        lock.close()
+
+
+def _remove_traces(workdir: Path, name: str, fresh: Sequence[Path]) -> None:
+    """Of a command that failed before it wrote anything: the lock and the folders made for it."""
+    with suppress(OSError):
+        if {path.name for path in workdir.iterdir()} == {name}:
+            (workdir / name).unlink()
+            for folder in fresh:
+                folder.rmdir()
+
+
+def remove_leftovers(workdir: Path) -> None:
+    """Remove the temporary files of killed writers; for who holds the workdir."""
+    for path in workdir.glob(".tmp-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -105,24 +147,50 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """A file in one move: a reader, or a run killed here, sees all of it or none.
 
+    Args:
+      path: of the file.
+      overwrite: whether a file that is there at the end is replaced.
+
     Yields:
-      The path to write to, of the same suffix; it becomes `path` at the end, and goes on an error.
+      The path to write to, hidden, of the same suffix, and no other writer's; it becomes `path` at
+      the end, and goes on an error.
+
+    Raises:
+      ExistsError: `path` is there, whoever wrote it and when, and is not to be replaced.
     """
-    temporary = path.with_name(f".tmp-{path.name}")
+    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)  # noqa: PTH105
+        if overwrite:
+            os.replace(temporary, path)  # noqa: PTH105
+        else:
+            _move_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _move_new(temporary: Path, path: Path) -> None:
+    """Rename, but never over a file: unlike a move, a link is refused where there is one."""
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS | {errno.EEXIST}:
+            raise
+        try:  # Whoever creates the file first has it; a reader may see it empty for a moment.
+            path.open("xb").close()
+        except FileExistsError:
+            raise ExistsError(f"{path}: appeared meanwhile; it is not overwritten") from None
+        os.replace(temporary, path)  # noqa: PTH105
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file in one move, as `atomic`."""
+    """Write a text file in one move, as `atomic`; what UTF-8 cannot hold as backslash escapes."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
@@ -135,7 +203,9 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             with atomic(folder / name) as temporary:
-                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+                if isinstance(content, str):  # the names of files need not be UTF-8
+                    content = content.encode(errors="backslashreplace")
+                temporary.write_bytes(content)
     except OSError as error:
         raise WorkdirError(f"{folder}: cannot write here ({error.strerror})") from error
 
@@ -154,7 +224,7 @@ def read_settings(workdir: Path) -> dict[str, Any]:
 
 
 def read_data(workdir: Path) -> dict[str, Any]:
-    """What the run in a workdir was trained and validated on: fingerprint, cases, slices.
+    """What the run in a workdir was trained and validated on: cases, their digests, slices.
 
     Raises:
       WorkdirError: as `read_settings`, or if a part of it is not what a run writes there. A part
@@ -173,12 +243,29 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def _are_digests(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(found, dict)
+        and isinstance(found.get("image"), str)
+        and isinstance(found.get("label"), str | None)
+        for found in value.values()
+    )
+
+
 def _is_side(value: Any) -> bool:
     """Of a split."""
     return (
         isinstance(value, dict) and type(value.get("slices")) is int and value["slices"] > 0
-        and _are_names(value.get("cases"))
+        and _are_names(value.get("cases")) and _are_numbers(value.get("held_out", {}))
     )  # fmt: skip
+
+
+def _are_numbers(value: Any) -> bool:
+    """Of slices, by case."""
+    return isinstance(value, dict) and all(
+        isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
+        for numbers in value.values()
+    )
 
 
 def _is_range(value: Any) -> bool:
@@ -198,12 +285,13 @@ def _are_volumes(value: Any) -> bool:
 
 
 _PARTS = {
-    "fingerprint": (lambda value: isinstance(value, str), "a text"),
     "cases": (_are_names, "a list of names"),
+    "digests": (_are_digests, "digests of image and label map by case"),
     "training": (_is_side, "its number of slices and list of cases"),
     "validation": (_is_side, "its number of slices and list of cases"),
     "spacing": (_is_range, "two lists of three lengths in mm"),
     "orientations": (_are_names, "a list of names"),
+    "synthetic": (lambda value: isinstance(value, bool), "true or false"),
     "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),
 }
 
@@ -252,41 +340,62 @@ def claim(workdir: Path, settings: Mapping[str, Any], data: Mapping[str, Any]) -
     Args:
       workdir: of the run.
       settings: of the run, JSON-like.
-      data: JSON-like; `cases` lists names, and `is_same_data` says what identifies the cohort.
+      data: JSON-like, as `read_data`; `check_cases` says what identifies the cohort.
 
     Raises:
-      WorkdirError: as `check_settings`, or if the cases, or what is in them, changed since the run
-        began.
+      WorkdirError: as `check_settings` or `check_cases`.
     """
     check_settings(workdir, settings)
     if (workdir / DATA).exists():
-        known = read_data(workdir)
-        if not is_same_data(known, data):
-            raise WorkdirError(
-                f"{workdir}: the cases changed since this run began "
-                f"({_changes(known.get('cases', []), data['cases'])}); "
-                "restore them, or pass another --workdir"
-            )
+        check_cases(workdir, data)
     # Settings first: killed between the two, the run is found again and its data written then.
     write_atomic(workdir / SETTINGS, json.dumps(settings, indent=2) + "\n")
     if not (workdir / DATA).exists():
         write_atomic(workdir / DATA, json.dumps(data, indent=2) + "\n")
 
 
-def is_same_data(known: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    """Whether two notes of data, as `Cohort.facts`, are of one cohort.
+def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
+    """Make sure that a run was begun with these very cases, and with this split of them.
 
-    Voxel sizes take no part in the fingerprint; older runs did not note them.
+    Args:
+      workdir: of a run that has noted its cases.
+      data: the cases there now, as `read_data`; their digests are compared, and the sides of the
+        split where both name them.
+
+    Raises:
+      WorkdirError: other cases, or other images, voxel sizes or label maps in them; another split;
+        a run that is older than the digests.
     """
-    if "spacing" in known and "spacing" in data and known["spacing"] != data["spacing"]:
-        return False
-    return known.get("fingerprint") == data["fingerprint"]
+    known = read_data(workdir)
+    if "digests" not in known:
+        raise WorkdirError(
+            f"{workdir / DATA}: has no digests of the cases; expected a run of this version of "
+            "jaxseg, so pass another --workdir"
+        )
+    if changes := _changes(known["digests"], data["digests"]):
+        shown = ", ".join(changes[:5]) + (f", and {len(changes) - 5} more" if changes[5:] else "")
+        raise WorkdirError(
+            f"{workdir}: the cases changed since this run began ({shown}); restore them, or pass "
+            "another --workdir"
+        )
+    for side in ("training", "validation"):
+        if side in known and side in data and known[side] != data[side]:
+            raise WorkdirError(
+                f"{workdir}: the split changed since this run began (its {side} slices are "
+                "others); restore it, or pass another --workdir"
+            )
 
 
-def _changes(before: Sequence[str], now: Sequence[str]) -> str:
-    vanished = [f"{name} vanished" for name in sorted(set(before) - set(now))]
-    new = [f"{name} is new" for name in sorted(set(now) - set(before))]
-    return ", ".join(vanished + new) or "same names, other content or voxel sizes"
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What became of each case, where it is not the same as before."""
+    changes = [f"{name} vanished" for name in sorted(before.keys() - now.keys())]
+    changes += [f"{name} is new" for name in sorted(now.keys() - before.keys())]
+    for name in sorted(before.keys() & now.keys()):
+        if before[name]["image"] != now[name]["image"]:
+            changes.append(f"{name} has another image or voxel size")
+        elif before[name] != now[name]:
+            changes.append(f"{name} has another label map")
+    return changes
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -131,14 +131,14 @@ def random_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     }
     workdir.write_atomic(folder / "config.json", json.dumps(settings))
     network = recipe.networks(settings).segmentation
-    save_random_network(folder, network, seed=16, step=5, score=0.5)
-    save_random_network(folder, network, seed=175, step=6, score=0.25)
+    save_random_network(folder, network, seed=175, step=5, score=0.5)
+    save_random_network(folder, network, seed=16, step=6, score=0.25)
     return folder
 
 
 @pytest.fixture(scope="session")
 def bundle_folder(random_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The random run's best network, exported, moved elsewhere, and the run deleted."""
+    """The random run's last network, exported, moved elsewhere, and the run deleted."""
     folder = tmp_path_factory.mktemp("exported")
     run = shutil.copytree(random_run, folder / "run")
     export(run, folder / "bundle", say=lambda line: None)

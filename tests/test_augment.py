@@ -109,7 +109,101 @@ def test_a_fourth_of_the_examples_has_each_pair_of_flips():
     assert min(counts.values()) > 8  # 20 expected, deviation 3.9
 
 
+@pytest.mark.parametrize("matrix", [linear(), linear(33), linear(-100, 1.2), -linear(5, 0.8)])
+@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-1.7, 2.6)])
+def test_surroundings_are_sampled_as_by_scipy(matrix, shift):
+    """From the larger image's middle to the smaller one's."""
+    large = np.random.default_rng(2).normal(size=(27, 30, 2)).astype(np.float32)
+    large_center, center = np.array([13, 14.5]), (np.array(SHAPE) - 1) / 2
+    offset = large_center + shift - matrix @ center
+    expected = [
+        ndimage.affine_transform(
+            large[..., c], matrix, offset, output_shape=SHAPE, order=1, mode="nearest"
+        )
+        for c in range(2)
+    ]
+    shift = jnp.array(shift, jnp.float32)
+    found = resample(large, jnp.array(matrix, jnp.float32), shift, margin=9)
+    np.testing.assert_allclose(found, np.stack(expected, -1), atol=5e-5)
+
+
+def test_without_a_move_the_margin_is_cut_off():
+    settings = Augmentation(probability=0.0, rotation=90.0, shift=3.0)
+    image, probabilities = augment(KEYS[0], IMAGE, PROBABILITIES, settings, margin=2)
+    np.testing.assert_array_equal(image, IMAGE[2:-2, 2:-2])
+    np.testing.assert_array_equal(probabilities, PROBABILITIES[2:-2, 2:-2])
+
+
+def test_a_shift_is_uniform_along_rows_and_columns():
+    """Read off two ramps."""
+    ramps = np.stack(np.mgrid[:21, :24], -1).astype(np.float32)
+    none = np.ones((21, 24, 1), np.float32)
+    move = jax.jit(partial(augment, settings=Augmentation(1.0, shift=4.0), margin=5))
+    shifts = [
+        np.asarray(move(jax.random.key(k), ramps, none)[0])[4, 5] - (9, 10) for k in range(80)
+    ]
+    assert np.abs(shifts).max() <= 4 + 1e-4
+    assert (np.min(shifts, 0) < -3).all()
+    assert (np.max(shifts, 0) > 3).all()
+    assert abs(np.corrcoef(np.transpose(shifts))[0, 1]) < 0.35
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "reach"),
+    [
+        (Augmentation(0.0, True, 180.0, zoom=1.0, shift=9.0), (10, 10), 0),
+        (Augmentation(1.0, True), (10, 10), 0),
+        (Augmentation(1.0, shift=2.5), (10, 10), 3),
+        (Augmentation(1.0, zoom=0.2), (10, 10), 1),
+        (Augmentation(1.0, rotation=90.0), (6, 8), 2),  # half of the diagonal, 5, less 3
+        (Augmentation(1.0, rotation=90.0, zoom=1.0, shift=1.0), (6, 8), 8),  # 2 * 5 + 1 - 3
+    ],
+)
+def test_reach_by_hand(settings, size, reach):
+    assert settings.reach(size) == reach
+
+
+@pytest.mark.parametrize("size", [(9, 12), (16, 16)])
+def test_nothing_from_beyond_the_reach_is_ever_seen(size):
+    settings = Augmentation(1.0, flip=True, rotation=180.0, zoom=0.3, shift=2.5)
+    margin = settings.reach(size)
+    marked = np.zeros([n + 2 * margin + 20 for n in size], np.float32)[..., None]
+    marked[10:-10, 10:-10] = 1  # within the reach
+    move = jax.jit(
+        jax.vmap(partial(augment, settings=settings, margin=margin + 10), (0, None, None))
+    )
+    image, _ = move(jax.random.split(jax.random.key(0), 300), marked, marked)
+    assert image.shape == (300, *size, 1)
+    np.testing.assert_allclose(image, 1, atol=1e-5)
+
+
 # ---- intensity
+
+
+def test_a_bias_field_by_hand(monkeypatch):
+    """Of size 1 at an angle of 0: from half of the signal to twice, along the rows."""
+    image = jnp.array([[1.0, 2.0], [1.0, 3.0], [2.0, 5.0]])[..., None]
+    draws = iter([0.0, 1.0])  # the angle, the size
+    monkeypatch.setattr(jax.random, "uniform", lambda *args, **kwargs: next(draws, 0.0))
+    found = change_intensity(jax.random.key(0), image, Augmentation(bias=1.0))
+    expected = [[1, 1 + 1 / 2], [1, 3], [1 + 1 * 2, 1 + 4 * 2]]
+    np.testing.assert_allclose(found[..., 0], expected, atol=1e-5)
+
+
+def test_a_bias_field_is_a_plane_of_logarithms_within_its_size():
+    image = jnp.ones((15, 21, 1)).at[0, 0].set(0.0)  # black
+    row, column = np.mgrid[-1:1:15j, -1:1:21j]
+    sizes, angles = [], []
+    change = jax.jit(partial(change_intensity, settings=Augmentation(bias=0.5)))
+    for k in range(60):
+        field = np.log(np.asarray(change(jax.random.key(k), image))[..., 0].ravel()[1:])
+        plane = np.stack([row.ravel()[1:], column.ravel()[1:]], -1)
+        slope, rest, *_ = np.linalg.lstsq(plane, field, rcond=None)
+        assert rest < 1e-6
+        sizes.append(np.hypot(*slope))
+        angles.append(np.arctan2(*slope))
+    assert 0 <= min(sizes) < 0.1 < 0.3 < max(sizes) <= np.log(1.5) + 1e-5
+    assert min(angles) < -2 < 2 < max(angles)
 
 
 def test_intensity_by_hand(monkeypatch):

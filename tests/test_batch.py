@@ -1,11 +1,13 @@
 """Batches: who mixes with whom, how often, and that an example depends on its place alone."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.augment import Augmentation
-from jaxseg.batch import DeviceCohort, augmented_batch
+from jaxseg.batch import DeviceCohort, Mixup, augmented_batch, mixed_batch
 from tests.toy_cohort import SIZE, L, cohort, mixing
 
 
@@ -54,6 +56,27 @@ def test_images_of_one_slice_have_one_channel_and_those_of_three_three():
     assert DeviceCohort.from_slices(images, labels, heights).images.shape == (4, 6, 8, 1)
     stacked = np.stack([images] * 3, -1)
     assert DeviceCohort.from_slices(stacked, labels, heights).images.shape == (4, 6, 8, 3)
+
+
+def test_with_a_margin_the_crop_is_mixed_and_pasted():
+    rng, plain, margin = np.random.default_rng(3), cohort(), 3
+    images = rng.normal(size=(8, 22, 22, 1)).astype(np.float32)
+    labels = rng.integers(0, L, (8, 22, 22)).astype(np.uint8)
+    inner = np.s_[:, 3:-3, 3:-3]
+    images[inner], labels[inner] = plain.images, plain.labels
+    wide = DeviceCohort.from_slices(images, labels, plain.heights, margin=margin)
+    np.testing.assert_array_equal(wide.eligible, plain.eligible)
+    assert not wide.eligible[4], "what the margin holds is no foreground"
+    batch = jax.jit(partial(mixed_batch, mixup=Mixup(1.0, 0.3), num_labels=L))
+    indices, key = jnp.arange(8), jax.random.key(1)
+    found, targets = batch(key, wide, indices, 0)
+    mixed_images, mixed_targets = batch(key, plain, indices, 0)
+    wanted, shares = images.copy(), np.eye(L)[labels]
+    wanted[inner], shares[inner] = mixed_images, mixed_targets
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    np.testing.assert_allclose(targets, shares, atol=1e-6)
+    still = augmented_batch(key, found, targets, 0, Augmentation(), margin=margin)
+    np.testing.assert_array_equal(still[0], found[inner])
 
 
 def test_an_augmented_example_depends_on_its_place_in_the_global_batch_alone():

@@ -56,7 +56,7 @@ def test_the_loss_terms_are_logged(run):
 
 
 def test_a_prediction_sees_the_slices_beside_it(run, case):
-    found = make_predictor([run])(case)
+    found = make_predictor([run])(case).probabilities
     by_hand = probabilities_by_hand(run, prepared(run, case))
     wanted = probabilities_to_native(by_hand, case.image.shape, case.spacing, run.grid)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
@@ -80,6 +80,5 @@ def test_an_exported_network_sees_them_too(run, case, tmp_path):
     assert note["input"]["shape"] == ["batch", height, width, 3]
     assert "channel c is slice k - 1 + c of the stack" in note["input"]["meaning"]
     bundle = load_run(tmp_path / "bundle")
-    np.testing.assert_allclose(
-        make_predictor([bundle])(case), make_predictor([run])(case), atol=1e-6
-    )
+    found = [make_predictor([each])(case).probabilities for each in (bundle, run)]
+    np.testing.assert_allclose(*found, atol=1e-6)

@@ -40,10 +40,12 @@ def test_slices(scores):
     np.testing.assert_allclose(scores.slice_dsc, wanted)
 
 
-def test_pixels_are_summed_over_slices(scores):
+def test_pixels_of_slices(scores):
     """Columns: intersection, prediction, reference."""
     wanted = [[0, 0, 0], [12 + 12, 12 + 16, 12 + 16], [4, 4, 4], [0, 1, 0]]
-    assert scores.slice_counts.tolist() == wanted
+    assert scores.slice_counts.shape == (3, 4, 3)
+    assert scores.slice_counts.sum(0).tolist() == wanted
+    assert scores.slice_counts[1, 1].tolist() == [12, 16, 16]
 
 
 def test_the_myocardium(scores):

@@ -15,17 +15,19 @@ from jaxseg.train_step import TrainState
 from jaxseg.workdir import WorkdirError
 
 
-def new_state(step: int, *, size: int = 3) -> TrainState:
+def new_state(step: int, *, size: int = 3, localizer: bool = False) -> TrainState:
     """A state whose every number depends on the step; float32 that no short decimal gives."""
     rng = np.random.default_rng([5, step])
 
     def draw(*shape: int) -> jax.Array:
         return jnp.array(rng.normal(size=shape), jnp.float32)
 
-    params = {
+    params: dict = {
         "network": {"conv": {"kernel": draw(3, 3, 2, size), "shift": draw(size)}},
         "generator": {"kernel": draw(4, 5)},
     }
+    if localizer:
+        params["localizer"] = {"kernel": draw(6)}
     moments = {"count": jnp.int32(step), "mu": jax.tree.map(lambda x: x / 3, params)}
     return TrainState(params, (moments, ()), jnp.int32(step), jnp.uint32(2**32 - 1 - step))
 
@@ -49,6 +51,23 @@ def save_all(folder, scores: dict[int, float | None]) -> None:
     with Checkpoints(folder) as checkpoints:
         for step, score in scores.items():
             checkpoints.save(new_state(step), score)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_localizer_is_an_item_of_its_own(tmp_path, averaged):
+    state = new_state(7, localizer=True)
+    if averaged:
+        state = state.replace(average=jax.tree.map(lambda x: x + 1, state.params["network"]))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, 0.5)
+    assert (tmp_path / "checkpoints" / "7" / "localizer").is_dir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_bitwise(checkpoints.restore(copy(state), 7), state)
+        for item, params in (("localizer", state.params["localizer"]), ("network", state.network)):
+            assert_bitwise(checkpoints.restore_network(copy(params), 7, item=item), params)
+        other = {"kernel": jnp.zeros(5)}
+        with pytest.raises(ValueError, match="kernel"):
+            checkpoints.restore_network(other, 7, item="localizer")
 
 
 def test_a_state_comes_back_bitwise(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from jaxseg import recipe, run_data, workdir
 from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import load_case, most_probable
+from jaxseg.predict import predict
 from jaxseg.predictor import make_predictor
 from jaxseg.presence import confidence_bound
 from jaxseg.settings import SettingsError, replace
@@ -22,7 +23,15 @@ from tests.conftest import save_random_network
 
 FOLDS, SEEDS = 3, (7, 8)
 PAIRS = (((4,), 3), ((3, 4), 2))
-FILES = ["cases.csv", "inclusion.csv", "presence.csv", "runs", "slices.csv"]
+FILES = [
+    "case_decision.json",
+    "cases.csv",
+    "inclusion.csv",
+    "pixels.csv",
+    "presence.csv",
+    "runs",
+    "slices.csv",
+]
 FILES += ["summary.json", "summary.md"]
 
 
@@ -55,8 +64,7 @@ def write_runs(config, folder, seeds):
         assert held == [cohort.cases_of(part) for part in parts]
         facts = {
             **cohort.facts(),
-            "training": {"slices": len(parts[0]), "cases": held[0]},
-            "validation": {"slices": len(parts[1]), "cases": held[1]},
+            **run_data.split_facts(run.settings, cohort, parts),
             # Apart for every fold, and large enough for networks as these.
             "smallest_mm3": [3000.0 + 1000.0 * run.settings["data"]["fold"], 9000.0],
         }
@@ -91,7 +99,7 @@ def by_hand(study, config):
         facts = workdir.read_data(folders[0])
         for name in facts["validation"]["cases"]:
             case = load_case(Path(config["data"]["root"]) / name)
-            probabilities = predict(case)
+            probabilities = predict(case).probabilities
             voxel = float(np.prod(case.spacing))
             confidence = []
             for (inner, _), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
@@ -189,9 +197,50 @@ def test_the_steps_and_the_bounds_for_other_cases_are_told(study, by_hand):
     for cell, mean in zip(row.split("|")[2:], np.mean(scores, 0), strict=False):
         assert cell.split("/")[0].strip() == f"{mean:.3f}"
     assert steps.count("| all but fold ") == FOLDS
-    bounds = [f"--min_confidence={fitted(by_hand.values(), k, PAIRS[k][0]):.5f}" for k in range(2)]
-    assert f"`--checkpoint=last --mirror --drop_small {' '.join(bounds)}`" in steps
+    assert "`--checkpoint=last --mirror --case_decision`" in steps
+    told = json.loads((study / "case_decision.json").read_text())
+    fitted_to_all = [fitted(by_hand.values(), k, PAIRS[k][0]) for k in range(2)]
+    assert told["min_confidence"] == pytest.approx(fitted_to_all, abs=1e-4)
+    assert told["smallest_mm3"] == [3000.0, 9000.0]  # of the fold that has the smallest
     assert text.count("\n## ") == 5
+
+
+def test_what_deciding_costs_is_told_by_nested_folds(study, by_hand):
+    """From the scores of the last step, and the network's own label maps without any."""
+    told = json.loads((study / "case_decision.json").read_text())
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["presence"]["cost"] == told["cost"]
+    rows = {(row["case"], row["region"]): row for row in table(study / "cases.csv")}
+    dropped = 0
+    for k, region in enumerate(("NoReflow", "Infarction")):
+        cost, own = told["cost"][k], [rows[name, region] for name in sorted(by_hand)]
+        held = [row for row in own if float(row["reference_mm3"])]
+        scores = [float(row["dsc"]) for row in held]
+        assert cost["holding"] == len(held)
+        assert cost["decided"] == pytest.approx(np.mean(scores))
+        assert cost["difference"] == pytest.approx(cost["decided"] - cost["predicted"])
+        # These networks predict every label in every case.
+        assert cost["lost"] == sum(not float(row["prediction_mm3"]) for row in held)
+        assert cost["false"] == len(own) - len(held)
+        dropped += cost["lost"] + cost["removed"]
+    assert dropped
+
+
+def test_the_decision_lies_with_every_network_and_is_applied_to_new_cases(study, config, tmp_path):
+    runs = sorted((study / "runs").iterdir())
+    assert len(runs) == FOLDS * len(SEEDS)
+    text = (study / "case_decision.json").read_text()
+    assert {(run / "case_decision.json").read_text() for run in runs} == {text}
+    told = json.loads(text)
+    fold = [load_run(run, checkpoint="last") for run in runs[::FOLDS]]
+    source = Path(config["data"]["root"])
+    for name, options in (
+        ("study", {"case_decision": True}),
+        ("hand", {"drop_small": True, "min_confidence": told["min_confidence"]}),
+    ):
+        predict(fold, source, tmp_path / name, mirror=True, say=quiet, **options)
+    ours, theirs = ((tmp_path / name / "volumes.csv").read_text() for name in ("study", "hand"))
+    assert ours == theirs
 
 
 def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_path):
@@ -203,6 +252,7 @@ def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_pa
         (copy / name).unlink()
     here = replace(config, {"data.root": str(moved), "data.phantom_cases": 0})
     crossvalidate(here, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    before["case_decision.json"] = before["case_decision.json"].replace(study.name, "study")
     assert {name: (copy / name).read_text() for name in before} == before
 
 
@@ -219,6 +269,7 @@ def test_networks_of_two_studies_are_averaged_as_those_of_one(study, second, con
     ours = {"folds": FOLDS, "seeds": 1, "mirror": True, "say": quiet}
     crossvalidate(config, tmp_path, ensemble=[second], **ours)
     for name in FILES:
+        assert not (tmp_path / "case_decision.json").exists()  # of two studies, it is of neither
         if name.endswith(".csv"):
             assert (tmp_path / name).read_text() == (study / name).read_text()
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (tmp_path, study)]

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from jaxseg import run_data
-from jaxseg.data import DataError, find_cases, load_case, most_probable, split
+from jaxseg.data import DataError, load_case, most_probable, split
 from jaxseg.evaluate import evaluate
 from jaxseg.predictor import make_predictor
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
-FILES = ["cases.csv", "inclusion.csv", "slices.csv", "summary.json", "summary.md"]
+FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md"]
 
 
 def quiet(line):
@@ -44,20 +44,26 @@ def evaluated(random_run, tmp_path_factory):
 
 def test_the_validation_cases_are_scored(evaluated, random_run):
     evaluation, output = evaluated
-    validation = json.loads((random_run / "data.json").read_text())["validation"]
+    facts = json.loads((random_run / "data.json").read_text())
+    validation = facts["validation"]
     assert [case.name for case in evaluation.cases] == validation["cases"] == ["Case_P002"]
     assert sum(len(case.slices) for case in evaluation.cases) == validation["slices"]
     assert names(output) == FILES
-    assert evaluation.checkpoint == "best, step 5"
-    assert "same content as in training" in evaluation.notes[0]
-    assert "optimistic" in evaluation.notes[-1]
+    assert evaluation.checkpoint == "last, step 6"
+    assert "1 held out by the run (split by case)" in evaluation.notes[0]
+    assert not any("optimistic" in note for note in evaluation.notes)
+    left = json.loads((output / "summary.json").read_text())["left_out"]
+    assert left == dict.fromkeys(sorted(set(facts["cases"]) - {"Case_P002"}), "trained on")
+    lines = (output / "summary.md").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("Left out")]
+    assert all(name in line for name in left)
     assert (output / "summary.md").read_text().count("\n## ") == 4
 
 
 def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, phantom):
     """DSC and volumes by plain counting."""
     case = load_case(phantom / "Case_P002")
-    labels = most_probable(make_predictor([load_run(random_run)])(case))
+    labels = most_probable(make_predictor([load_run(random_run)])(case).probabilities)
     output = evaluated[1]
     rows = {row["region"]: row for row in table(output / "cases.csv")}
     voxel = float(np.prod(case.spacing))
@@ -81,11 +87,12 @@ def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, 
             assert float(row[region]) == pytest.approx(dsc)
 
 
-def test_last_and_mirrored_are_said(random_run, tmp_path):
-    found = evaluate(random_run, checkpoint="last", mirror=True, output=tmp_path, say=quiet)
-    assert (found.checkpoint, found.mirror) == ("last, step 6", True)
-    assert not any("optimistic" in note for note in found.notes)
-    assert "last, step 6, mirror images averaged" in (tmp_path / "summary.md").read_text()
+def test_best_and_mirrored_are_said(random_run, tmp_path):
+    found = evaluate(random_run, checkpoint="best", mirror=True, output=tmp_path, say=quiet)
+    assert (found.checkpoint, found.mirror) == ("best, step 5", True)
+    assert "chosen on these very slices" in found.notes[-2]
+    assert "synthetic" in found.notes[-1]
+    assert "best, step 5, mirror images averaged" in (tmp_path / "summary.md").read_text()
 
 
 def noting(run, target, *volumes):
@@ -119,51 +126,94 @@ def test_pathology_smaller_than_in_training_is_dropped(random_run, evaluated, tm
         assert found.notes[-1] in (output / "summary.md").read_text()
 
 
-def renamed(phantom, target, pairs):
-    """Cases of the phantom under other names."""
+def renamed(phantom, target, pairs, *, other=False):
+    """Cases of the phantom under other names; other hearts differ in a voxel of the image."""
     for old, new in pairs.items():
         for part in ("Images", "Contours"):
             (target / new / part).mkdir(parents=True)
             source = phantom / old / part / f"{old}.nii.gz"
-            shutil.copy(source, target / new / part / f"{new}.nii.gz")
+            path = target / new / part / f"{new}.nii.gz"
+            shutil.copy(source, path)
+            if other and part == "Images":
+                image = nib.load(path)
+                pixels = np.asarray(image.dataobj).copy()
+                pixels[0, 0, 0] += 1
+                nib.save(image.__class__(pixels, None, image.header), path)
     return target
 
 
-def test_cases_of_other_names_are_all_scored(random_run, phantom, tmp_path):
-    root = renamed(
-        phantom, tmp_path / "other", {"Case_P001": "Case_P101", "Case_N003": "Case_N103"}
-    )
-    found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
-    assert [case.name for case in found.cases] == ["Case_N103", "Case_P101"]
-    assert found.notes == ("Scored are 2 of the 2 cases found.",)
+def test_other_cases_are_all_scored_whatever_their_names(random_run, phantom, tmp_path):
+    """Case_P001 is a name of the run's, on which it was trained."""
+    pairs = {"Case_P001": "Case_P001", "Case_N003": "Case_N103"}
+    root = renamed(phantom, tmp_path / "other", pairs, other=True)
+    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_N103", "Case_P001"]
+    assert "2 not among the run's cases" in found.notes[0]
+    assert found.notes[1].endswith("Case_P001.")
+    assert len(found.notes) == 3  # the last one says that the training cases were synthetic
+    assert found.left_out == {}
 
 
-def test_cases_trained_on_are_never_scored(random_run, phantom, tmp_path):
+def test_cases_trained_on_are_never_scored_whatever_their_names(random_run, phantom, tmp_path):
     """Case_P001 was trained on, Case_P002 validated."""
-    chosen = {"Case_P001": "Case_P001", "Case_P002": "Case_P002", "Case_N003": "Case_N103"}
+    chosen = {"Case_P001": "Case_X", "Case_P002": "Case_Y"}
     root = renamed(phantom, tmp_path / "mixed", chosen)
-    found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
-    assert [case.name for case in found.cases] == ["Case_N103", "Case_P002"]
-    assert found.notes[0] == "Scored are 2 of the 3 cases found."
-    assert "names of cases that the run was trained on" in found.notes[1]
-    assert found.notes[2].startswith("1 have names of the run's validation cases")
-    assert "optimistic" in found.notes[3]
+    renamed(phantom, root, {"Case_N003": "Case_N103"}, other=True)
+    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_N103", "Case_Y"]
+    assert "1 held out by the run" in found.notes[0]
+    assert "1 not among the run's cases" in found.notes[0]
+    assert found.left_out == {"Case_X": "trained on, as Case_P001"}
+    assert "chosen on 1 of these cases" in found.notes[-2]
     root = renamed(phantom, tmp_path / "known", {"Case_P001": "Case_P001"})
-    with pytest.raises(DataError, match=r"known: the run was trained on cases of all the names"):
+    with pytest.raises(DataError, match=r"known: the run was trained on all 1 cases"):
         evaluate(random_run, root=root, output=tmp_path / "none", say=quiet)
     assert not (tmp_path / "none").exists()
 
 
-def test_the_run_s_names_with_other_content_are_refused(random_run, phantom, tmp_path):
+def rooted(run, target, root):
+    """A copy of a run whose own cases lie elsewhere."""
+    shutil.copytree(run, target)
+    settings = json.loads((target / "config.json").read_text())
+    settings["data"]["root"] = str(root)
+    (target / "config.json").write_text(json.dumps(settings))
+    return target
+
+
+@pytest.mark.parametrize("part", ["Images", "Contours"])
+def test_held_out_cases_of_the_run_s_own_that_changed_are_refused(
+    random_run, phantom, tmp_path, part
+):
     root = shutil.copytree(phantom, tmp_path / "changed")
-    for part in ("Images", "Contours"):
-        source = root / "Case_P004" / part / "Case_P004.nii.gz"
-        shutil.copy(source, root / "Case_P001" / part / "Case_P001.nii.gz")
-    with pytest.raises(
-        WorkdirError, match="changed have the names of the run's, but other content"
-    ):
-        evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    path = root / "Case_P002" / part / "Case_P002.nii.gz"
+    image = nib.load(path)
+    pixels = np.asarray(image.dataobj).copy()
+    pixels[0, 0, 0] += 1
+    nib.save(image.__class__(pixels, None, image.header), path)
+    run = rooted(random_run, tmp_path / "run", root)
+    with pytest.raises(WorkdirError, match=r"Case_P002: .*changed since the run was trained"):
+        evaluate(run, output=tmp_path / "out", say=quiet)
     assert not (tmp_path / "out").exists()
+
+
+def test_new_and_missing_cases_in_the_run_s_own_folder_are_said(random_run, phantom, tmp_path):
+    root = shutil.copytree(phantom, tmp_path / "root")
+    shutil.rmtree(root / "Case_P002")
+    renamed(phantom, root, {"Case_P002": "Case_P777"}, other=True)
+    run = rooted(random_run, tmp_path / "run", root)
+    found = evaluate(run, output=tmp_path / "out", say=quiet)
+    assert [case.name for case in found.cases] == ["Case_P777"]
+    assert "no longer there: Case_P002" in found.notes[-1]
+
+
+def test_a_run_s_own_root_that_moved_is_named_and_no_phantom_is_written(random_run, tmp_path):
+    run = rooted(random_run, tmp_path / "run", tmp_path / "moved")
+    settings = json.loads((run / "config.json").read_text())
+    settings["data"]["phantom_cases"] = 6
+    (run / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(DataError, match=r"moved: no such folder; .*--config\.data\.root=DIR"):
+        evaluate(run, output=tmp_path / "out", say=quiet)
+    assert names(tmp_path) == ["run"]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +222,8 @@ def slice_run(random_run, tmp_path_factory):
     folder = shutil.copytree(random_run, tmp_path_factory.mktemp("slices") / "run")
     settings, data = (json.loads((folder / f"{n}.json").read_text()) for n in ("config", "data"))
     settings["data"]["split"] = "slice"
-    data["training"]["cases"] = data["validation"]["cases"] = data["cases"]
+    cohort = run_data.load_cohort(settings)
+    data |= run_data.split_facts(settings, cohort, run_data.split_cohort(settings, cohort))
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "data.json").write_text(json.dumps(data))
     return folder
@@ -186,15 +237,23 @@ def test_of_a_slice_split_only_held_out_slices_count(slice_run, tmp_path):
     scored = {(case.name, int(number)) for case in found.cases for number in case.slices}
     assert scored == wanted
     assert all(len(case.slices) < case.num_slices for case in found.cases)
-    assert "Scores in 3D are of those parts alone" in found.notes[1]
+    assert f"only the {len(held)} held-out slices count" in found.notes[1]
 
 
 def test_other_cases_for_a_run_of_a_slice_split(slice_run, phantom, tmp_path):
-    """Its validation slices are of patients trained on, so their whole cases never count."""
-    root = renamed(phantom, tmp_path / "few", {"Case_P002": "Case_P002", "Case_N003": "Case_N103"})
+    """Its validation slices are of patients trained on, whose other slices never count."""
+    held_out = json.loads((slice_run / "data.json").read_text())["validation"]["held_out"]
+    known = next(iter(held_out))
+    root = renamed(phantom, tmp_path / "few", {known: "Case_A"})
+    renamed(phantom, root, {"Case_N003": "Case_B"}, other=True)
+    for name in set(names(phantom)) - set(held_out) - {"phantom.json"}:
+        renamed(phantom, root, {name: name})
     found = evaluate(slice_run, root=root, output=tmp_path / "out", say=quiet)
-    assert [case.name for case in found.cases] == ["Case_N103"]
-    assert [len(case.slices) for case in found.cases] == [found.cases[0].num_slices]
+    assert [case.name for case in found.cases] == ["Case_A", "Case_B"]
+    first, second = found.cases
+    assert first.slices.tolist() == held_out[known]
+    assert len(second.slices) == second.num_slices
+    assert set(found.left_out.values()) <= {"trained on, with all of its slices"}
 
 
 def test_what_cannot_be_scored_is_refused_and_leaves_nothing(random_run, phantom, tmp_path):
@@ -251,7 +310,7 @@ def test_a_label_of_another_set_is_refused(random_run, phantom, tmp_path):
 def test_a_damaged_note_of_the_data_is_named(random_run, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
     (folder / "data.json").write_text('{"fingerprint": "f00d", "cases": []}')
-    with pytest.raises(WorkdirError, match=r"run: its data\.json lacks training, validation"):
+    with pytest.raises(WorkdirError, match=r"run: its data\.json lacks digests, training, val"):
         evaluate(folder, say=quiet)
     assert not (folder / "evaluation").exists()
 
@@ -259,12 +318,12 @@ def test_a_damaged_note_of_the_data_is_named(random_run, tmp_path):
 def test_real_cases_of_the_run_s_names_are_not_mistaken_for_the_phantom(
     emidec_root, random_run, tmp_path
 ):
-    """Names coincide between the two; those trained on are left out by name."""
+    """Names coincide between the two; the run was trained on a Case_P001 of its own."""
     root = tmp_path / "real"
     root.mkdir()
     for name in ("Case_P001", "Case_P003", "Case_N012"):
         (root / name).symlink_to(emidec_root / name)
     found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
-    assert [case.name for case in found.cases] == ["Case_N012", "Case_P003"]
-    assert find_cases(root)[1].name == "Case_P001"
+    assert [case.name for case in found.cases] == ["Case_N012", "Case_P001", "Case_P003"]
+    assert found.left_out == {}
     assert all(len(case.slices) == case.num_slices for case in found.cases)

@@ -45,9 +45,11 @@ COUNTS = {
 
 
 def case(name, slice_dsc, regions, inclusion, num_slices=2):
+    counts = np.zeros((len(slice_dsc), 4, 3), int)
+    counts[0] += COUNTS[name]
     return CaseScores(
         name, num_slices, np.arange(len(slice_dsc)), np.array(slice_dsc, float),
-        np.array(regions, float), np.array(inclusion, float), np.array(COUNTS[name]),
+        np.array(regions, float), np.array(inclusion, float), counts,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from jaxseg import export as module
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.data import load_case, preprocess_case
+from jaxseg.data import load_case
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
 from jaxseg.inference import make_probabilities
@@ -24,6 +24,7 @@ from jaxseg.predict import predict
 from jaxseg.predictor import make_predictor
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
+from tests.by_hand import prepared
 
 REPOSITORY = Path(__file__).parents[1]
 # Exports, and is stopped for good once the artifact is about to be written.
@@ -83,7 +84,7 @@ def test_what_a_bundle_holds(bundle_folder, run):
     ]  # fmt: skip
     manifest = json.loads((bundle_folder / "manifest.json").read_text())
     assert [manifest[field] for field in ("name", "checkpoint", "step")] == [
-        "awce_penalty", "best", 5,
+        "awce_penalty", "last", 6,
     ]  # fmt: skip
     files = content(bundle_folder)
     assert set(manifest["files"]) == set(files) - {"manifest.json", "MODEL_CARD.md"}
@@ -122,8 +123,8 @@ def test_a_bundle_predicts_the_very_files_of_the_run(bundle_folder, run, phantom
 
 def test_a_bundle_and_a_run_are_averaged(bundle_folder, run, phantom):
     case = load_case(phantom / "Case_P001")
-    alone = make_predictor([run])(case)
-    both = make_predictor([run, load_run(bundle_folder)])(case)
+    alone = make_predictor([run])(case).probabilities
+    both = make_predictor([run, load_run(bundle_folder)])(case).probabilities
     np.testing.assert_array_equal(both, alone)
 
 
@@ -134,30 +135,29 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
     evaluate(random_run, output=tmp_path / "run", say=quiet)
     found = evaluate(bundle, root=phantom, say=quiet)
     assert content(bundle / "evaluation") == content(tmp_path / "run")
-    assert found.checkpoint == "best, step 5"
-    assert "optimistic" in found.notes[-1]
+    assert found.checkpoint == "last, step 6"
     assert [case.name for case in found.cases] == ["Case_P002"]
     load_run(bundle)  # whole, although it holds more now
 
 
 def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
-    message = r"mine: a bundle does not say where its cases lie; expected --config\.data\.root=DIR"
+    message = r"mine: does not say where its cases lie; expected --config\.data\.root=DIR"
     with pytest.raises(WorkdirError, match=message):
         evaluate(bundle_folder, output=tmp_path / "out", say=quiet)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bundle_writes_its_phantom_anew(small, finished_run, tmp_path, monkeypatch):
+def test_a_bundle_never_writes_a_phantom(small, finished_run, tmp_path, monkeypatch):
     export(finished_run, tmp_path / "bundle", say=quiet)
     monkeypatch.chdir(tmp_path)
-    found = evaluate(Path("bundle"), say=quiet)
-    assert "same content as in training" in found.notes[0]
-    assert names(tmp_path) == ["bundle", "data"]
+    with pytest.raises(WorkdirError, match=r"expected --config\.data\.root=DIR"):
+        evaluate(Path("bundle"), say=quiet)
+    assert names(tmp_path) == ["bundle"]
 
 
 def test_the_artifact_is_the_network(bundle_folder, run, phantom):
     artifact = jax.export.deserialize(bytearray((bundle_folder / "model.stablehlo").read_bytes()))
-    images = preprocess_case(load_case(phantom / "Case_P001"), run.grid)[0]
+    images = prepared(run, load_case(phantom / "Case_P001"))
     wanted = make_probabilities(run.network, batch_size=3)(run.params, images[:3])
     for count in (1, 3):
         found = np.asarray(artifact.call(images[:count]))
@@ -166,22 +166,24 @@ def test_the_artifact_is_the_network(bundle_folder, run, phantom):
     assert len(np.unique(wanted.argmax(-1))) == 5
 
 
-def test_the_last_checkpoint(small, random_run, tmp_path):
+def test_the_best_checkpoint(small, random_run, tmp_path):
     lines = []
-    export(random_run, tmp_path / "new" / "bundle", checkpoint="last", say=lines.append)
+    export(random_run, tmp_path / "new" / "bundle", checkpoint="best", say=lines.append)
     bundle = load_run(tmp_path / "new" / "bundle")
-    assert (bundle.checkpoint, bundle.step) == ("last", 6)
-    assert load_run(bundle.folder, checkpoint="last").step == 6
-    with pytest.raises(WorkdirError, match=r"of the last checkpoint alone; .* got best"):
-        load_run(bundle.folder, checkpoint="best")
-    assert lines[0].startswith(f"{bundle.folder}: awce_penalty, last checkpoint, step 6; ")
-    assert "--checkpoint=last" in (bundle.folder / "MODEL_CARD.md").read_text()
-    assert len(lines) == 1
+    assert (bundle.checkpoint, bundle.step) == ("best", 5)
+    assert load_run(bundle.folder, checkpoint="best").step == 5
+    with pytest.raises(WorkdirError, match=r"of the best checkpoint alone; .* got last"):
+        load_run(bundle.folder, checkpoint="last")
+    assert lines[0].startswith(f"{bundle.folder}: awce_penalty, best checkpoint, step 5; ")
+    assert "--checkpoint" not in (bundle.folder / "MODEL_CARD.md").read_text()
+    assert len(lines) == 2
+    assert "synthetic" in lines[1]
 
 
 def test_own_cases_are_remarked_on(small, random_run, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
-    (folder / "data.json").write_text((folder / "data.json").read_text().replace("Case_", "Doe_"))
+    text = (folder / "data.json").read_text().replace("Case_", "Doe_")
+    (folder / "data.json").write_text(json.dumps(json.loads(text) | {"synthetic": False}))
     lines = []
     export(folder, tmp_path / "bundle", say=lines.append)
     assert lines[1].endswith("data.json names the cases, and MODEL_CARD.md lacks their source and "
@@ -200,14 +202,14 @@ def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, 
     assert "The run was not evaluated" in text
     (folder / "table.md").write_text("# Title\n\nAt the end 0.123.\n")
     evaluate(folder, say=quiet)
-    text = card("best")
+    text = card("last")
     assert "At the end 0.123." in text
     summary = (folder / "evaluation" / "summary.md").read_text()
     rows = [line for line in summary.splitlines() if line.startswith("| Infarction")]
     assert len(rows) == 2
     assert all(row in text for row in rows)
-    text = card("last", checkpoint="last")
-    assert "The run's evaluation is of another checkpoint (best, step 5) and is not shown" in text
+    text = card("best", checkpoint="best")
+    assert "The run's evaluation is of another checkpoint (last, step 6) and is not shown" in text
     assert rows[0] not in text
     for content in ("[]", "[" * 10**5):
         (folder / "evaluation" / "summary.json").write_text(content)
@@ -228,8 +230,8 @@ def refused(message, folder, output, **options):
 def test_what_exists_is_replaced_only_if_it_is_a_bundle(small, random_run, bundle_folder, tmp_path):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
     refused("bundle: exists already; pass --overwrite", random_run, bundle)
-    export(random_run, bundle, checkpoint="last", overwrite=True, say=quiet)
-    assert load_run(bundle).step == 6
+    export(random_run, bundle, checkpoint="best", overwrite=True, say=quiet)
+    assert load_run(bundle).step == 5
     assert names(tmp_path) == ["bundle"]
     (bundle / "evaluation").mkdir()
     (bundle / "evaluation" / "mine.csv").touch()
@@ -270,7 +272,7 @@ def test_what_cannot_be_exported_is_refused(random_run, bundle_folder, tmp_path)
     refused(r"cannot write here \(.*file is not a folder\)", random_run, tmp_path / "file" / "x")
     run = shutil.copytree(random_run, tmp_path / "run")
     (run / "data.json").write_text('{"cases": []}')
-    refused(r"run: its data\.json lacks fingerprint, training, validation", run, output)
+    refused(r"run: its data\.json lacks digests, training, validation", run, output)
     (run / "data.json").write_text((random_run / "data.json").read_text())
     (run / "table.md").write_bytes(b"\xff")
     refused(r"table\.md: cannot be read", run, output)
@@ -354,7 +356,7 @@ def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
         assert not output.exists()
         assert all(re.fullmatch(r"\.tmp-bundle-\w{8}", left) for left in names(tmp_path))
     export(random_run, output, say=quiet)
-    assert load_run(output).step == 5
+    assert load_run(output).step == 6
     assert names(tmp_path) == ["bundle"]  # what was left is gone
 
 

@@ -94,7 +94,7 @@ def test_evaluate_writes_into_the_workdir(call, random_run, tmp_path):
     assert (status, errors) == (0, "")
     assert "Checkpoint: last, step 6, mirror images averaged." in output
     assert sorted(path.name for path in (run / "evaluation").iterdir()) == [
-        "cases.csv", "inclusion.csv", "slices.csv", "summary.json", "summary.md",
+        "cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md",
     ]  # fmt: skip
 
 

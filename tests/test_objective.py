@@ -58,7 +58,7 @@ def halved(targets) -> np.ndarray:
 def test_the_coarser_level_by_hand(batch, weighted):
     images, targets = batch
     networks, params = built(weighted)
-    objective = Objective(weighted=weighted, **FIELDS, dice=0.5, dice_smooth=8.0, deep=0.25)
+    objective = Objective(**FIELDS, dice=0.5, dice_smooth=8.0, deep=0.25)
     total, logs = jax.jit(loss_and_logs, static_argnums=(1, 2))(
         params, networks, objective, images, targets
     )
@@ -75,7 +75,7 @@ def test_the_coarser_level_by_hand(batch, weighted):
     expected = 0.25 * (entropy + 0.5 * dice)
     assert float(logs["deep_supervision"]) == pytest.approx(expected, rel=1e-5)
     # Beside it, everything is as without it.
-    plain = Objective(weighted=weighted, **FIELDS, dice=0.5, dice_smooth=8.0)
+    plain = Objective(**FIELDS, dice=0.5, dice_smooth=8.0)
     alone, fewer = jax.jit(loss_and_logs, static_argnums=(1, 2))(
         params, networks, plain, images, targets
     )
@@ -88,7 +88,7 @@ def test_dice_of_regions_at_the_finest_level_and_at_the_coarser_one(batch):
     images, targets = batch
     networks, params = built(weighted=False)
     regions = ((0,), tuple(range(1, L)))
-    objective = Objective(weighted=False, **FIELDS, dice=0.5, dice_regions=regions, deep=0.25)
+    objective = Objective(**FIELDS, dice=0.5, dice_regions=regions, deep=0.25)
     _, logs = loss_and_logs(params, networks, objective, images, targets)
     logits, coarse = fine_and_coarse(networks, params, images)
 
@@ -113,7 +113,7 @@ def test_coarser_levels_weigh_less_and_less(batch):
             ("logits1", "logits2")}  # fmt: skip
     params["network"] = params["network"] | flat  # logits 0 everywhere: log L of cross-entropy
     for deep in (1.0, 0.5):
-        objective = Objective(weighted=False, **FIELDS, deep=deep)
+        objective = Objective(**FIELDS, deep=deep)
         _, logs = loss_and_logs(params, Networks(network, None), objective, images, targets)
         expected = (deep + deep**2) * np.log(L)
         assert float(logs["deep_supervision"]) == pytest.approx(expected, rel=1e-5)

@@ -55,7 +55,7 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
     assert table.startswith("# edema_scar: DSC on the validation slices")
     rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| ")]
     assert [cell.strip() for cell in rows[0]] == ["checkpoint", "LV", "Myo", "Edema", "Scar"]
-    assert [row[0].strip()[:4] for row in rows[1:]] == ["best", "last"]
+    assert [row[0].strip()[:4] for row in rows[1:]] == ["last", "best"]
     with (tmp_path / "run" / "table.csv").open(newline="") as file:
         cells = list(csv.DictReader(file))
     held = {cell["region"]: int(cell["slices"]) for cell in cells}

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import errno
 import gzip
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jaxseg import predict as module
 from jaxseg.data import DataError, most_probable, read_case, read_volume
 from jaxseg.data.phantom import write_phantom
 from jaxseg.predict import PredictionError, predict
-from jaxseg.predictor import make_predictor
+from jaxseg.predictor import Prediction, make_predictor
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
@@ -62,9 +63,11 @@ def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
         "Case_P001.nii.gz", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
         "volumes.csv",
     ]  # fmt: skip
-    assert lines == [f"{output}: 1 label maps, their volumes in volumes.csv"]
+    warning, line = lines
+    assert "synthetic" in warning
+    assert line == f"{output}: 1 label maps, their volumes in volumes.csv"
     case = read_case("A", stack)
-    wanted = make_predictor([run])(case)
+    wanted = make_predictor([run])(case).probabilities
     labels, header = read_volume(output / "Case_P001.nii.gz")
     assert header.get_data_dtype() == labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, most_probable(wanted))
@@ -147,9 +150,9 @@ def test_storage_changes_nothing(run, stack, tmp_path):
 def test_mirrors_and_further_runs_change_the_result_as_they_should(
     run, random_run, stack, tmp_path
 ):
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
-    wanted = make_predictor([run, other], mirror=True)(read_case("A", stack))
+    wanted = make_predictor([run, other], mirror=True)(read_case("A", stack)).probabilities
     found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]
     np.testing.assert_array_equal(found, most_probable(wanted))
 
@@ -175,7 +178,9 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
     original = module.pictures.comparison
 
     def spy(images, maps, titles, names):
-        shown.append((images.shape, maps["prediction"].shape, list(titles)))
+        ((row, labels),) = maps.items()
+        assert "synthetic" in row
+        shown.append((images.shape, labels.shape, list(titles)))
         return original(images, maps, titles, names)
 
     monkeypatch.setattr(module.pictures, "comparison", spy)
@@ -188,7 +193,8 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
         assert picture.width > 150 * count
     case = read_case("A", stack)
     tall = dataclasses.replace(case, image=np.tile(case.image, 5)[..., :30])
-    module._save_overview(run, tall, np.zeros(tall.image.shape, np.uint8), tmp_path / "tall.png")
+    nothing = np.zeros(tall.image.shape, np.uint8)
+    module._save_overview(run, tall, Prediction(nothing), nothing, tmp_path / "tall.png")
     assert len(shown[1][2]) == 12
     assert (shown[1][2][0], shown[1][2][-1]) == ("slice 0", "slice 29")
 
@@ -407,3 +413,35 @@ def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_p
     assert not [name for name in files(tmp_path) if "tmp" in name]
     for name in names:
         gzip.decompress((tmp_path / name).read_bytes())
+
+
+def test_what_appears_while_a_case_is_predicted_is_kept_and_named(
+    run, stack, tmp_path, monkeypatch
+):
+    """Two processes on the same files: whoever comes second says what it did not write."""
+    save, label = module._save_overview, tmp_path / "out" / "Case_P001.nii.gz"
+
+    def with_another_meanwhile(*arguments):
+        save(*arguments)
+        label.write_bytes(b"another's")
+
+    monkeypatch.setattr(module, "_save_overview", with_another_meanwhile)
+    with pytest.raises(DataError, match=r"Case_P001\.nii\.gz: appeared meanwhile"):
+        go(run, stack, tmp_path / "out")
+    assert label.read_bytes() == b"another's"
+    go(run, stack, tmp_path / "out", overwrite=True)
+    assert read_volume(label)[0].any()
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "tab\tname", "line\u2028name", 'quote"s, comma', os.fsdecode(b"cas\xe9")]
+)
+def test_rows_of_files_of_any_name(run, stack, tmp_path, name):
+    shutil.copy(stack, tmp_path / f"{name}.NII.GZ")
+    for overwrite in (False, True):
+        go(run, tmp_path / f"{name}.NII.GZ", tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / f"{name}.nii.gz").exists()
+    with (tmp_path / "out" / "volumes.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == [name.encode(errors="backslashreplace").decode()]
+    assert len(header) == len(rows[0])

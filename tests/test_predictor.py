@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import predictor
 from jaxseg.data import find_cases, load_case, most_probable, to_native
+from jaxseg.locate import FLIPS, averaged
 from jaxseg.predictor import check_spacing, make_predictor, other_orientation, presence_rule
 from jaxseg.presence import PresenceRule
 from jaxseg.settings import SettingsError
@@ -35,7 +35,9 @@ def segmented(run, images):
 
 
 def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):
-    found = make_predictor([run])(case)
+    prediction = make_predictor([run])(case)
+    assert (prediction.center, prediction.heart_found) == (None, True)
+    found = prediction.probabilities
     assert (found.shape, found.dtype) == ((*case.image.shape, 5), np.float32)
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
     labels = most_probable(found)
@@ -46,7 +48,18 @@ def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):
     assert len(np.unique(labels)) == 5, "a test on a single label would show nothing"
     assert not labels[0].any(), "outside the network grid is background"
     unlabeled = dataclasses.replace(case, label=None)
-    np.testing.assert_array_equal(make_predictor([run])(unlabeled), found)
+    np.testing.assert_array_equal(make_predictor([run])(unlabeled).probabilities, found)
+
+
+@pytest.mark.parametrize("value", [0, 77])
+def test_slices_that_show_nothing_are_background(run, case, value):
+    image = case.image.copy()
+    image[..., [0, -1]] = value
+    changed = dataclasses.replace(case, image=image)
+    found = make_predictor([run])(changed).probabilities
+    np.testing.assert_array_equal(found[..., [0, -1], 0], 1)
+    np.testing.assert_array_equal(found[..., [0, -1], 1:], 0)
+    assert (most_probable(found)[..., 1:-1] > 0).any((0, 1)).all()
 
 
 def test_mirroring_averages_the_four_mirror_images(run, case):
@@ -57,21 +70,19 @@ def test_mirroring_averages_the_four_mirror_images(run, case):
         segmented(run, images[:, :, ::-1])[:, :, ::-1],
         segmented(run, images[:, ::-1, ::-1])[:, ::-1, ::-1],
     ]
-    found = predictor._mirrored(
-        lambda _, x: segmented(run, x), run.params, images, [(), (1,), (2,), (1, 2)]
-    )
+    found = averaged(lambda _, x: segmented(run, x), run.params, images, FLIPS)
     np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-6)
     wanted = to_native(np.mean(views, axis=0), case.image.shape, case.spacing, run.grid)
-    labels = most_probable(make_predictor([run], mirror=True)(case))
+    labels = most_probable(make_predictor([run], mirror=True)(case).probabilities)
     assert (labels == wanted).mean() > 0.9999
-    assert (labels == most_probable(make_predictor([run])(case))).mean() < 0.99
+    assert (labels == most_probable(make_predictor([run])(case).probabilities)).mean() < 0.99
 
 
 def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     other = dataclasses.replace(other, grid=dataclasses.replace(other.grid, spacing=5.0))
-    both = make_predictor([run, other])(case)
-    parts = [make_predictor([each])(case) for each in (run, other)]
+    both = make_predictor([run, other])(case).probabilities
+    parts = [make_predictor([each])(case).probabilities for each in (run, other)]
     np.testing.assert_allclose(both, (parts[0] + parts[1]) / 2, atol=1e-6)
     assert np.abs(parts[0] - parts[1]).max() > 0.1
 
@@ -79,12 +90,12 @@ def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
 def test_a_run_given_twice_is_refused(run, random_run):
     again = load_run(random_run)
     with pytest.raises(WorkdirError, match="would count twice; expected every run once"):
-        make_predictor([run, load_run(random_run, checkpoint="last"), again])
+        make_predictor([run, load_run(random_run, checkpoint="best"), again])
 
 
 def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
     assert run.data["orientations"] == [case.orientation]
-    other = load_run(random_run, checkpoint="last")
+    other = load_run(random_run, checkpoint="best")
     assert other_orientation([run, other], case) is None
     header = case.header.copy()
     header.set_sform(header.get_best_affine() @ np.diag([1, -1, 1, 1]), code=2)

@@ -43,7 +43,7 @@ def test_a_cohort_of_the_phantom(in_tmp):
     assert cohort.images.shape == cohort.labels.shape == (sum(depths), 64, 64)
     assert set(np.unique(cohort.labels)) >= {0, 1, 2, 3}
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
-    assert run_data.load_cohort(config).fingerprint() == cohort.fingerprint()
+    assert run_data.load_cohort(config).facts() == cohort.facts()
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == written
     config["data"]["root"] = str(in_tmp / "elsewhere")
     config["data"]["phantom_cases"] = 1
@@ -142,3 +142,50 @@ def test_real_cases_with_the_paper_s_settings(emidec_root, tmp_path):
     assert cohort.images.shape == (slices, 128, 128)
     objective = recipe.objective(config, cohort.labels)
     assert objective.factors == pytest.approx([1.0] * 5)
+
+
+def twelve_scans(root):
+    """Two scans of each of six patients, small enough to read in no time."""
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        image = rng.integers(50, 200, (20, 20, 2)).astype(np.float64)
+        label = np.zeros((20, 20, 2), np.uint8)
+        label[5:9, 6:12] = 1
+        write_case(root, f"Case_pat{k // 2}_{k % 2}", image, label)
+    return settings(
+        data__root=str(root), data__phantom_cases=0, grid__size=(16, 16), grid__spacing=0.0
+    )
+
+
+def test_patients_and_own_splits_reach_the_split(in_tmp):
+    config = twelve_scans(in_tmp / "cases")
+    cohort = run_data.load_cohort(config)
+    config["data"]["patients"] = r"(pat\d)_"
+    held = cohort.cases_of(run_data.split_cohort(config, cohort)[1])
+    assert [name[:-1] for name in held[::2]] == [name[:-1] for name in held[1::2]]
+    rows = [f"{name},{'val' if name.endswith('_1') else 'train'}" for name in cohort.case_names]
+    (in_tmp / "s.csv").write_text("\n".join(["case,side", *rows]))
+    config["data"] |= {"splits": "s.csv", "patients": None}
+    config = run_data.resolved(config)
+    assert config["data"]["splits"] == str(in_tmp / "s.csv")
+    train, held = (cohort.cases_of(part) for part in run_data.split_cohort(config, cohort))
+    assert all(name.endswith("_1") for name in held)
+    assert len(train) == len(held) == 6
+    config["data"]["patients"] = r"(pat\d)_"
+    with pytest.raises(DataError, match=r"s\.csv: trains on Case_pat0_0 and holds out Case_pat0_1"):
+        run_data.split_cohort(config, cohort)
+
+
+def test_folders_are_resolved(in_tmp):
+    found = run_data.resolved(settings(data__root="cases", data__patients=r"(\d+)"))["data"]
+    assert (found["root"], found["patients"]) == (str(in_tmp / "cases"), r"(\d+)")
+    phantom = run_data.resolved(settings(data__phantom_cases=2))["data"]["root"]
+    assert phantom == str(in_tmp / "data" / "phantom-2-cases-seed-0")
+
+
+def test_a_phantom_is_synthetic_whoever_names_its_folder(in_tmp):
+    config = settings(data__phantom_cases=1)
+    root = run_data.root(config)
+    assert run_data.is_synthetic(config)
+    assert run_data.is_synthetic(settings(data__root=str(root), data__phantom_cases=0))
+    assert not run_data.is_synthetic(settings(data__root=str(in_tmp), data__phantom_cases=0))

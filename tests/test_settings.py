@@ -30,7 +30,7 @@ PAIR_OF_SIZES = (
     (True, True),
     None,
 )
-PAIR_OF_SHARES = ((0.5,), (0.5, 1.5), (0.5, math.nan), 0.5, None, ("a", "b"))
+PAIR_OF_SHARES = ((0.5,), (0.5, 1.5), (0.5, math.nan), 0.5, "heart", ("a", "b"))
 
 BAD = {
     "name": ("", " ", None, 3, "../../x", "/x", "a\\b", "c:", "..", "a\nb", "\ud800"),
@@ -45,6 +45,8 @@ BAD = {
     "data.folds": (1, *WHOLE_FROM_0),
     "data.fold": WHOLE_FROM_0,
     "data.split_seed": SEED,
+    "data.patients": ("pat", "(", "", 3, True, ["(a)"]),
+    "data.splits": ("folds.txt", "", 3, True, ["s.json"]),
     "grid.size": PAIR_OF_SIZES,
     "grid.spacing": (101.0, *FROM_0),
     "grid.center": PAIR_OF_SHARES,
@@ -53,16 +55,20 @@ BAD = {
     "intensity.method": NAME,
     "intensity.low": PERCENTILE,
     "intensity.high": PERCENTILE,
+    "intensity.even": SWITCH,
     "mixup.probability": SHARE,
     "mixup.tolerance": SHARE,
     "augment.probability": SHARE,
     "augment.flip": SWITCH,
+    "augment.turn": SWITCH,
     "augment.rotation": (180.5, *FROM_0),
     "augment.zoom": (9.5, *FROM_0),
+    "augment.shift": (1001.0, *FROM_0),
     "augment.gamma": (9.5, *FROM_0),
     "augment.contrast": (9.5, *FROM_0),
     "augment.brightness": FROM_0,
     "augment.noise": FROM_0,
+    "augment.bias": (9.5, *FROM_0),
     "model.slices": (2, 17, *WHOLE_FROM_1),
     "model.width": WHOLE_FROM_1,
     "model.depth": (13, 10**9, *WHOLE_FROM_0),
@@ -160,7 +166,7 @@ def test_missing_fields_are_named(name):
             {"optimizer.warmup_epochs": 40.0},
             "optimizer.warmup_epochs: expected less than train.epochs = 40",
         ),
-        ({"data.fold": 1}, "data.fold: expected less than data.folds = 0, got 1"),
+        ({"data.fold": 1}, "data.fold: expected 0 without folds; set data.folds, got 1"),
         ({"data.folds": 5, "data.fold": 5}, "data.fold: expected less than data.folds = 5, got 5"),
         ({"run.devices": 3}, "train.batch_size: expected a multiple of run.devices = 3, got 16"),
         ({"data.phantom_cases": 0}, "data.root: expected the folder of the cases"),
@@ -191,10 +197,20 @@ def test_missing_fields_are_named(name):
             {"model.groups": 128, "grid.size": (16, 16)},
             "model.groups: expected at least 1 and fewer than 128, the deepest channels by model",
         ),
+        (
+            {"data.patients": "(a)", "data.split": "slice"},
+            "data.patients: expected None with data.",
+        ),
+        ({"data.splits": "s.csv", "data.split": "slice"}, "data.splits: expected None with data."),
         ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
+        ({"grid.size": [32, 48], "augment.turn": True}, "augment.turn: expected False"),
         (
             {"grid.spacing": 0.0, "augment.probability": 0.5, "augment.rotation": 30.0},
-            "augment.rotation: expected 0 with grid.spacing = 0, whose pixels need not be square",
+            "augment.rotation: expected 0 with grid.spacing = 0, whose pixels ",
+        ),
+        (
+            {"grid.spacing": 0.0, "augment.probability": 0.5, "augment.shift": 5.0},
+            "augment.shift: expected 0 with grid.spacing = 0, whose pixels ",
         ),
     ],
 )
@@ -208,6 +224,8 @@ def test_contradictions(changes, start):
     [
         {},
         {"grid.spacing": 0.0, "grid.size": [32, 48], "augment.rotation": 30.0},
+        {"grid.center": None},
+        {"grid.spacing": 0.0, "augment.shift": 5.0},  # nothing is augmented
         {"model.depth": 0, "grid.size": (7, 5)},
         {"model.width": 4, "model.depth": 1},  # 4 channels, instance norm; 8 channels, 8 groups
         {"model.width": 24, "balance.width": 1},
@@ -269,7 +287,7 @@ def test_a_field_that_is_none_is_not_passed_over():
 def test_a_value_in_place_of_a_section_is_told_by_what_is_missing():
     lines = problems(with_changes({"intensity": 3}))
     assert [line.split(":")[0] for line in lines] == [
-        "intensity.method", "intensity.low", "intensity.high",
+        "intensity.method", "intensity.low", "intensity.high", "intensity.even",
     ]  # fmt: skip
     assert all(": missing, expected " in line for line in lines)
 
@@ -314,12 +332,13 @@ def test_replace_invents_no_field(name):
 
 
 def test_places_are_left_out_of_settings_and_nothing_else():
-    settings = {"seed": 3, "data": {"root": "/home/me", "fold": 1}, "run": {"devices": 2}}
+    data = {"root": "/home/me", "fold": 1, "patients": "/home/me/p.csv", "splits": None}
+    settings = {"seed": 3, "data": data, "run": {"devices": 2}}
     settings["run"]["compilation_cache"] = "~/cache"
     before = json.dumps(settings)
     assert without_places(settings) == {
         "seed": 3,
-        "data": {"root": None, "fold": 1},
+        "data": {"root": None, "fold": 1, "patients": "p.csv", "splits": None},
         "run": {"devices": 2, "compilation_cache": ""},
     }
     assert json.dumps(settings) == before

@@ -14,7 +14,7 @@ import optax
 import pytest
 from scipy.special import log_softmax, softmax
 
-from jaxseg import train_step
+from jaxseg import recipe, train_step
 from jaxseg.augment import Augmentation
 from jaxseg.balance import generator_objective
 from jaxseg.batch import Mixup
@@ -56,8 +56,8 @@ def networks(stage: str, dtype=jnp.float32) -> Networks:
 
 
 def objective(stage: str, **changes) -> Objective:
-    fields = {name: STAGES[stage][name] for name in ("weighted", "penalty")}
-    fields |= {"method": "adversarial", "strength": 0.7, "factors": FACTORS}
+    fields = {"method": "adversarial", "strength": 0.7, "factors": FACTORS}
+    fields |= {"penalty": STAGES[stage]["penalty"]}
     return Objective(**fields | {"epsilon": 1e-3, "support": 0.0, "inclusions": PAIRS} | changes)
 
 
@@ -221,6 +221,21 @@ def test_the_generators_objective_moves_the_generator_alone():
     assert not same(weak["generator"], strong["generator"])
 
 
+def test_clipping_leaves_the_networks_step_to_the_networks_gradient():
+    """However large the gradient of the generator is, the network's update is the same."""
+    stage = "awce"
+    clipped = optax.chain(recipe.clip_each(1.0), optax.sgd(1.0))
+    moved = {}
+    for strength in (0.7, 70.0):
+        step = make_train_step(networks(stage), clipped, objective(stage, strength=strength), MIXUP)
+        start = new_state(stage)
+        start = start.replace(opt_state=clipped.init(start.params))
+        after, _ = optimized_less(step, start, cohort(), INDICES)(start, cohort(), INDICES)
+        moved[strength] = jax.tree.map(lambda new, old: new - old, after.params, start.params)
+    assert same(moved[0.7]["network"], moved[70.0]["network"])
+    assert float(optax.tree.norm(moved[70.0]["generator"])) == pytest.approx(1.0, rel=1e-4)
+
+
 # ---- what a step depends on
 
 
@@ -301,8 +316,8 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monk
     """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
     seen = {}
 
-    def record(key, images, targets, first, settings):
-        seen.update(images=images, targets=targets, first=first, settings=settings)
+    def record(key, images, targets, first, settings, *, margin):
+        seen.update(images=images, targets=targets, first=first, settings=settings, margin=margin)
         return images, targets
 
     monkeypatch.setattr(train_step, "augmented_batch", record)
@@ -314,7 +329,7 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monk
     images, targets = batch_of_step(3, 7)
     np.testing.assert_allclose(seen["images"], images, atol=1e-6)
     np.testing.assert_allclose(seen["targets"], targets, atol=1e-6)
-    assert (seen["first"], seen["settings"]) == (0, AUGMENTATION)
+    assert (seen["first"], seen["settings"], seen["margin"]) == (0, AUGMENTATION, 0)
 
 
 # ---- devices

@@ -71,8 +71,8 @@ def leaves(tree):
 
 
 def test_best_and_last(random_run, run):
-    assert (run.step, load_run(random_run, checkpoint="last").step) == (5, 6)
-    assert (run.folder, run.checkpoint) == (random_run, "best")
+    assert (run.step, load_run(random_run, checkpoint="best").step) == (6, 5)
+    assert (run.folder, run.checkpoint) == (random_run, "last")
     assert run.anatomy.labels[4] == "no-reflow"
     assert (run.grid.size, run.grid.spacing) == ((32, 32), 4.2)
     assert run.network.width == 4
@@ -136,7 +136,7 @@ def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path, random_ru
 def test_a_checkpoint_without_its_network_is_refused(tmp_path, random_run):
     folder = copied(random_run, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "5" / "network")
-    refused(folder, "checkpoints/5: a damaged checkpoint", "network")
+    refused(folder, "checkpoints/5: a damaged checkpoint", "network", checkpoint="best")
     assert load_run(folder, checkpoint="last").step == 6
 
 
@@ -144,27 +144,27 @@ def test_a_run_that_was_never_validated_has_no_best(tmp_path, random_run):
     folder = copied(random_run, tmp_path / "run")
     for metrics in (folder / "checkpoints").glob("*/metrics/metrics"):
         metrics.write_text('{"score": -1.0}')
-    refused(folder, "no checkpoint has a score, .*; expected --checkpoint=last")
+    refused(folder, "no checkpoint has a score, .*; expected --check.*=last", checkpoint="best")
     assert load_run(folder, checkpoint="last").step == 6
 
 
 def test_a_bundle_is_read_as_the_run_that_it_was_made_of(bundle_folder, run):
     found = load_run(bundle_folder)
-    assert (found.folder, found.checkpoint, found.step) == (bundle_folder, "best", 5)
+    assert (found.folder, found.checkpoint, found.step) == (bundle_folder, "last", 6)
     assert (found.anatomy, found.grid, found.network) == (run.anatomy, run.grid, run.network)
     assert found.data == run.data
     assert leaves(found.params).keys() == leaves(run.params).keys()
     for name, leaf in leaves(run.params).items():
         np.testing.assert_array_equal(leaves(found.params)[name], leaf)
-    assert load_run(bundle_folder, checkpoint="best").step == 5
-    refused(bundle_folder, "a bundle of the best checkpoint alone; .* got last", checkpoint="last")
+    assert load_run(bundle_folder, checkpoint="last").step == 6
+    refused(bundle_folder, "a bundle of the last checkpoint alone; .* got best", checkpoint="best")
 
 
 def test_a_bundle_needs_neither_card_nor_foreign_files(bundle_folder, tmp_path):
     folder = copied(bundle_folder, tmp_path / "bundle")
     (folder / "MODEL_CARD.md").unlink()
     (folder / ".DS_Store").touch()
-    assert load_run(folder).step == 5
+    assert load_run(folder).step == 6
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_bundle_whose_settings_lack_a_section_is_refused(bundle_folder, tmp_pa
 
 def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):
     check_data(run)
-    data = {name: run.data[name] for name in ("fingerprint", "validation")}
+    data = {name: run.data[name] for name in ("digests", "validation")}
     with pytest.raises(WorkdirError, match=r"its data\.json lacks cases, training"):
         check_data(dataclasses.replace(run, data=data))
 

@@ -1,5 +1,6 @@
 """A run's folder: one process at a time, one config, one cohort; nothing half-written."""
 
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxseg.workdir import (
+    ExistsError,
     WorkdirError,
     atomic,
     check_settings,
@@ -19,6 +21,7 @@ from jaxseg.workdir import (
     read_data,
     read_json,
     read_settings,
+    remove_leftovers,
     write_atomic,
     write_files,
 )
@@ -30,7 +33,8 @@ SETTINGS = {
     "grid": {"soft_labels": False, "size": (96, 96)},
     "run": {"convolution": "auto", "devices": 0, "pictures": 6},
 }
-FACTS = {"fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"]}
+NAMES = ["Case_N001", "Case_P002"]
+FACTS = {"cases": NAMES, "digests": {name: {"image": name, "label": "f00d"} for name in NAMES}}
 HOLDER = """
 import sys
 from pathlib import Path
@@ -63,7 +67,7 @@ def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("part", "bad"),
     [
-        ("fingerprint", [None, 3, ["f00d"]]),
+        ("digests", [None, 3, ["f00d"], {"A": "f00d"}, {"A": {"image": 3, "label": None}}]),
         ("cases", [None, "Case_1", {"Case_1": 0}, [1], [["Case_1"]]]),
         ("training", [None, [], {}, {"slices": 3}, {"slices": 3, "cases": "A"}]),
         ("validation", [{"slices": n, "cases": []} for n in (0, -1, 1.5, "3", True, None)]),
@@ -194,14 +198,6 @@ def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
     assert read_settings(tmp_path) == newer
 
 
-def test_other_voxel_sizes_are_another_cohort(tmp_path):
-    spacing = [[1.0, 1.0, 8.0], [1.5, 1.5, 8.0]]
-    claim(tmp_path, SETTINGS, FACTS | {"spacing": spacing})
-    claim(tmp_path, SETTINGS, FACTS)  # what is not known cannot differ
-    with pytest.raises(WorkdirError, match=r"cases changed .* other content or voxel sizes"):
-        claim(tmp_path, SETTINGS, FACTS | {"spacing": [spacing[0], [1.5, 1.5, 10.0]]})
-
-
 def test_an_empty_workdir_suits_any_settings(tmp_path):
     check_settings(tmp_path, SETTINGS)
     assert names(tmp_path) == []
@@ -213,15 +209,45 @@ def test_an_empty_workdir_suits_any_settings(tmp_path):
         (["Case_P002"], "Case_N001 vanished"),
         (["Case_N001", "Case_P002", "Case_P003"], "Case_P003 is new"),
         (["Case_P002", "Case_N009"], "Case_N001 vanished, Case_N009 is new"),
-        (["Case_N001", "Case_P002"], "same names, other content or voxel sizes"),
     ],
 )
 def test_a_changed_cohort_is_refused(tmp_path, cases, change):
     claim(tmp_path, SETTINGS, FACTS)
     message = f"{tmp_path}: the cases changed since this run began ({change}); restore them"
     with pytest.raises(WorkdirError, match=re.escape(message)):
-        claim(tmp_path, SETTINGS, {"fingerprint": "beef", "cases": cases})
+        claim(tmp_path, SETTINGS, known_as(cases))
     assert read_data(tmp_path) == FACTS
+
+
+def known_as(names, **changes):
+    digests = {name: {"image": name, "label": "f00d"} | changes for name in names}
+    return {"cases": names, "digests": digests}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"image": "beef"}, "image or voxel size"), ({"label": "b"}, "label map")],
+)
+def test_changed_cases_are_named(tmp_path, changes, named):
+    claim(tmp_path, SETTINGS, FACTS)
+    with pytest.raises(WorkdirError, match=rf"\(Case_N001 has another {named}, Case_P002 has"):
+        claim(tmp_path, SETTINGS, known_as(NAMES, **changes))
+
+
+def test_another_split_of_the_same_cases_is_refused(tmp_path):
+    sides = {"training": {"slices": 1, "cases": NAMES[:1]}}
+    claim(tmp_path, SETTINGS, FACTS | sides)
+    claim(tmp_path, SETTINGS, FACTS | sides)
+    sides = {"training": {"slices": 1, "cases": NAMES[1:]}}
+    with pytest.raises(WorkdirError, match=r"the split changed .*training"):
+        claim(tmp_path, SETTINGS, FACTS | sides)
+
+
+def test_a_run_older_than_digests_is_refused_in_a_line(tmp_path):
+    claim(tmp_path, SETTINGS, {"fingerprint": "f00d", "cases": NAMES})
+    with pytest.raises(WorkdirError, match=r"data\.json: has no digests") as error:
+        claim(tmp_path, SETTINGS, FACTS)
+    assert "\n" not in str(error.value)
 
 
 def test_a_claim_cut_short_is_completed(tmp_path, monkeypatch):
@@ -298,6 +324,73 @@ def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path):
         fail_halfway()
     assert path.read_text() == "new"
     assert names(tmp_path) == ["scores.csv"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / ("a" * 240 + ".nii.gz")
+    with atomic(path) as first, atomic(path) as second:
+        assert first != second
+        assert first.name.startswith(".")
+        assert first.name.endswith(".nii.gz")
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert path.stat().st_nlink == 1
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch, links):
+    if not links:  # as on FAT
+        error = OSError(errno.EPERM, "Operation not permitted")
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(error))
+    path = tmp_path / "a.csv"
+    with atomic(path, overwrite=False) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+    def late():
+        with atomic(path, overwrite=False) as temporary:
+            temporary.write_text("late")
+
+    with pytest.raises(ExistsError, match=r"a\.csv"):
+        late()
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.csv"]
+
+
+def test_text_that_is_not_utf_8_is_written_escaped(tmp_path):
+    name = os.fsdecode(b"cas\xe9")
+    write_atomic(tmp_path / "a.csv", f"{name}\r\n")
+    write_files(tmp_path, {"b.csv": name})
+    assert (tmp_path / "a.csv").read_bytes() == rb"cas\udce9" + b"\r\n"
+    assert (tmp_path / "b.csv").read_bytes() == rb"cas\udce9"
+
+
+def test_a_lock_of_a_command_that_wrote_nothing_goes_with_it(tmp_path):
+    def fail(folder, *, write=False):
+        with locked(folder):
+            if write:
+                (folder / "a").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail(tmp_path / "new" / "run")
+    assert names(tmp_path) == []
+    with pytest.raises(KeyError):
+        fail(tmp_path / "run", write=True)
+    assert names(tmp_path / "run") == [".lock", "a"]
+
+
+def test_leftovers_are_files_of_writers_alone(tmp_path):
+    for name in (".tmp-0a.csv", "a.csv", ".lock"):
+        (tmp_path / name).touch()
+    (tmp_path / ".tmp-bundle-cafe0000").mkdir()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".lock", ".tmp-bundle-cafe0000", "a.csv"]
 
 
 def test_what_cannot_be_written_to_is_told_and_nothing_made(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from jaxseg import recipe, run_data, settings
+from jaxseg import provenance, recipe, run_data, settings
 from jaxseg.ablation import table1
 from jaxseg.ablation.published import display_name
 from jaxseg.ablation.scores import read_run_scores
@@ -21,7 +21,7 @@ from jaxseg.report.document import Picture, Section, Table, markdown
 from jaxseg.report.page import html
 from jaxseg.study.plan import Run
 from jaxseg.trained import load_run
-from jaxseg.workdir import WorkdirError, write_files
+from jaxseg.workdir import WorkdirError, read_json, write_files
 
 _SHOWN_SLICES = 6
 _BATCH_SIZE = 8
@@ -45,7 +45,10 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
     anatomy = recipe.anatomy(runs[0].settings)
     comparison = _compare(runs, anatomy)
     title = f"Ablation: {', '.join(display_name(stage) for stage in comparison.stages)}"
-    tables = table1.table1_sections(comparison, _protocol(runs, cohort), anatomy)
+    tables = (
+        *table1.table1_sections(comparison, _protocol(runs, cohort), anatomy),
+        Section("Versions", _versions(runs)),
+    )
     files: dict[str, str | bytes] = {
         "table1.md": markdown(title, tables),
         "table1.csv": table1.table1_csv(comparison, anatomy),
@@ -62,6 +65,19 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
     write_files(folder, {**drawings, "report.html": page})
     names = ", ".join([*files, *drawings, "report.html"])
     say(f"\n{markdown(title, tables[:1])}\n{folder}: {names}")
+
+
+def _versions(runs: Sequence[Run]) -> str:
+    """What the runs were trained and scored with, by name where it is not the same for all."""
+    made = {run.folder.name: _made_with(run) for run in runs}
+    return provenance.differing(made) or next(iter(made.values()))
+
+
+def _made_with(run: Run) -> str:
+    try:
+        return str(read_json(run.evaluation / "summary.json")["made_with"])
+    except (WorkdirError, KeyError):
+        return "Unknown versions."
 
 
 def _compare(runs: Sequence[Run], anatomy: Anatomy) -> Comparison:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from jaxseg.anatomy import Anatomy
 from jaxseg.case_scores import MEASURES
+from jaxseg.report.evaluation_files import PIXEL_COLUMNS
 from jaxseg.workdir import WorkdirError
 
 _REFERENCE = MEASURES.index("reference_mm3")
@@ -30,6 +31,7 @@ class RunScores:
       slice_cases: N names, the case of each scored slice.
       slice_numbers: (N,) number of each slice in its stack.
       slice_dsc: (N, R) by the rule of the paper's Table 1.
+      slice_counts: (N, R, 3) pixels, as `jaxseg.metrics.slice_counts`.
       case_names: C names.
       whole: (C,) whether all slices of the case were scored, and not its held-out ones alone.
       cases: (C, K, MEASURES), as `jaxseg.case_scores.CaseScores.regions`.
@@ -43,6 +45,7 @@ class RunScores:
     slice_cases: tuple[str, ...]
     slice_numbers: NDArray[np.int64]
     slice_dsc: NDArray[np.float64]
+    slice_counts: NDArray[np.int64]
     case_names: tuple[str, ...]
     whole: NDArray[np.bool_]
     cases: NDArray[np.float64]
@@ -57,7 +60,7 @@ class RunScores:
 def read_run_scores(
     folder: Path, *, stage: str, seed: int, fold: int | None, anatomy: Anatomy
 ) -> RunScores:
-    """Read `slices.csv` and `cases.csv` of an evaluation.
+    """Read `slices.csv`, `pixels.csv` and `cases.csv` of an evaluation.
 
     Args:
       folder: where the evaluation was written.
@@ -67,7 +70,7 @@ def read_run_scores(
       anatomy: whose regions were scored.
 
     Raises:
-      WorkdirError: a file is missing or damaged, is of other regions, or the two do not agree.
+      WorkdirError: a file is missing or damaged, is of other regions, or they do not agree.
     """
     slice_regions, case_regions = (
         tuple(name for name, _ in regions)
@@ -80,6 +83,13 @@ def read_run_scores(
     slice_dsc = _numbers(path, [row[2:] for row in rows])
     if len(set(zip(slice_cases, numbers.tolist(), strict=True))) < len(rows):
         raise WorkdirError(f"{path}: damaged, a slice is listed twice")
+
+    path = folder / "pixels.csv"
+    rows = _read(path, PIXEL_COLUMNS)
+    listed_slices = [(name, str(k)) for name, k in zip(slice_cases, numbers, strict=True)]
+    if [tuple(row[:3]) for row in rows] != [(*s, r) for s in listed_slices for r in slice_regions]:
+        raise WorkdirError(f"{path}: does not belong to the slices.csv beside it; evaluate anew")
+    pixels = _numbers(path, [row[3:] for row in rows], whole=True).astype(np.int64)
 
     path = folder / "cases.csv"
     rows = _read(path, ("case", "region", "slices_scored", "slices", *MEASURES))
@@ -102,6 +112,7 @@ def read_run_scores(
         slice_cases=slice_cases,
         slice_numbers=numbers,
         slice_dsc=slice_dsc,
+        slice_counts=pixels.reshape(len(numbers), len(slice_regions), 3),
         case_names=names,
         whole=counts[:, 0] == counts[:, 1],
         cases=_numbers(path, [row[4:] for row in rows]).reshape(
@@ -181,7 +192,7 @@ def _read(path: Path, header: tuple[str, ...]) -> list[list[str]]:
             rows = list(csv.reader(stream, strict=True))
     except (OSError, ValueError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise WorkdirError(f"{path}: cannot be read ({reason})") from error
+        raise WorkdirError(f"{path}: cannot be read ({reason}); evaluate anew") from error
     if not rows or tuple(rows[0]) != header:
         found = ", ".join(rows[0]) if rows else "nothing"
         raise WorkdirError(f"{path}: expected the columns {', '.join(header)}, got {found}")

@@ -13,7 +13,7 @@ from scipy import stats
 from jaxseg.ablation.scores import RunScores, check_comparable
 from jaxseg.bootstrap import LEVEL, mean_interval
 from jaxseg.case_scores import MEASURES
-from jaxseg.metrics import Summary, summarize
+from jaxseg.metrics import Summary, slice_dice, summarize
 
 # Of the case-wise scores; "dsc" follows the challenge's rule where all cases count.
 CASE_MEASURES = (
@@ -23,6 +23,8 @@ CASE_MEASURES = (
     "hausdorff_mm",
     "hd95_mm",
 )
+# Slices of a batch: the paper's batch size.
+BATCH = 16
 # With five the smallest two-sided p is 2 / 2^5 = 0.0625, so that no outcome could be significant.
 FEWEST_CASES = 6
 
@@ -102,6 +104,7 @@ class Comparison:
       num_slices: their scored slices.
       whole_cases: whether these are all slices of the cases; else scores in 3D are of parts.
       slices: DSC over the slices that hold the region, by stage and region; the paper's Table 1.
+      batches: likewise over batches of `BATCH` slices, each batch's pixels pooled.
       cases: scores in 3D by set of cases ("all", "holding" the region), stage, region and measure
         of CASE_MEASURES. Over all cases, two empty regions have a DSC of 1.
       tests: neighboring stages, then regions.
@@ -116,6 +119,7 @@ class Comparison:
     num_slices: int
     whole_cases: bool
     slices: dict[str, dict[str, SeedStatistic]]
+    batches: dict[str, dict[str, SeedStatistic]]
     cases: dict[str, dict[str, dict[str, dict[str, SeedStatistic]]]]
     tests: tuple[PairedTest, ...]
 
@@ -140,6 +144,7 @@ def compare(runs: Sequence[RunScores]) -> Comparison:
         num_slices=sum(len(run.slice_cases) for run in one_seed),
         whole_cases=all(run.whole.all() for run in one_seed),
         slices={stage: _slice_statistics(_seeds(runs, stage)) for stage in stages},
+        batches={stage: _batch_statistics(_seeds(runs, stage)) for stage in stages},
         cases={
             group: {stage: _case_statistics(_seeds(runs, stage), group) for stage in stages}
             for group in ("all", "holding")
@@ -226,6 +231,19 @@ def _seeds(runs: Sequence[RunScores], stage: str) -> list[list[RunScores]]:
 
 def _slice_statistics(seeds: list[list[RunScores]]) -> dict[str, SeedStatistic]:
     summaries = [summarize(np.concatenate([run.slice_dsc for run in runs])) for runs in seeds]
+    return dict(zip(seeds[0][0].slice_regions, _over_seeds(summaries), strict=True))
+
+
+def _batch_statistics(seeds: list[list[RunScores]]) -> dict[str, SeedStatistic]:
+    """Of batches in the order of validation, each run's by themselves; the last one may be short.
+
+    A batch whose reference lacks the region takes no part, as a slice.
+    """
+    summaries = []
+    for runs in seeds:
+        counts = [run.slice_counts for run in runs]
+        pooled = [c[k : k + BATCH].sum(0) for c in counts for k in range(0, len(c), BATCH)]
+        summaries.append(summarize(slice_dice(*np.moveaxis(np.stack(pooled), -1, 0))))
     return dict(zip(seeds[0][0].slice_regions, _over_seeds(summaries), strict=True))
 
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxseg.ablation.published import CASES, PAPER, SOURCE, WINNER, display_name
+from jaxseg.ablation.published import CASES, PAPER, SOURCE, display_name
 from jaxseg.ablation.statistics import (
+    BATCH,
     CASE_MEASURES,
     FEWEST_CASES,
     Comparison,
@@ -14,9 +15,11 @@ from jaxseg.ablation.statistics import (
 )
 from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.bootstrap import DRAWS
+from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.report import tables
 from jaxseg.report.document import Section, Table
 
+_BATCHES = f"ours, batches of {BATCH}"
 # Title, set of cases, measure, decimals and text of the case-wise tables.
 _CASE_TABLES = (
     ("DSC, all cases", "all", "dsc", 3,
@@ -29,7 +32,8 @@ _CASE_TABLES = (
      "The whole is the reference's largest region around, for the infarct the whole myocardium."),
     ("Hausdorff distance in mm", "all", "hausdorff_mm", 1,
      "Defined where reference and prediction both hold the region; a stage that misses a region "
-     "in its hard cases has fewer, easier ones here. Their number is the average of the seeds."),
+     "in its hard cases has fewer, easier ones here. Their number is the average of the seeds. "
+     + HAUSDORFF_NOTE),
 )  # fmt: skip
 
 
@@ -84,12 +88,13 @@ def table1_csv(comparison: Comparison, anatomy: Anatomy) -> str:
     """Table 1 in long form, full precision: one line a source, stage and region."""
     rows: list[Sequence[object]] = []
     for stage, regions in comparison.slices.items():
-        for region, statistic in regions.items():
-            rows.append(["ours", stage, region, *_cells(statistic), comparison.folds])
+        for source, found in (("ours", regions), (_BATCHES, comparison.batches[stage])):
+            for region, statistic in found.items():
+                rows.append([source, stage, region, *_cells(statistic), comparison.folds])
         if _is_paper_s(anatomy) and stage in PAPER:
             for region, (mean, std) in zip(regions, PAPER[stage], strict=True):
                 rows.append(["paper", stage, region, mean, std, "", "", "", "", ""])
-    header = ["source", "stage", "region", "mean", "std", "low", "high", "slices", "seeds", "folds"]
+    header = ["source", "stage", "region", "mean", "std", "low", "high", "n", "seeds", "folds"]
     return tables.csv_text(header, rows)
 
 
@@ -126,12 +131,16 @@ def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Sec
     cells = [cell for regions in comparison.slices.values() for cell in regions.values()]
     rows = []
     for stage, regions in comparison.slices.items():
-        rows.append((display_name(stage), *(_cell(s, 3, comparison) for s in regions.values())))
+        for name, found in ((display_name(stage), regions), (_BATCHES, comparison.batches[stage])):
+            rows.append((name, *(_cell(s, 3, comparison) for s in found.values())))
         if beside and stage in PAPER:
             rows.append(("the paper [1]", *(f"{m:.3f} ± {s:.3f}" for m, s in PAPER[stage])))
     paragraphs = [
         "DSC over the validation slices that hold the label. "
         + _reading(comparison, "slices", cells),
+        f"{_BATCHES[0].upper()}{_BATCHES[1:]}: the pixels of every {BATCH} slices are pooled, in "
+        "the order of validation; mean and standard deviation over the batches that hold the "
+        "label. The paper's standard deviations are so small that its numbers may be such means.",
         _stands_on(comparison, protocol),
     ]
     if beside:
@@ -217,9 +226,9 @@ def _case_table(
         if published:
             rows += [(name, *values) for name, values in CASES.items()]
             paragraphs.append(
-                "Published rows are for orientation, with other splits and training sets. "
-                f"[2] {WINNER}; the other rows are quoted at second hand, and may count empty "
-                "regions otherwise."
+                "Published rows are for orientation: with other splits and training sets, and they "
+                "may count empty regions otherwise. Each names its source; what is quoted by "
+                "others was not checked where it was first printed."
             )
     table = Table(("stage", *comparison.case_regions), tuple(rows))
     return Section(f"Cases in 3D: {title}", "\n\n".join(paragraphs), (table,))

@@ -1,7 +1,7 @@
 """Cases on disk to arrays for training, and predictions back onto the native grid."""
 
 from jaxseg.data.case import Case, read_case
-from jaxseg.data.cohort import Cohort, build_cohort, split
+from jaxseg.data.cohort import Cohort, build_cohort
 from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
@@ -14,13 +14,16 @@ from jaxseg.data.grid import (
     to_network,
 )
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
-from jaxseg.data.preprocess import normalize, preprocess_case, with_neighbors
+from jaxseg.data.padding import tissue_of
+from jaxseg.data.preprocess import Preprocessing, normalize, preprocess_case, with_neighbors
+from jaxseg.data.split import split
 
 __all__ = [
     "Case",
     "Cohort",
     "DataError",
     "Grid",
+    "Preprocessing",
     "build_cohort",
     "find_cases",
     "label_shares_to_network",
@@ -34,6 +37,7 @@ __all__ = [
     "read_case",
     "read_volume",
     "split",
+    "tissue_of",
     "to_native",
     "to_network",
     "voxel_spacing",

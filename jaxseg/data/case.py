@@ -1,13 +1,19 @@
 """One patient's stack of short-axis slices: image, optional label map, voxel spacing, header."""
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing
+from jaxseg.data.padding import tissue_of
+
+# Volume of three unit axes below which they lie in one plane.
+_FLAT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +34,11 @@ class Case:
     spacing: tuple[float, float, float]
     header: nib.Nifti1Header
 
+    @functools.cached_property
+    def tissue(self) -> NDArray[np.bool_]:
+        """(X, Y, slices) bool, the voxels that are not padding, as `tissue_of`."""
+        return tissue_of(self.image)
+
     @property
     def orientation(self) -> str | None:
         """Where rows and columns of a slice lead, such as "LP"; None if the header states none.
@@ -35,9 +46,8 @@ class Case:
         The first two of nibabel's axis codes: of left or right, anterior or posterior, and superior
         or inferior, the nearest to where an axis leads.
         """
-        if not _states_position(self.header):
-            return None
-        return "".join(str(code) for code in nib.aff2axcodes(self.header.get_best_affine())[:2])
+        affine = _position(self.header)
+        return None if affine is None else "".join(map(str, nib.aff2axcodes(affine)[:2]))
 
 
 def read_case(
@@ -121,21 +131,28 @@ def _check_same_grid(
             f"{label_path}: label spacing {spacings[1]} mm differs from the spacing {spacings[0]}"
             f" mm of {image_path}"
         )
-    if _states_position(image) and _states_position(label) and _corner_gap(image, label) > 0.5:
+    affine, other = _position(image), _position(label)
+    if affine is not None and other is not None and _corner_gap(shape, affine, other) > 0.5:
         raise DataError(
             f"{label_path}: label affine differs from that of {image_path} by more than half a"
             " voxel; expected both on one grid"
         )
 
 
-def _states_position(header: nib.Nifti1Header) -> bool:
-    return any(float(header[code]) > 0 for code in ("sform_code", "qform_code"))
+def _position(header: nib.Nifti1Header) -> np.ndarray | None:
+    """The affine that a header states; None if it states none, or one that is no place in space."""
+    if not any(float(header[code]) > 0 for code in ("sform_code", "qform_code")):
+        return None
+    affine = np.asarray(header.get_best_affine(), float)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    # Some writers leave a code and zeros behind; axes in one plane lead nowhere either.
+    if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < _FLAT:
+        return None
+    return affine
 
 
-def _corner_gap(first: nib.Nifti1Header, second: nib.Nifti1Header) -> float:
-    """Largest distance between the two stacks' corners, in units of the smallest voxel edge."""
-    ends = [(0, length - 1) for length in first.get_data_shape()[:3]]
-    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], float)
-    affine, other = (np.asarray(header.get_best_affine(), float) for header in (first, second))
+def _corner_gap(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance between two stacks' corners, in units of the first's smallest voxel edge."""
+    corners = np.array([(*c, 1) for c in itertools.product(*((0, n - 1) for n in shape))], float)
     gap = np.abs(corners @ (affine - other).T).max()
     return float(gap / np.linalg.norm(affine[:3, :3], axis=0).min())

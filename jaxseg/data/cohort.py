@@ -1,20 +1,20 @@
-"""Cases to one set of arrays, and the splits of it into training and validation slices."""
+"""Cases to one set of arrays."""
 
 import dataclasses
-import hashlib
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from jaxseg.data import scout
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, label_shares_to_network, labeled_outside
+from jaxseg.data.identity import Digests, digests
 from jaxseg.data.nifti import DataError
-from jaxseg.data.preprocess import preprocess_case
-
-SPLITS = ("slice", "case")
-_MOST_ZEROS = 0.01  # of the labeled voxels, above which they are hardly noise
+from jaxseg.data.preprocess import Preprocessing, preprocess_case
+from jaxseg.data.scout import center_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +32,12 @@ class Cohort:
       highest_labels: highest label of each case on its own grid, where none is lost; empty where
         nobody asked.
       orientations: `Case.orientation` of the cases that state one.
+      digests: of each case, on its own grid; empty where nobody asked.
       shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
+      scouts: (N, h, w) float32, each slice's part of its stack's scout; None where hearts need not
+        be found.
+      hearts: (N, h, w) float32, the heart's share of a scout's pixel; likewise.
+      margin: pixels by which images, labels and shares reach beyond the network grid on each side.
     """
 
     images: np.ndarray
@@ -44,7 +49,11 @@ class Cohort:
     spacings: tuple[tuple[float, float, float], ...] = ()
     highest_labels: tuple[int, ...] = ()
     orientations: tuple[str, ...] = ()
+    digests: tuple[Digests, ...] = ()
     shares: np.ndarray | None = None
+    scouts: np.ndarray | None = None
+    hearts: np.ndarray | None = None
+    margin: int = 0
 
     @property
     def targets(self) -> np.ndarray:
@@ -59,6 +68,15 @@ class Cohort:
         arrays = {name: array[np.asarray(indices)] for name, array in self._arrays().items()}
         return dataclasses.replace(self, **arrays)
 
+    def cropped(self) -> "Cohort":
+        """The cohort on the network grid alone, without the margin around it."""
+        if not self.margin:
+            return self
+        wide = {"images": self.images, "labels": self.labels, "shares": self.shares}
+        inner = slice(self.margin, -self.margin)
+        arrays = {name: x[:, inner, inner] for name, x in wide.items() if x is not None}
+        return dataclasses.replace(self, **arrays, margin=0)
+
     def titles(self) -> list[str]:
         """For each slice its case and its place in the stack, for a reader."""
         names = (self.case_names[case] for case in self.case_index)
@@ -68,27 +86,17 @@ class Cohort:
         """Names of the cases that the slices at `indices` are of, each once, in their order."""
         return [self.case_names[case] for case in np.unique(self.case_index[indices])]
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) over names and arrays, on which two cohorts agree only if they are equal.
-
-        What is known of native grids, `facts` tells beside it.
-        """
-        digest = hashlib.sha256(repr(self.case_names).encode())
-        for name, array in self._arrays().items():
-            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            digest.update(f"{name} {little.dtype.str} {little.shape}".encode())
-            digest.update(little.data)
-        return digest.hexdigest()
-
     def facts(self) -> dict[str, Any]:
-        """What tells the cohort from others, JSON-like.
+        """What distinguishes the cohort from others, JSON-like.
 
-        Fingerprint, names and, where they are known, the smallest and the largest voxel edges (mm)
-        and the orientations that occur.
+        Names of the cases, their digests by name and, where they are known, the smallest and the
+        largest voxel edges (mm) and the orientations that occur.
         """
+        known = zip(self.case_names, self.digests, strict=bool(self.digests))
         facts: dict[str, Any] = {
-            "fingerprint": self.fingerprint(), "cases": list(self.case_names),
-        }  # fmt: skip
+            "cases": list(self.case_names),
+            "digests": {name: found._asdict() for name, found in known},
+        }
         if self.spacings:
             edges = np.asarray(self.spacings)
             facts["spacing"] = [edges.min(0).tolist(), edges.max(0).tolist()]
@@ -97,30 +105,31 @@ class Cohort:
         return facts
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        per_case = ("case_names", "spacings", "highest_labels", "orientations")
+        per_case = (
+            "case_names", "spacings", "highest_labels", "orientations", "digests", "margin",
+        )  # fmt: skip
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 
 
 def build_cohort(
     cases: Iterable[Case],
-    grid: Grid,
+    how: Preprocessing,
     *,
-    num_labels: int = 5,
-    normalization: str = "zscore",
-    percentiles: tuple[float, float] = (1.0, 99.0),
+    margin: int = 0,
     apex_first: bool = True,
     allow_outside: bool = False,
     soft_labels: bool = False,
 ) -> Cohort:
     """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
 
+    Where the network grid has no center, each case's is at its labeled heart, and the cohort holds
+    scouts, on which a network learns to find it.
+
     Args:
       cases: labeled cases of distinct names.
-      grid: the network grid.
-      num_labels: size of the label set, background included.
-      normalization: see `jaxseg.data.preprocess.normalize`.
-      percentiles: clip of the normalization.
+      how: what is done to a case.
+      margin: pixels of surroundings that the cohort holds beyond the network grid.
       apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
       allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
       soft_labels: whether the cohort holds each label's share of a pixel, too.
@@ -128,38 +137,33 @@ def build_cohort(
     Raises:
       DataError: no case; a case without label; two cases of one name; labeled voxels outside the
         grid; a case that `preprocess_case` refuses.
+
+    Warns:
+      UserWarning: labeled voxels outside the grid, where that is allowed.
     """
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    shares: list[np.ndarray] = []
+    parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
     spacings: list[tuple[float, float, float]] = []
     highest: list[int] = []
     orientations: list[str | None] = []
+    known: list[Digests] = []
     for case in cases:
         if case.label is None:
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
         if case.name in names:
             raise DataError(f"{case.name}: two cases of this name; expected distinct names")
-        _check_inside(case, grid, allow_outside)
-        if normalization == "zscore":
-            _warn_of_zeros(case)
-        images, labels = preprocess_case(
-            case, grid, num_labels=num_labels, normalization=normalization, percentiles=percentiles
-        )
-        assert labels is not None
-        parts.append((images, labels))
-        if soft_labels:
-            shares.append(label_shares_to_network(case.label, case.spacing, grid, num_labels))
+        own = replace(how, grid=_own_grid(case, how.grid))
+        _check_inside(case, own.grid, allow_outside)
+        parts.append(_arrays_of(case, own, margin, soft_labels, scouts=how.grid.center is None))
         names.append(case.name)
         spacings.append(case.spacing)
         highest.append(int(case.label.max()))
         orientations.append(case.orientation)
+        known.append(digests(case))
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
-    counts = [len(images) for images, _ in parts]
+    counts = [len(part["images"]) for part in parts]
     return Cohort(
-        images=np.concatenate([images for images, _ in parts]),
-        labels=np.concatenate([labels for _, labels in parts]),
         heights=np.concatenate([relative_heights(n, apex_first=apex_first) for n in counts]),
         case_index=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
@@ -167,8 +171,42 @@ def build_cohort(
         spacings=tuple(spacings),
         highest_labels=tuple(highest),
         orientations=tuple(filter(None, orientations)),
-        shares=np.concatenate(shares) if soft_labels else None,
+        digests=tuple(known),
+        margin=margin,
+        **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
     )
+
+
+def _own_grid(case: Case, grid: Grid) -> Grid:
+    """The grid of a labeled case: around its heart where the network grid has no center."""
+    if grid.center is not None:
+        return grid
+    assert case.label is not None
+    center = center_of(np.moveaxis(case.label, -1, 0) > 0)
+    if center is None:
+        raise DataError(
+            f"{case.name}: no voxel is labeled, so its heart cannot be found; expected a labeled"
+            " heart in every case, or grid.center as fractions of the field of view"
+        )
+    return grid.at((int(center[0]), int(center[1])), case.image.shape)
+
+
+def _arrays_of(
+    case: Case, how: Preprocessing, margin: int, soft_labels: bool, *, scouts: bool
+) -> dict[str, np.ndarray]:
+    """A case's part of a cohort's arrays over slices."""
+    assert case.label is not None
+    images, labels = preprocess_case(case, how, margin=margin)
+    assert labels is not None
+    arrays = {"images": images, "labels": labels}
+    if soft_labels:
+        wide = how.grid.padded(margin)
+        arrays["shares"] = label_shares_to_network(case.label, case.spacing, wide, how.num_labels)
+    if scouts:
+        grid = scout.scout_grid(case, scout.SIZE)
+        arrays["scouts"] = scout.scout_of(case, how, grid)
+        arrays["hearts"] = scout.heart_of(case.label, case.spacing, grid)
+    return arrays
 
 
 def relative_heights(count: int, *, apex_first: bool = True) -> np.ndarray:
@@ -177,109 +215,6 @@ def relative_heights(count: int, *, apex_first: bool = True) -> np.ndarray:
         return np.array([0.5], np.float32)
     heights = np.arange(count, dtype=np.float32) / np.float32(count - 1)
     return 1 - heights if apex_first else heights
-
-
-def split(
-    cohort: Cohort,
-    *,
-    kind: str,
-    validation_fraction: float = 0.1,
-    folds: int = 0,
-    fold: int = 0,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Splits a cohort's slices into training and validation.
-
-    "slice" draws slices at random, as the paper does: slices of one patient then lie on both sides,
-    and scores are optimistic. "case" draws whole cases, in proportion from the groups of equal
-    highest label (no pathology, infarction, no-reflow), by `highest_labels` where they are known,
-    so that the split is the same on every network grid.
-
-    The order behind the draw is that of SHA-256 over seed, case name and slice number: the same on
-    every platform and NumPy, and whatever the order of the cases.
-
-    Args:
-      cohort: the cohort.
-      kind: "slice" or "case".
-      validation_fraction: share of slices or cases for validation, rounded down, at least one;
-        0.1 of the paper's 708 slices is 70, its own 69 has no simple rounding. Not used with
-        `folds`.
-      folds: 0, or the number of folds into which slices or cases are parted.
-      fold: which fold is the validation, in [0, folds).
-      seed: names the draw.
-
-    Returns:
-      Sorted int indices (train,), (validation,); together every slice once.
-
-    Raises:
-      ValueError: arguments that do not fit together, or too few slices or cases.
-    """
-    _check_split(kind, validation_fraction, folds, fold)
-    if kind == "slice":
-        keys = [
-            (cohort.case_names[case], int(index))
-            for case, index in zip(cohort.case_index, cohort.slice_index, strict=True)
-        ]
-        order, units = _shuffled(keys, seed), np.arange(len(cohort))
-    else:
-        present, units = np.unique(cohort.case_index, return_inverse=True)
-        strata = [_stratum(cohort, case) for case in present]
-        shuffled = _shuffled([cohort.case_names[case] for case in present], seed)
-        order = np.array(sorted(shuffled, key=lambda unit: strata[unit]))
-    chosen = _choose(order, validation_fraction, folds, fold, kind, spread=kind == "case")
-    validation = np.isin(units, chosen)
-    return np.flatnonzero(~validation), np.flatnonzero(validation)
-
-
-def _stratum(cohort: Cohort, case: int) -> int:
-    if cohort.highest_labels:
-        return cohort.highest_labels[case]
-    return int(cohort.labels[cohort.case_index == case].max())
-
-
-def _choose(
-    order: np.ndarray, fraction: float, folds: int, fold: int, kind: str, *, spread: bool
-) -> np.ndarray:
-    """Validation units: every folds-th of the order, or a share: its head, or evenly spread."""
-    count = len(order)
-    if count < max(2, folds):
-        raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
-    if folds:
-        return order[fold::folds]
-    # 1e-9: 0.29 * 100 is 28.999999999999996
-    chosen = min(max(1, int(count * fraction + 1e-9)), count - 1)
-    if spread:
-        return order[((np.arange(chosen) + 0.5) * count / chosen).astype(int)]
-    return order[:chosen]
-
-
-def _shuffled(keys: Sequence[Hashable], seed: int) -> np.ndarray:
-    digests = [hashlib.sha256(repr((int(seed), key)).encode()).digest() for key in keys]
-    return np.array(sorted(range(len(keys)), key=lambda unit: digests[unit]))
-
-
-def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
-    if kind not in SPLITS:
-        raise ValueError(f"kind is {kind!r}; expected 'slice' or 'case'")
-    if folds < 0 or folds == 1:
-        raise ValueError(f"folds is {folds}; expected 0 (one draw) or at least 2")
-    if not 0 <= fold < max(folds, 1):
-        raise ValueError(f"fold is {fold}; expected 0 to {max(folds, 1) - 1} with folds={folds}")
-    if not folds and not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction is {fraction}; expected between 0 and 1")
-
-
-def _warn_of_zeros(case: Case) -> None:
-    """Padding is known by its zeros; a dark myocardium that was windowed to 0 would be taken so."""
-    assert case.label is not None
-    values = case.image[case.label > 0]
-    share = np.count_nonzero(values == 0) / max(values.size, 1)
-    if share > _MOST_ZEROS:
-        warnings.warn(
-            f"{case.name}: {share:.0%} of the labeled voxels are exactly 0, which counts as padding"
-            " and becomes the mean of the tissue; add a constant to the image",
-            stacklevel=3,
-        )
 
 
 def _check_inside(case: Case, grid: Grid, allow_outside: bool) -> None:

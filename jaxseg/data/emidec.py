@@ -10,8 +10,8 @@ such as the release's clinical `Case P001.txt`, may lie beside the case folders.
 from pathlib import Path
 
 from jaxseg.data.case import Case, read_case
-from jaxseg.data.folders import is_volume, walk
-from jaxseg.data.nifti import SUFFIXES, DataError
+from jaxseg.data.folders import volumes, walk
+from jaxseg.data.nifti import DataError, without_suffix
 
 IMAGES = "Images"
 CONTOURS = "Contours"
@@ -86,10 +86,10 @@ def _only_volume(folder: Path, name: str) -> Path:
     expected = f"expected one file {name}.nii.gz or {name}.nii"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; {expected} in it")
-    volumes = sorted(path for path in folder.iterdir() if is_volume(path.name))
-    if len(volumes) != 1:
-        names = ", ".join(path.name for path in volumes) or "none"
-        raise DataError(f"{folder}: {len(volumes)} NIfTI files ({names}); {expected}")
-    if volumes[0].name not in (f"{name}{suffix}" for suffix in SUFFIXES):
-        raise DataError(f"{volumes[0]}: file of another case; {expected}")
-    return volumes[0]
+    found = volumes(folder)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(f"{folder}: {len(found)} NIfTI files ({names}); {expected}")
+    if without_suffix(found[0].name) != name:
+        raise DataError(f"{found[0]}: file of another case; {expected}")
+    return found[0]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxseg.data.nifti import SUFFIXES, DataError
+from jaxseg.data.nifti import DataError, is_nifti
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -34,6 +34,20 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         names[:] = deeper
 
 
+def volumes(folder: Path) -> list[Path]:
+    """The NIfTI files in a folder, sorted.
+
+    Raises:
+      DataError: no such folder, or one that cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if is_volume(path.name))
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no such folder") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
 def is_volume(name: str) -> bool:
     """Whether a file's name is one of NIfTI; not of a hidden one, such as macOS's ._NAME.nii.gz."""
-    return name.endswith(SUFFIXES) and not name.startswith(".")
+    return is_nifti(name) and not name.startswith(".")

@@ -8,10 +8,11 @@ and slices come first on the network's side; axes are neither flipped nor swappe
 Positions are in mm from the corner of the field of view, voxel i covering [i d, (i + 1) d].
 """
 
-import dataclasses
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 Matrices = tuple[sparse.csr_array, sparse.csr_array]
@@ -22,7 +23,7 @@ _MIN_COVERAGE = 0.5 - 1e-9
 _TIE_DIGITS = 5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Grid:
     """The network's in-plane grid.
 
@@ -30,43 +31,78 @@ class Grid:
       size: (H, W) in pixels.
       spacing: pixel size in mm, the same along both axes; None keeps the native pixels, and the
         grid is then a pure crop or pad.
-      center: where the grid's center lies, as fractions (row, column) of the field of view.
+      center: where the grid's center lies, as fractions (row, column) of the field of view; None
+        where every stack has its own, at its heart: `at` gives the grid of a stack.
     """
 
     size: tuple[int, int] = (96, 96)
     spacing: float | None = 1.4
-    center: tuple[float, float] = (0.5, 0.5)
+    center: tuple[float, float] | None = (0.5, 0.5)
 
     def __post_init__(self):
         if len(self.size) != 2 or any(int(n) != n or n < 1 for n in self.size):
             raise ValueError(f"size is {self.size}; expected two positive whole numbers (H, W)")
         if self.spacing is not None and not 0 < self.spacing < math.inf:
             raise ValueError(f"spacing is {self.spacing}; expected mm above 0, or None")
-        if len(self.center) != 2 or any(not 0 <= c <= 1 for c in self.center):
-            raise ValueError(f"center is {self.center}; expected two fractions in [0, 1]")
+        center = self.center
+        if center is not None and (len(center) != 2 or any(not 0 <= c <= 1 for c in center)):
+            raise ValueError(f"center is {center}; expected two fractions in [0, 1], or None")
+
+    def at(self, voxel: tuple[int, int], shape: tuple[int, ...]) -> "Grid":
+        """The grid around the middle of a voxel (row, column) of a stack of that shape.
+
+        Whole voxels: a stack that was padded, cropped or flipped then gives the very same pixels.
+        """
+        row, column = ((i + 0.5) / n for i, n in zip(voxel, shape, strict=False))
+        return replace(self, center=(row, column))
+
+    def padded(self, margin: int) -> "Grid":
+        """The grid with as many pixels more on each side."""
+        height, width = self.size
+        return replace(self, size=(height + 2 * margin, width + 2 * margin))
+
+    def voxel(
+        self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> tuple[int, int]:
+        """The voxel (row, column) of a stack at a position on the grid, in pixels."""
+        found = []
+        for k in (0, 1):
+            offset, step = _axis(shape[k], spacing[k], self.size[k], self.spacing, self._center[k])
+            found.append(min(max(round(offset + step * pixel[k]), 0), shape[k] - 1))
+        return found[0], found[1]
+
+    @property
+    def _center(self) -> tuple[float, float]:
+        if self.center is None:
+            raise ValueError("the grid has no center yet; expected one of a stack, from Grid.at")
+        return self.center
 
 
-def to_network(image: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> np.ndarray:
+def to_network(
+    image: np.ndarray, spacing: tuple[float, ...], grid: Grid, tissue: NDArray[np.bool_]
+) -> tuple[np.ndarray, NDArray[np.bool_]]:
     """Resamples an image stack onto the network grid.
 
-    Linear interpolation, the kernel widened where pixels get larger (anti-aliasing). Padding, i.e.
-    exact zeros and all that lies outside the field of view, takes no part: a pixel is the weighted
-    mean of the tissue under its kernel (normalized convolution), and is 0 where tissue holds less
-    than half of the kernel's weight. So padding never darkens a border.
+    Linear interpolation, the kernel widened where pixels get larger (anti-aliasing). Padding, and
+    all that lies outside the field of view, takes no part: a pixel is the weighted mean of the
+    tissue under its kernel (normalized convolution), and is padding where tissue holds less than
+    half of the kernel's weight. So padding never darkens a border.
 
     Args:
       image: (X, Y, slices).
       spacing: voxel size in mm, its first two entries are used.
       grid: the network grid.
+      tissue: (X, Y, slices) bool, the voxels that are not padding, from `tissue_of`.
 
     Returns:
-      (slices, H, W) float32; exactly 0 is padding.
+      Images (slices, H, W) float32, 0 in padding, and their tissue (slices, H, W) bool.
     """
     matrices = _forward_matrices(image.shape, spacing, grid, antialias=True)
-    total = _apply(matrices, image)
-    coverage = _apply(matrices, image != 0)
-    tissue = coverage >= _MIN_COVERAGE
-    return np.where(tissue, total / np.where(tissue, coverage, 1), 0).astype(np.float32)
+    total = _apply(matrices, np.where(tissue, image, 0))
+    coverage = _apply(matrices, tissue)
+    covered = coverage >= _MIN_COVERAGE
+    images = np.where(covered, total / np.where(covered, coverage, 1), 0).astype(np.float32)
+    return images, covered
 
 
 def labels_to_network(
@@ -213,7 +249,7 @@ def _forward_matrices(
     shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid, *, antialias: bool
 ) -> Matrices:
     matrices = []
-    for native, edge, size, center in zip(shape, spacing, grid.size, grid.center, strict=False):
+    for native, edge, size, center in zip(shape, spacing, grid.size, grid._center, strict=False):
         offset, step = _axis(native, edge, size, grid.spacing, center)
         positions = offset + step * np.arange(size)
         width = max(1.0, step) if antialias else 1.0
@@ -223,7 +259,7 @@ def _forward_matrices(
 
 def _backward_matrices(shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid) -> Matrices:
     matrices = []
-    for native, edge, size, center in zip(shape, spacing, grid.size, grid.center, strict=False):
+    for native, edge, size, center in zip(shape, spacing, grid.size, grid._center, strict=False):
         offset, step = _axis(native, edge, size, grid.spacing, center)
         positions = (np.arange(native) - offset) / step
         positions[(positions < -0.5) | (positions > size - 0.5)] = np.nan

@@ -1,10 +1,12 @@
 """NIfTI volumes to checked arrays and back.
 
 Every reader of the library goes through `read_volume`, so that a broken file is refused in the same
-words everywhere. Both NIfTI-1 and NIfTI-2 single files are read, `.nii` and `.nii.gz`.
+words everywhere. Both NIfTI-1 and NIfTI-2 single files are read, `.nii` and `.nii.gz` in capitals
+or not. Whether a file is compressed is read off its first bytes: names are changed by hand.
 """
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -23,6 +25,7 @@ EDGES_MM = (0.01, 1000)  # of voxels
 # Header extensions before the data, and bytes behind it.
 MAX_EXTRA_BYTES = 2**24
 _CHUNK_BYTES = 2**20
+_GZIP_MAGIC = b"\x1f\x8b"
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 # uint8, int16, int32, float32, float64, int8, uint16, uint32, int64, uint64
@@ -33,14 +36,37 @@ _MILLIMETERS = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 
 
 class DataError(ValueError):
-    """A file, folder or case that cannot be used; the message names it and says what is wrong."""
+    """A file, folder or case that cannot be used; the message names it and says what is wrong.
+
+    One line that can be printed, whatever the file is called: line breaks, tabs and bytes that are
+    not UTF-8 are escaped.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """The text with what would break a line or cannot be encoded as backslash escapes."""
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
+
+
+def is_nifti(name: str) -> bool:
+    """Whether a file's name ends as those of NIfTI."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def without_suffix(name: str) -> str:
+    """`scan` of `scan.nii.gz`, of `scan.nii` and of `scan.NII.GZ`; other names as they are."""
+    return re.sub(r"\.nii(\.gz)?\Z", "", name, flags=re.IGNORECASE)
 
 
 def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
     """Reads one 3D volume.
 
     Args:
-      path: a `.nii` or `.nii.gz` file; trailing axes of length 1 are dropped.
+      path: a `.nii` or `.nii.gz` file, compressed or not; trailing axes of length 1 are dropped.
 
     Returns:
       The array (X, Y, slices) with the header's intensity scaling applied (none where scl_slope
@@ -48,19 +74,21 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
 
     Raises:
       DataError: unreadable, truncated or not NIfTI; not 3D; more than `MAX_VOXELS` voxels; a
-        zero, negative or non-finite spacing; data that begin within the header; complex or
-        color pixels; non-finite pixels.
+        zero, negative or non-finite spacing; an affine that is not finite; data that begin within
+        the header; complex or color pixels; non-finite pixels.
     """
     path = Path(path)
-    if not path.name.endswith(SUFFIXES):
+    if not is_nifti(path.name):
         raise DataError(f"{path}: expected a file ending in .nii or .nii.gz")
-    if path.exists() and not path.is_file():  # a pipe or a device may never end
-        raise DataError(f"{path}: no regular file")
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise DataError(f"{path}: no regular file")
         with _open(path) as file:
             array, header = _read_stream(path, file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except DataError:
         raise
     except (
@@ -123,11 +151,14 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
     header["vox_offset"] = size + 4
     # Four zero bytes: no header extensions.
     content = header.binaryblock + bytes(4) + data.tobytes(order="F")
-    path.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+    compressed = path.name.lower().endswith(".gz")
+    path.write_bytes(gzip.compress(content, mtime=0) if compressed else content)
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path) if path.name.endswith(".gz") else path.open("rb"))
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP_MAGIC
+    return cast(BinaryIO, gzip.open(path) if compressed else path.open("rb"))
 
 
 def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Header]:
@@ -140,7 +171,10 @@ def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Head
     # Unchecked: nibabel's own check would quietly turn a spacing of 0 into 1 and -2 into 2.
     _check_header(path, _HEADERS[size](start[:size], None, False))
     header = cast(nib.Nifti1Header, _HEADERS[size](start[:size]))
-    header.get_best_affine()  # fails where the quaternion is none
+    # Fails where the quaternion is none.
+    if not np.isfinite(header.get_best_affine()).all():
+        form = "sform" if int(header["sform_code"]) > 0 else "qform"
+        raise DataError(f"{path}: affine ({form}) is not finite; expected finite numbers")
     array = _read_array(file, header)
     extra = 0
     while chunk := file.read(_CHUNK_BYTES):  # to the end, where gzip keeps its checksum

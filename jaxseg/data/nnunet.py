@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.dataset_json import Dataset, read_dataset
-from jaxseg.data.folders import is_volume
-from jaxseg.data.nifti import DataError
+from jaxseg.data.folders import volumes
+from jaxseg.data.nifti import DataError, without_suffix
 
 TRAINING = "imagesTr"
 TEST = "imagesTs"
@@ -78,7 +78,7 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
     dataset = read_dataset(folder.parent)
     values = dataset.label_values(labels)
     name = _case_name(image, dataset)
-    path = folder.parent / LABELS[folder.name] / f"{name}{dataset.file_ending}"
+    path = _label_path(folder.parent / LABELS[folder.name], name, dataset)
     has_label = folder.name == TRAINING or path.exists()
     case = read_case(name, image, path if has_label else None, num_labels=len(labels))
     if case.label is None:
@@ -88,28 +88,32 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
 
 def case_name(image: Path) -> str:
     """Name of the case of an image: `scan7` of `scan7_0000.nii.gz`."""
-    return image.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000")
+    return without_suffix(image.name).removesuffix("_0000")
 
 
 def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
     """The NIfTI files in a folder; all of them must have the data set's ending."""
-    try:
-        volumes = sorted(path for path in folder.iterdir() if is_volume(path.name))
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no such folder; expected it in an nnU-Net data set") from None
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
-    for path in volumes:
-        if not path.name.endswith(dataset.file_ending):
+    found = volumes(folder)
+    for path in found:
+        if not path.name.lower().endswith(dataset.file_ending):
             raise DataError(
                 f"{path}: expected files ending in {dataset.file_ending}, the file_ending in"
                 f" {dataset.path}"
             )
-    return volumes
+    return found
+
+
+def _label_path(folder: Path, name: str, dataset: Dataset) -> Path:
+    """A case's label map, its ending in capitals or not; the usual name where there is none."""
+    usual = folder / f"{name}{dataset.file_ending}"
+    if usual.exists() or not folder.is_dir():
+        return usual
+    named = (p for p in _volumes(folder, dataset) if _stem(p, dataset) == name)
+    return next(named, usual)
 
 
 def _stem(path: Path, dataset: Dataset) -> str:
-    return path.name.removesuffix(dataset.file_ending)
+    return path.name[: -len(dataset.file_ending)]
 
 
 def _case_name(image: Path, dataset: Dataset) -> str:

@@ -4,7 +4,7 @@ Everything takes integer label maps; `labels` is one label value or a tuple read
 score that is not defined is nan, never 0 or 1: `summarize` leaves it out and says how many it had.
 """
 
-from jaxseg.metrics.distance import hausdorff_distance, volume, volume_difference
+from jaxseg.metrics.distance import HAUSDORFF_NOTE, hausdorff_distance, volume, volume_difference
 from jaxseg.metrics.inclusion import InclusionViolation, inclusion_violation
 from jaxseg.metrics.overlap import (
     Summary,
@@ -17,6 +17,7 @@ from jaxseg.metrics.overlap import (
 )
 
 __all__ = [
+    "HAUSDORFF_NOTE",
     "InclusionViolation",
     "Summary",
     "dice",

@@ -9,6 +9,12 @@ from scipy.spatial import KDTree
 
 from jaxseg.metrics.maps import Labels, checked_map, checked_pair, checked_spacing, region_mask
 
+HAUSDORFF_NOTE = (
+    "Hausdorff distances do not compare with those published for the EMIDEC challenge, whose "
+    "script passes voxel sizes in the order (x, y, z) to arrays in (z, y, x)."
+)
+"""For the reader of Hausdorff distances."""
+
 
 def hausdorff_distance(
     prediction: ArrayLike,
@@ -23,8 +29,11 @@ def hausdorff_distance(
     A surface voxel is one of the region with a face neighbor outside it; beyond the array's edge is
     outside. The distance of a voxel is that between its center and the nearest center of the other
     surface. The result is the larger of the two directed values, each the `percentile`
-    (interpolated linearly) of its own distances. At 100 that is MedPy's `hd`, which the EMIDEC
-    challenge uses; at 95 it is MONAI's definition, whereas MedPy's `hd95` pools both directions.
+    (interpolated linearly) of its own distances. At 100 that is MedPy's `hd`; at 95 it is MONAI's
+    definition, whereas MedPy's `hd95` pools both directions.
+
+    The EMIDEC challenge uses MedPy's `hd`, too, but its script passes voxel sizes in the order
+    (x, y, z) to arrays in (z, y, x). Distances published by it do not compare with these.
 
     Args:
       prediction: integer label map of any rank.

@@ -17,8 +17,10 @@ from jaxseg.evaluation import (
     pooled_statistics,
     slice_statistics,
 )
+from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.report import tables
 
+PIXEL_COLUMNS = ("case", "slice", "region", "intersection", "prediction", "reference")
 # Measures of the case-wise tables: header and decimals.
 _COLUMNS = {
     "dsc": ("DSC", 3),
@@ -38,6 +40,7 @@ def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict
     """
     return {
         "slices.csv": slices_csv(evaluation),
+        "pixels.csv": pixels_csv(evaluation),
         "cases.csv": cases_csv(evaluation),
         "inclusion.csv": inclusion_csv(evaluation),
         "summary.json": summary_json(evaluation, more),
@@ -54,6 +57,17 @@ def slices_csv(evaluation: Evaluation) -> str:
         for number, scores in zip(case.slices, case.slice_dsc, strict=True)
     )
     return tables.csv_text(["case", "slice", *names], rows)
+
+
+def pixels_csv(evaluation: Evaluation) -> str:
+    """Pixels of every scored slice, one line a slice and region: what a pooled DSC is made of."""
+    rows = (
+        [case.name, int(number), region, *map(int, values)]
+        for case in evaluation.cases
+        for number, counts in zip(case.slices, case.slice_counts, strict=True)
+        for (region, _), values in zip(evaluation.anatomy.slice_regions, counts, strict=True)
+    )
+    return tables.csv_text(PIXEL_COLUMNS, rows)
 
 
 def cases_csv(evaluation: Evaluation) -> str:
@@ -93,6 +107,8 @@ def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) 
         "checkpoint": evaluation.checkpoint,
         "mirror": evaluation.mirror,
         "notes": list(evaluation.notes),
+        "left_out": dict(evaluation.left_out),
+        "made_with": evaluation.made_with,
         "num_cases": len(evaluation.cases),
         "num_slices": sum(len(case.slices) for case in evaluation.cases),
         "interval": f"95 % percentile bootstrap over cases, {DRAWS} draws, seed 0",
@@ -100,6 +116,7 @@ def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) 
         "pooled_dsc": {name: p._asdict() for name, p in pooled_statistics(evaluation).items()},
         "case_scores": cases,
         "inclusion": inclusion_statistics(evaluation),
+        "heart_centers": {name: list(center) for name, center in evaluation.centers.items()},
         **(more or {}),
     }
     return json.dumps(_without_nan(content), indent=2) + "\n"
@@ -114,7 +131,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
         f"# {evaluation.name}: scores on the native grid\n\n"
         f"Checkpoint: {evaluation.checkpoint}{mirrored}. "
         f"Cases: {len(evaluation.cases)}; slices: {num_slices}.\n"
-        + "\n".join(evaluation.notes)
+        + "\n".join([*evaluation.notes, *_left_out(evaluation)])
         + "\n"
         "Cells: mean ± standard deviation [95 % interval of the mean] (number of scores); the\n"
         f"interval is a percentile bootstrap over cases, {DRAWS} draws.\n\n"
@@ -138,7 +155,17 @@ def summary_markdown(evaluation: Evaluation) -> str:
             for region, measures in regions.items()
         ]
         text += f"\n## Cases in 3D: {titles[group]}\n\n" + tables.markdown(header, rows)
-    return text + _inclusion_markdown(evaluation)
+    text += f"\n{HAUSDORFF_NOTE}\n"
+    made_with = f"\n{evaluation.made_with}\n" if evaluation.made_with else ""
+    return text + _inclusion_markdown(evaluation) + made_with
+
+
+def _left_out(evaluation: Evaluation) -> list[str]:
+    """Cases that are not scored, a line a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in evaluation.left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"Left out ({reason}): {', '.join(names)}." for reason, names in by_reason.items()]
 
 
 def _inclusion_markdown(evaluation: Evaluation) -> str:

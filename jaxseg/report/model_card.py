@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from jaxseg.report.document import Section, Table, markdown
@@ -69,7 +70,8 @@ def model_card(facts: Facts) -> str:
 
 def is_own_data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
     """Whether the cases are neither the phantom's nor, by their names, EMIDEC's."""
-    return not settings["data"]["phantom_cases"] and not _has_emidec_names(data)
+    synthetic = settings["data"]["phantom_cases"] or data.get("synthetic")
+    return not synthetic and not _has_emidec_names(data)
 
 
 def _has_emidec_names(data: Mapping[str, Any]) -> bool:
@@ -172,7 +174,7 @@ needs the eye of an expert before anything rests on it."""
 
 def _data(facts: Facts) -> str:
     data = facts.settings["data"]
-    if data["phantom_cases"]:
+    if data["phantom_cases"] or facts.data.get("synthetic"):
         return (
             f"jaxseg's embedded phantom, seed {data['phantom_seed']}: synthetic images, no "
             "patient's data, no license to heed. A network trained on it shows that the software "
@@ -199,10 +201,13 @@ def _split(facts: Facts) -> dict[str, object]:
     part = f"{settings['validation_fraction']:.3g} held out"
     if settings["folds"]:
         part = f"fold {settings['fold']} of {settings['folds']} held out"
+    if settings["splits"]:
+        part = f"fold {settings['fold']} of {PurePath(settings['splits']).name} held out"
     if settings["split"] == "slice":
         split = f"by slice, {part}; patients have slices on both sides, so scores are optimistic"
     else:
-        split = f"by case, {part}; all slices of a patient on one side"
+        patients = "cases" if settings["patients"] else "slices"
+        split = f"by case, {part}; all {patients} of a patient on one side"
     return {
         "cases": len(known["cases"]),
         "split": split,
@@ -266,13 +271,12 @@ def _usage(facts: Facts) -> str:
     shape, kind = f"3, {height}, {width}", "slices"
     if slices > 1:
         shape, kind = f"{shape}, {slices}", "slices, each between its neighbors"
-    flag = "" if facts.checkpoint == "best" else f" --checkpoint={facts.checkpoint}"
     return f"""\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 
 ```bash
-python main.py --mode=predict --workdir=BUNDLE{flag} --input=FILE_OR_FOLDER --output=DIR
-python main.py --mode=evaluate --workdir=BUNDLE{flag} --config.data.root=CASES --output=DIR
+python main.py --mode=predict --workdir=BUNDLE --input=FILE_OR_FOLDER --output=DIR
+python main.py --mode=evaluate --workdir=BUNDLE --config.data.root=CASES --output=DIR
 ```
 
 With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder; how slices

@@ -94,6 +94,7 @@ def comparison(
     label_names: Sequence[str],
     *,
     notes: Mapping[str, Sequence[str]] | None = None,
+    caption: str = "",
 ) -> Figure:
     """One column a slice; the image above, then one row for each named stack of label maps.
 
@@ -103,6 +104,7 @@ def comparison(
       titles: N, above the columns.
       label_names: by label value, background first; the legend.
       notes: N small texts by row name, for example scores; rows may be left out.
+      caption: a line below everything.
 
     Returns:
       A figure, to be saved with `save` or read with `pixels`.
@@ -110,10 +112,13 @@ def comparison(
     rows = {"image": np.zeros(images.shape, np.uint8), **label_maps}
     cells = [[overlay(*pair) for pair in zip(images, maps, strict=True)] for maps in rows.values()]
     none = [""] * len(images)
-    return panels(
+    figure = panels(
         cells, list(rows), titles, label_handles(label_names),
         notes=[(notes or {}).get(name, none) for name in rows],
     )  # fmt: skip
+    if caption:
+        figure.text(0.01, 0.005, caption, fontsize=6, color="dimgray")
+    return figure
 
 
 def panels(

@@ -4,11 +4,11 @@ The formulas restate `jaxseg.data.grid` and `jaxseg.data.preprocess`; a test fol
 either, to the same label map.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxseg.anatomy import Anatomy, Region
-from jaxseg.data import Grid
+from jaxseg.data import Preprocessing
 
 _AXES = (
     "A stack is the array (X, Y, slices) as stored in the NIfTI file; the affine turns and flips "
@@ -17,22 +17,55 @@ _AXES = (
 )
 _STEP = "step = spacing_mm / voxel size; offset = center * n + (0.5 - size / 2) * step - 0.5"
 _CROP = "step = 1; offset = floor(center * n - size / 2 + 0.5)"
+_PADDING = (
+    "A slice of a single value shows nothing: it is padding, and its label map is background",
+    "of the other slices together: rows from either end as long as a row holds a single value over "
+    "all columns and these slices, and columns from either end likewise",
+    "zeros from which, along their row or their column, nothing but zeros and padding leads to the "
+    "border of the slice",
+    "all other voxels are tissue, zeros too",
+)
 _TO_NETWORK = (
     "For each in-plane axis, of n voxels counted from 0 at their centers:",
     "network pixel j lies at p = offset + j * step, in voxels",
     "weight of voxel i: max(0, 1 - |p - i| / max(1, step)), over the sum of these for all whole i, "
     "also those outside the stack",
     "a pixel's weights are the products of the two axes'",
-    "pixel = sum(weight * value) / sum(weight where value != 0) if the latter sum is at least "
-    "0.5 - 1e-9, else 0, which is padding",
+    "pixel = sum(weight * value) / sum(weight), both over tissue alone, if the latter sum is at "
+    "least 0.5 - 1e-9; else it is padding, and 0",
 )
+_EVEN = (
+    "First take a slope out of the stack on the grid: fit a + b row + c column to the values of "
+    "its tissue, all slices together, by least squares, rows and columns counted from the middle "
+    "of the grid, and subtract b row + c column everywhere",
+)
+_TISSUE = "of the pixels on the grid that are not padding, all slices of the stack together: "
 _INTENSITY = {
-    "zscore": "of all pixels of the stack that are not exactly 0: clip at the two percentiles, "
-    "subtract their mean, divide by their standard deviation; the others stay 0",
-    "percentile": "of all pixels of the stack that are not exactly 0: clip at the two percentiles, "
-    "map these to 0 and 1; the others stay 0",
+    "zscore": f"{_TISSUE}clip at the two percentiles, subtract their mean, divide by their "
+    "standard deviation; padding stays 0",
+    "percentile": f"{_TISSUE}clip at the two percentiles, map these to 0 and 1; padding stays 0",
     "none": "as they are",
 }
+_HEART = (
+    "Find the picture: the smallest rectangle of rows and columns around the tissue of all slices, "
+    "first to last",
+    "make a scout of the stack: as to_network and intensity say, but on a grid of spacing_mm 8, "
+    "centered on the middle of voxel ((first + last) // 2) of either axis, its sides the smallest "
+    "multiples of 8 pixels that hold the picture, at least 48; padding then takes the least value "
+    "of the scout's tissue",
+    "localizer.stablehlo takes scouts (batch, H, W) float32 and gives probabilities "
+    "(batch, H, W, 2) of elsewhere and heart; average them over the eight turns and flips of the "
+    "scouts",
+    "heart pixels have more than 0.5 of the latter, outside of slices that show nothing; if they "
+    "make up less than 5 ml (64 mm2 times the slice spacing each), no heart is found",
+    "their place on each axis is the median over all slices, in pixels; the voxel there, rounded, "
+    "is the center: the grid is centered on its middle, center = (voxel + 0.5) / n",
+    "segment the stack on that grid; take the median places of all pixels of a label other than 0, "
+    "and the voxel there, rounded, for the next center; go on until a center comes again, or four "
+    "are done; without a labeled pixel no heart is found",
+    "of these segmentations the one counts whose median places lie nearest to the middle of its "
+    "grid, in mm",
+)
 _TO_NATIVE = (
     "For each in-plane axis: voxel i lies at q = (i - offset) / step, in network pixels",
     "weight of pixel j: max(0, 1 - |q - j|); 0 for all where q < -0.5 or q > size - 0.5",
@@ -48,39 +81,42 @@ _NEIGHBORS = (
 
 
 def preprocessing_note(
-    *,
-    grid: Grid,
+    how: Preprocessing,
     anatomy: Anatomy,
-    intensity: Mapping[str, Any],
+    *,
     spacing: Sequence[Sequence[float]] | None,
     slices: int = 1,
 ) -> dict[str, Any]:
     """Content of `preprocessing.json`.
 
     Args:
-      grid: the network grid.
+      how: the preprocessing of the run.
       anatomy: the label set.
-      intensity: the settings' `method`, `low` and `high`.
       spacing: smallest and largest voxel edges (X, Y, slices) trained on, mm; None if unknown.
       slices: input channels, a slice and its neighbors; odd.
 
     Returns:
       JSON-like.
     """
+    grid = how.grid
+    heart = {"heart": list(_HEART)} if grid.center is None else {}
     return {
         "axes": _AXES,
+        "padding": list(_PADDING),
         "grid": {
             "size": list(grid.size),
             "spacing_mm": grid.spacing,
-            "center": list(grid.center),
-            "meaning": "center: where the grid's center lies, as fractions of the field of view; "
-            "spacing_mm null: native pixels, cropped or padded",
+            "center": grid.center and list(grid.center),
+            "meaning": "center: where the grid's center lies, as fractions of the field of view, "
+            "or null: at the heart; spacing_mm null: native pixels, cropped or padded",
         },
+        **heart,
         "to_network": [*_TO_NETWORK[:1], _STEP if grid.spacing else _CROP, *_TO_NETWORK[1:]],
         "intensity": {
-            "method": intensity["method"],
-            "percentiles": [intensity["low"], intensity["high"]],
-            "meaning": _INTENSITY[intensity["method"]],
+            **({"even": list(_EVEN)} if how.even else {}),
+            "method": how.normalization,
+            "percentiles": list(how.percentiles),
+            "meaning": _INTENSITY[how.normalization],
         },
         "input": {
             "shape": ["batch", *grid.size, *([slices] if slices > 1 else [])],

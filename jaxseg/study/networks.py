@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxseg import workdir
 from jaxseg.anatomy import Anatomy
@@ -52,11 +53,9 @@ def finished_runs(study: Path, number: int) -> Folds:
 def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) -> None:
     """Make sure that networks can be averaged with those of a study.
 
-    Only names of cases are compared: on another grid the same cases are other arrays.
-
     Args:
       runs: of another study.
-      held_out: names of the cases that this study holds out, by fold.
+      held_out: digests of the images that this study holds out, by fold.
       anatomy: of this study.
 
     Raises:
@@ -68,7 +67,7 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
         for folder in folders:
             network = load_run(folder, checkpoint="last")
             check_data(network)
-            if set(network.data["validation"]["cases"]) != held_out[fold]:
+            if held_out_images(network.data) != held_out[fold]:
                 raise WorkdirError(
                     f"{folder}: holds out other cases than fold {fold} here, and was trained on "
                     "those; expected the same cases and data.split_seed"
@@ -79,6 +78,11 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
                     f"{folder}: of other labels or inclusion pairs; expected anatomy as here"
                 )
             presence_rule([network], drop_small=bool(anatomy.inclusions))
+
+
+def held_out_images(data: Mapping[str, Any]) -> set[str]:
+    """Digests of the images of a run's validation cases, from its `data.json`."""
+    return {data["digests"][name]["image"] for name in data["validation"]["cases"]}
 
 
 def load_networks(folders: Sequence[Path]) -> list[Trained]:

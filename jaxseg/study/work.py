@@ -112,8 +112,5 @@ def _check_data(runs: Sequence[Run], cohort: Cohort) -> None:
     """Runs that are done never look at the cases again, and all must stand on the same ones."""
     facts = cohort.facts()
     for run in runs:
-        if run.done and not workdir.is_same_data(workdir.read_data(run.folder), facts):
-            raise workdir.WorkdirError(
-                f"{run.folder}: trained on other cases than those there now; restore them, or pass "
-                "another --workdir"
-            )
+        if run.done:
+            workdir.check_cases(run.folder, facts)

@@ -39,7 +39,7 @@ def test_the_table_is_of_the_runs_own_scores(study):
                 if (row["source"], row["stage"], row["region"]) == ("ours", stage, region)
             )
             assert float(row["mean"]) == pytest.approx(sum(held) / len(held))
-            assert int(row["slices"]) == len(held)
+            assert int(row["n"]) == len(held)
 
 
 def test_it_goes_on_where_it_stopped(study, run, tmp_path):

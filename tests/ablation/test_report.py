@@ -94,6 +94,9 @@ def test_runs_that_do_not_compare_are_one_line(ablation):
     header, first, *rest = path.read_text().splitlines()
     first = first.replace(",0,", ",99,", 1)
     path.write_text("\n".join([header, first, *rest]) + "\n")
+    pixels = path.with_name("pixels.csv")
+    case = first.split(",")[0]
+    pixels.write_text(pixels.read_text().replace(f"{case},0,", f"{case},99,"))
     with pytest.raises(WorkdirError, match=r"the runs do not compare: .*attention") as error:
         ablation.write()
     assert "\n" not in str(error.value)

@@ -23,7 +23,7 @@ def scores_of_a_case(name, numbers, num_slices):
     dsc, regions = RNG.random((len(numbers), 4)), 100 * RNG.random((3, len(MEASURES)))
     dsc[RNG.random(dsc.shape) < 0.4] = NAN
     regions[RNG.random(regions.shape) < 0.4] = NAN
-    areas, pixels = np.zeros((2, 2, 3)), np.ones((4, 3), int)
+    areas, pixels = np.zeros((2, 2, 3)), RNG.integers(0, 99, (len(numbers), 4, 3))
     return CaseScores(name, num_slices, np.array(numbers), dsc, regions, areas, pixels)
 
 
@@ -53,6 +53,7 @@ def test_what_an_evaluation_writes_is_read_back_exactly(written):
     assert found.slice_numbers.dtype == np.int64
     first, second = evaluation.cases
     np.testing.assert_array_equal(found.slice_dsc, [*first.slice_dsc, *second.slice_dsc])
+    np.testing.assert_array_equal(found.slice_counts, [*first.slice_counts, *second.slice_counts])
     assert found.case_names == ("Case_N001", "a, b")
     assert found.whole.tolist() == [True, False]
     np.testing.assert_array_equal(found.cases, [first.regions, second.regions])
@@ -76,6 +77,8 @@ def first_lines(count):
         ("slices.csv", replaced("Case_N001,0,", "Case_N001,,"), "line 2 has '' in place of a"),
         ("slices.csv", replaced("Case_N001,0,", "Case_N001,0.5,"), "line 2 has '0.5' in place"),
         ("slices.csv", replaced("Case_N001,2,", "Case_N001,1,"), "a slice is listed twice"),
+        ("pixels.csv", first_lines(5), "does not belong to the slices.csv beside it"),
+        ("pixels.csv", replaced("Case_N001,0,LV,", "Case_N001,0,LV,x"), "line 2 has 'x"),
         ("cases.csv", replaced("hd95_mm", "hd99_mm"), "expected the columns case, region"),
         ("cases.csv", replaced("Infarction", "Scar"), "expected for each case the regions Myo"),
         ("cases.csv", first_lines(6), "expected for each case the regions Myocardium, Inf"),
@@ -131,6 +134,7 @@ def run(stage="baseline", seed=0, fold=None, **changes):
         "slice_cases": ("P1", "P1"),
         "slice_numbers": np.array([0, 1]),
         "slice_dsc": np.array([[0.5, 0.4], [0.3, NAN]]),
+        "slice_counts": np.ones((2, 2, 3), int),
         "case_names": ("P1",),
         "whole": np.array([True]),
         "cases": cases,

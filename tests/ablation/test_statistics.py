@@ -24,7 +24,7 @@ def case_row(dsc, reference, *, hausdorff=NAN):
     return [row[name] for name in MEASURES]
 
 
-def run(stage, seed, by_case, *, fold=None, cases=None, whole=True):
+def run(stage, seed, by_case, *, fold=None, cases=None, whole=True, counts=None):
     """From the slices' DSC by case, each a number or one for each region, as the cases' scores."""
     dsc = [np.array(rows, float).reshape(len(rows), -1) for rows in by_case.values()]
     rows = cases or [[case_row(0.5, 10.0)]] * len(by_case)
@@ -37,6 +37,7 @@ def run(stage, seed, by_case, *, fold=None, cases=None, whole=True):
         slice_cases=tuple(name for name, rows in by_case.items() for _ in rows),
         slice_numbers=np.concatenate([np.arange(len(rows)) for rows in dsc]),
         slice_dsc=np.concatenate(dsc),
+        slice_counts=np.ones((*np.concatenate(dsc).shape, 3), int) if counts is None else counts,
         case_names=tuple(by_case),
         whole=np.full(len(by_case), whole),
         cases=np.array(rows, float),
@@ -60,6 +61,22 @@ def test_three_seeds_by_hand():
     half = T2 * 0.1 / math.sqrt(3)
     assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
     assert math.isnan(found.std)  # one slice has no spread
+
+
+def test_batches_of_16_slices_by_hand():
+    """19 slices of a run: 16 of them pooled, then 3; and a run whose reference lacks the region."""
+    counts = np.zeros((19, 1, 3), int)
+    counts[:, 0] = [1, 2, 2]  # a DSC of 0.5 each
+    counts[0, 0] = [40, 40, 50]
+    counts[18, 0] = [0, 6, 0]
+    runs = [
+        run("s", 0, {"P1": [0.5] * 19}, fold=0, counts=counts),
+        run("s", 0, {"P2": [NAN]}, fold=1, counts=np.array([[[0, 5, 0]]])),
+    ]
+    found = compare(runs).batches["s"]["A"]
+    batches = [2 * 55 / (70 + 80), 2 * 2 / (10 + 4)]
+    assert (found.mean, found.std) == pytest.approx((np.mean(batches), np.std(batches, ddof=1)))
+    assert (found.n, found.seeds) == (2, 1)
 
 
 def test_one_seed_has_no_interval():

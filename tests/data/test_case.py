@@ -168,3 +168,27 @@ def test_refuses_what_float32_cannot_hold(tmp_path):
     path = write(tmp_path / "image.nii.gz", array)
     with pytest.raises(DataError, match=r"image\.nii\.gz: .*1e\+300.*float32"):
         read_case("A", path)
+
+
+@pytest.mark.parametrize(
+    "affine", [np.zeros((3, 3)), np.diag([1.0, 1, 0]), [[1, 1, 0], [0, 0, 0], [0, 0, 1]]]
+)
+def test_an_affine_that_is_no_place_states_nothing(image, tmp_path, affine):
+    flat = np.eye(4)
+    flat[:3, :3] = affine
+    for name, array in (
+        ("image", np.arange(90, dtype=np.int16).reshape(SHAPE)),
+        ("label", labels()),
+    ):
+        stack = nib.Nifti1Image(array, np.eye(4))
+        stack.header.set_zooms(SPACING)
+        content = stack.header.copy()
+        for row, values in zip("xyz", flat, strict=False):
+            content[f"srow_{row}"] = values
+        content["sform_code"], content["vox_offset"], content["magic"] = 1, 352, b"n+1"
+        content.set_data_dtype(array.dtype)
+        data = content.binaryblock + bytes(4) + array.tobytes(order="F")
+        (tmp_path / f"flat_{name}.nii").write_bytes(data)
+    case = read_case("A", tmp_path / "flat_image.nii", tmp_path / "flat_label.nii")
+    assert case.orientation is None
+    assert read_case("A", image, tmp_path / "flat_label.nii").label is not None

@@ -1,6 +1,9 @@
 """Walking through folders: links once, what the caller takes out not at all, hidden files told."""
 
-from jaxseg.data.folders import is_volume, walk
+import pytest
+
+from jaxseg.data.folders import is_volume, volumes, walk
+from jaxseg.data.nifti import DataError
 
 
 def test_every_folder_once_in_order_and_none_that_the_caller_takes_out(tmp_path):
@@ -26,3 +29,13 @@ def test_names_of_volumes():
     assert is_volume("a.b.nii.gz")
     for name in ("a.gz", "a.nii.txt", "nii", "._a.nii.gz", ".nii"):
         assert not is_volume(name)
+
+
+def test_the_volumes_of_a_folder_or_a_line_that_names_it(tmp_path):
+    for name in ("b.NII", "a.nii.gz", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in volumes(tmp_path)] == ["a.nii.gz", "b.NII"]
+    with pytest.raises(DataError, match="none"):
+        volumes(tmp_path / "none")
+    with pytest.raises(DataError, match=r"a\.nii\.gz"):
+        volumes(tmp_path / "a.nii.gz")

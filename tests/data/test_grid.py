@@ -13,12 +13,19 @@ from jaxseg.data.grid import (
     most_probable,
     probabilities_to_native,
     to_native,
-    to_network,
+)
+from jaxseg.data.grid import (
+    to_network as with_tissue,
 )
 
 
 def noise(shape, seed=0):
     return np.random.default_rng(seed).uniform(1, 2, shape).astype(np.float32)
+
+
+def to_network(image, spacing, grid):
+    """Images of a stack whose picture is whatever is not 0."""
+    return with_tissue(image, spacing, grid, image != 0)[0]
 
 
 def blobs(shape, num_labels=5, seed=0):
@@ -76,6 +83,56 @@ def test_center_moves_the_grid():
     # center (5, 12) in voxels, so rows 3 to 6 and columns 9 to 14
     expected = image[3:7, 9:15, 0]
     np.testing.assert_allclose(to_network(image, (1.0, 1.0, 8.0), grid)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [1.4, 0.8, 3.0])
+@pytest.mark.parametrize("way", [np.s_[:], np.s_[::-1], np.s_[:, ::-1], np.s_[::-1, ::-1]])
+def test_a_grid_at_a_voxel_is_that_of_the_flipped_padded_stack(spacing, way):
+    image, edges = noise((40, 33, 2)), (1.25, 1.75, 9.0)
+    grid = Grid((16, 18), spacing, None)
+    rows, columns = np.indices((40, 33))
+    there = np.argwhere((rows == 14)[way] & (columns == 20)[way])[0]
+    wanted = to_network(image, edges, grid.at((14, 20), image.shape))
+    padded = np.pad(image[way], ((5, 0), (2, 7), (0, 0)))
+    voxel = int(there[0]) + 5, int(there[1]) + 2
+    found = to_network(padded, edges, grid.at(voxel, padded.shape))
+    flipped = np.moveaxis(np.moveaxis(wanted, 0, -1)[way], -1, 0)
+    np.testing.assert_allclose(found, flipped, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 18), (15, 21)])
+def test_the_middle_of_a_grid_at_a_voxel_is_that_voxel(size):
+    shape, edges = (40, 33, 2), (1.25, 1.75, 9.0)
+    middle = (size[0] - 1) / 2, (size[1] - 1) / 2
+    for voxel in ((0, 0), (14, 20), (39, 32), (21, 7)):
+        grid = Grid(size, 1.4, None).at(voxel, shape)
+        assert grid.voxel(middle, shape, edges) == voxel
+        # 5 pixels of 1.4 mm are 5.6 and 4 voxels.
+        row, column = grid.voxel((middle[0] + 5, middle[1] - 5), shape, edges)
+        assert (row, column) == (min(voxel[0] + 6, 39), max(voxel[1] - 4, 0))
+
+
+def test_a_pixel_of_native_size_is_a_voxel():
+    shape = (40, 33, 2)
+    for size in ((8, 8), (9, 7)):
+        for voxel in ((20, 16), (21, 17)):
+            grid = Grid(size, None, None).at(voxel, shape)
+            marked = np.zeros(shape, np.uint8)
+            marked[19, 15] = 1
+            (pixel,) = np.argwhere(labels_to_network(marked, (1, 1, 1), grid, 2)[0])
+            assert grid.voxel(tuple(pixel), shape, (1, 1, 1)) == (19, 15)
+
+
+def test_a_padded_grid_holds_the_grid_in_its_middle():
+    image, edges, grid = noise((40, 33, 2)), (1.25, 1.75, 9.0), Grid((16, 18), 1.4, (0.4, 0.6))
+    wide = to_network(image, edges, grid.padded(3))
+    assert wide.shape == (2, 22, 24)
+    np.testing.assert_allclose(wide[:, 3:-3, 3:-3], to_network(image, edges, grid), rtol=1e-6)
+
+
+def test_a_grid_without_a_center_has_no_pixels_yet():
+    with pytest.raises(ValueError, match="no center"):
+        to_network(noise((9, 9, 1)), (1.0, 1.0, 8.0), Grid((4, 4), 1.4, None))
 
 
 def test_native_spacing_is_a_pure_crop_and_pad():

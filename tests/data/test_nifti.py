@@ -224,7 +224,7 @@ def test_refuses_what_is_no_nifti(tmp_path):
     (tmp_path / "text.nii").write_bytes(b"hello " * 200)
     refused(tmp_path / "text.nii", "not a NIfTI")
     (tmp_path / "text.nii.gz").write_bytes(b"hello " * 200)
-    refused(tmp_path / "text.nii.gz", "gzip")
+    refused(tmp_path / "text.nii.gz", "not a NIfTI")
     (tmp_path / "image.png").write_bytes(b"")
     refused(tmp_path / "image.png", ".nii.gz")
     refused(tmp_path / "none.nii.gz", "no such file")
@@ -449,3 +449,40 @@ def test_results_that_do_not_fit_their_image_are_refused(tmp_path):
     with pytest.raises(DataError, match="labels 252 to 275; uint8 holds 0 to 255"):
         write_like(target, ramp() + 252, source)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("name", ["A.NII.GZ", "B.Nii", "c.nii.GZ"])
+def test_suffixes_in_capitals(tmp_path, name):
+    make_image(ramp()).to_filename(tmp_path / "a.nii.gz")
+    (tmp_path / "a.nii.gz").rename(tmp_path / name)
+    np.testing.assert_array_equal(read_volume(tmp_path / name)[0], ramp())
+    assert nifti.without_suffix(name) == name[0]
+
+
+@pytest.mark.parametrize("name", ["really_compressed.nii", "really_plain.nii.gz"])
+def test_content_not_the_name_says_whether_a_file_is_compressed(tmp_path, name):
+    content = make_image(ramp()).to_bytes()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".nii") else content)
+    np.testing.assert_array_equal(read_volume(path)[0], ramp())
+    write_like(tmp_path / "out.nii.gz", ramp(dtype=np.uint8), path)
+    np.testing.assert_array_equal(read_volume(tmp_path / "out.nii.gz")[0], ramp())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("offset", [280, 292, 324])  # srow_x[0], its shift, srow_z[3]
+def test_refuses_an_affine_that_is_not_finite(tmp_path, value, offset):
+    patch = np.array([value], "<f4").tobytes()
+    refused(raw_file(tmp_path / "volume.nii", offset, patch), "sform", "finite")
+
+
+@pytest.mark.parametrize(
+    "name", ["two\nlines", "tab\tname", "line\u2028name", "nel\x85name", os.fsdecode(b"cas\xe9")]
+)
+def test_a_message_is_one_printable_line_whatever_the_file_is_called(tmp_path, name):
+    path = tmp_path / f"{name}.nii"
+    path.write_bytes(b"none")
+    with pytest.raises(DataError) as caught:
+        read_volume(path)
+    assert str(caught.value).isprintable()
+    assert str(caught.value).encode().startswith(os.fsencode(tmp_path))

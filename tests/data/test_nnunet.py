@@ -9,7 +9,8 @@ import pytest
 
 from jaxseg.data import DataError
 from jaxseg.data.dataset_json import read_dataset
-from jaxseg.data.nnunet import TEST, find_cases, load_case
+from jaxseg.data.nnunet import TEST, case_name, find_cases, load_case
+from jaxseg.data.phantom import write_phantom
 
 # The anatomy's order; the data set's values are 0 background, 1 scar, 2 muscle.
 LABELS = ("background", "muscle", "scar")
@@ -219,3 +220,15 @@ def test_spacing_and_image_do_not_depend_on_the_affine_s_turns(tmp_path):
     case = load_case(image, labels=LABELS)
     assert case.spacing == pytest.approx((1.5, 0.75, 8.0), rel=1e-6)
     np.testing.assert_array_equal(case.image, IMAGE)
+
+
+def test_endings_in_capitals_are_the_data_set_s(tmp_path):
+    root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
+    for path in [*(root / "imagesTr").iterdir(), *(root / "labelsTr").iterdir()]:
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    paths = find_cases(root)
+    labels = json.loads((root / "dataset.json").read_text())["labels"]
+    for path in paths:
+        assert load_case(path, labels=list(labels)).label is not None
+        assert "_0000" not in case_name(path)
+        assert not case_name(path).lower().endswith("gz")

@@ -156,7 +156,8 @@ def test_the_anatomy_of_config_json(tmp_path):
 def test_data_json(tmp_path):
     side = {"slices": 3, "cases": ["Case_N001"]}
     content = {
-        "fingerprint": "f00d", "cases": ["Case_N001", "Case_P002"],
+        "cases": ["Case_N001", "Case_P002"],
+        "digests": {"Case_N001": {"image": "f00d", "label": None}},
         "spacing": [[1.4, 1.4, 10.0], [1.9, 1.9, 10.0]], "smallest_mm3": [None, 900.0],
         "training": side, "validation": side, "date": "2020", "note": {"by": ["me"]},
     }  # fmt: skip
@@ -164,7 +165,7 @@ def test_data_json(tmp_path):
     def read(folder):
         known = workdir.read_data(folder)
         (folder / "config.json").unlink(missing_ok=True)
-        workdir.claim(folder, {"a": 1}, {"fingerprint": "f00d", "cases": ["Case_X"]})
+        workdir.claim(folder, {"a": 1}, {"cases": ["Case_X"], "digests": content["digests"]})
         low, high = np.asarray(known.get("spacing", np.ones((2, 3))))
         assert low.shape == high.shape == (3,)
         assert sum(known.get(part, side)["slices"] for part in ("training", "validation")) > 0

@@ -3,20 +3,33 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 
 from jaxseg.anatomy import EMIDEC
+from jaxseg.case_decision import CaseDecision, Cost, pair_names
 from jaxseg.case_scores import score_case
 from jaxseg.evaluation import Evaluation
 from jaxseg.report.crossvalidation_files import Decision, files
 
 NAN = math.nan
+PAIRS = pair_names(EMIDEC)
 DECISIONS = [
     Decision("P2", 1, (0.25, 0.5), (0.25, 0.75)),
     Decision("N1", 0, (NAN, 0.5), (0.0, 0.5)),
 ]
+
+
+COSTS = (
+    Cost("core", 0, 0, NAN, NAN, NAN, NAN, NAN, 2, 1),
+    Cost("infarct", 9, 1, 0.7, 0.65, -0.05, -0.09, 0.01, 4, 3),
+)
+
+
+def rule(*bounds, mirror=False, costs=COSTS):
+    return CaseDecision("folds", mirror, PAIRS, bounds, (400.0, 2000.0), costs)
 
 
 def evaluated(prediction, anatomy=EMIDEC):
@@ -39,7 +52,8 @@ def evaluated(prediction, anatomy=EMIDEC):
 def texts():
     first = evaluated({"N1": [3, 2, 2, 2], "P2": [3, 3, 3, 3]})
     last = evaluated({"N1": [2, 2, 2, 2], "P2": [3, 3, 3, 3]})
-    return files({"as predicted": first, "doubtful dropped": last}, DECISIONS, (0.1, 0.99977))
+    steps = {"as predicted": first, "doubtful dropped": last}
+    return files(steps, DECISIONS, rule(0.1, 0.99977))
 
 
 def cells(text, start):
@@ -71,8 +85,33 @@ def test_bounds_by_fold_and_for_other_cases(texts):
     assert cells(text, "all but fold 0") == ["0.00000", "0.50000"]
     assert cells(text, "all but fold 1") == ["0.25000", "0.75000"]
     assert cells(text, "all folds, for other cases") == ["0.10000", "0.99977"]
+    assert "`--checkpoint=last --case_decision`" in text
+
+
+@pytest.fixture(scope="module")
+def steps():
+    same = {"N1": [2, 2, 2, 2], "P2": [3, 3, 2, 2]}
+    return {"as predicted": evaluated(same)}
+
+
+def test_bounds_with_networks_of_other_studies_are_given_by_hand(steps):
+    text = files(steps, DECISIONS, rule(0.1, 0.99977, mirror=True), averaged=True)["summary.md"]
     flags = "--drop_small --min_confidence=0.10000 --min_confidence=0.99977"
-    assert f"`--checkpoint=last {flags}`" in text
+    assert f"`--checkpoint=last --mirror {flags}`" in text
+
+
+def test_bounds_of_0_are_not_recommended(steps):
+    for averaged in (False, True):
+        text = files(steps, DECISIONS, rule(0.0, 0.0), averaged=averaged)["summary.md"]
+        assert not re.search("--min_confidence|--case_decision|--checkpoint", text)
+
+
+def test_what_deciding_costs(texts):
+    row = cells(texts["summary.md"], "infarct")
+    assert row == ["9", "1", "0.700", "0.650", "-0.050 [-0.090, +0.010]", "4", "3"]
+    assert cells(texts["summary.md"], "core") == ["0", "0", "-", "-", "-", "2", "1"]
+    told = json.loads(texts["summary.json"])["presence"]["cost"]
+    assert (told[0]["predicted"], told[1]["lost"]) == (None, 1)
 
 
 def test_summary_json_tells_them_too(texts):
@@ -95,6 +134,7 @@ def test_without_a_prior_there_is_nothing_to_decide():
     anatomy = type(EMIDEC)(EMIDEC.labels, (), EMIDEC.slice_regions, EMIDEC.case_regions)
     same = {"N1": [2, 2, 2, 2], "P2": [3, 3, 2, 2]}
     decisions = [Decision(name, 0, (), ()) for name in same]
-    texts = files({"as predicted": evaluated(same, anatomy)}, decisions, ())
+    nothing = CaseDecision("folds", False, (), (), (), ())
+    texts = files({"as predicted": evaluated(same, anatomy)}, decisions, nothing)
     assert "Whether a case holds it" not in texts["summary.md"]
     assert texts["presence.csv"] == "case,fold,pair,confidence,bound,sure\n"

@@ -1,0 +1,155 @@
+"""A heart anywhere in the picture, however it is stored, gets the label map that it gets anyway."""
+
+import dataclasses
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from jaxseg.data import Case, most_probable
+from jaxseg.data.phantom import phantom_case
+from jaxseg.metrics import dice
+from jaxseg.predictor import make_predictor
+from jaxseg.trained import load_run
+
+pytestmark = pytest.mark.slow
+
+SIZES = {
+    "grid.size": "48,48", "grid.spacing": 2.8, "model.width": 8, "data.phantom_cases": 40,
+    "data.split": "case", "train.epochs": 40, "train.validate_every": 20, "run.pictures": 0,
+}  # fmt: skip
+UNSEEN = range(4)
+SHIFTS_MM = [(60, 0), (-60, 0), (0, 60), (0, -60), (20, -10), (-42, 42)]
+
+
+@pytest.fixture(scope="module")
+def predict(command_line, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("any-heart") / "run"
+    flags = [f"--config.{name}={value}" for name, value in SIZES.items()]
+    process = command_line.start(*flags, f"--workdir={workdir}", config="best.py")
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors
+    return make_predictor([load_run(workdir, checkpoint="last")], mirror=True)
+
+
+@pytest.fixture(scope="module")
+def untouched(predict):
+    """Cases of another phantom, and their label maps as they are."""
+    found = []
+    for index in UNSEEN:
+        drawn = phantom_case(1, index, num_cases=len(UNSEEN))
+        image, header = drawn.image.astype(np.float32), nib.Nifti1Header()
+        case = Case(drawn.name, image, drawn.label, drawn.spacing, header)
+        found.append((case, label_map(predict, case)))
+        # Of hearts that the network knows: else all that follows would show nothing.
+        assert dice(found[-1][1], drawn.label, 1) > 0.85
+    return found
+
+
+def label_map(predict, case):
+    prediction = predict(case)
+    assert prediction.heart_found
+    return most_probable(prediction.probabilities)
+
+
+def hold(predict, untouched, change, back=lambda labels: labels):
+    """Predicted as changed, and brought back, a label map is what it was."""
+    for case, wanted in untouched:
+        changed = change(case)
+        if isinstance(changed, np.ndarray):
+            changed = dataclasses.replace(case, image=changed)
+        found = back(label_map(predict, dataclasses.replace(changed, label=None)))
+        # Of a small network on pixels of 2.8 mm, whose myocardium is two pixels thick.
+        for labels, least in ((1, 0.95), ((2, 3, 4), 0.90)):
+            assert dice(found, wanted, labels) >= least, (case.name, labels)
+
+
+def moved(array, pixels):
+    """Cut off on one side and padded with zeros on the other: the heart moves by `pixels`."""
+    found = np.zeros_like(array)
+    ways = [
+        (slice(max(p, 0), n + min(p, 0)), slice(max(-p, 0), n - max(p, 0)))
+        for p, n in zip(pixels, array.shape, strict=False)
+    ]
+    found[ways[0][0], ways[1][0]] = array[ways[0][1], ways[1][1]]
+    return found
+
+
+@pytest.mark.parametrize("shift", SHIFTS_MM)
+def test_shifted_by_cropping_and_padding(predict, untouched, shift):
+    def pixels(case):
+        """Of the shift, or less, where the heart would not stay whole."""
+        found = []
+        for k, mm in enumerate(shift):
+            lines = np.flatnonzero((case.label > 0).any((1 - k, 2)))
+            room = lines[0] if mm < 0 else case.label.shape[k] - 1 - lines[-1]
+            wanted = round(mm / case.spacing[k])
+            found.append(int(np.clip(wanted, -room, room)))
+        return found
+
+    for case, wanted in untouched:
+        by = pixels(case)
+        assert (moved(case.label, by) > 0).sum() == (case.label > 0).sum()
+        whole = [(case, moved(wanted, by))]
+        hold(predict, whole, lambda case, by=by: moved(case.image, by))
+
+
+@pytest.mark.parametrize("value", [0, -1, 9])
+def test_padded_on_one_side(predict, untouched, value):
+    def change(case):
+        return dataclasses.replace(
+            case, image=np.pad(case.image, ((0, 80), (0, 30), (0, 0)), constant_values=value)
+        )
+
+    hold(predict, untouched, change, lambda labels: labels[:-80, :-30])
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_in_all_eight_orientations(predict, untouched, turns, mirrored):
+    def change(case):
+        x, y, z = case.spacing
+        image = np.rot90(case.image[::-1] if mirrored else case.image, turns)
+        spacing = (y, x, z) if turns % 2 else (x, y, z)
+        return dataclasses.replace(case, image=np.ascontiguousarray(image), spacing=spacing)
+
+    def back(labels):
+        labels = np.rot90(labels, -turns)
+        return labels[::-1] if mirrored else labels
+
+    hold(predict, untouched, change, back)
+
+
+@pytest.mark.parametrize("value", [0, 55])
+def test_between_slices_that_show_nothing(predict, untouched, value):
+    def change(case):
+        image = np.pad(case.image, ((0, 0), (0, 0), (1, 2)), constant_values=value)
+        return dataclasses.replace(case, image=image)
+
+    def back(labels):
+        assert not labels[..., [0, -2, -1]].any()
+        return labels[..., 1:-2]
+
+    hold(predict, untouched, change, back)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_near_a_surface_coil(predict, untouched, axis):
+    """The signal rises by a half over the picture."""
+
+    def change(case):
+        field = np.linspace(0.8, 1.2, case.image.shape[axis], dtype=np.float32)
+        return case.image * np.expand_dims(field, (1 - axis, 2))
+
+    hold(predict, untouched, change)
+
+
+def test_in_an_intensity_window(predict, untouched):
+    """8 bits from the 2nd to the 98th percentile: the darkest of the picture are exact zeros."""
+
+    def change(case):
+        low, high = np.percentile(case.image[case.image > 0], (2, 98))
+        window = np.clip((case.image - low) / (high - low), 0, 1)
+        return np.round(window * 255).astype(np.float32)
+
+    hold(predict, untouched, change)
