@@ -17,8 +17,8 @@ Train every fold of one config and score all cases, each by the fold that holds 
   python main.py --mode=crossvalidate --config=configs/best.py[:emidec] --config.data.split=case
 """
 
+import errno
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -316,10 +316,7 @@ def main(argv: list[str]) -> None:
         print("\nstopped", file=sys.stderr)
         sys.exit(130)
     except StdoutError as error:
-        if error.closed:
-            sys.exit(128 + signal.SIGPIPE)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        error.leave()
     except _MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -343,6 +340,8 @@ def _parse(argv: list[str]) -> list[str]:
         if "config" in _REQUIRED[str(_MODE.value)]:
             _check_config()
     except Exception as error:  # a config file is the user's code
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):  # --help
+            StdoutError(error).leave()
         problem = _reason(error)
     else:
         if not rest:

@@ -1,19 +1,27 @@
 """Lines for the user on a stdout that may be closed or full."""
 
 import os
+import signal
 import sys
+from typing import NoReturn
 
 
 class StdoutError(Exception):
-    """A line that cannot be written; no OSError, which would be taken for a fault of a file.
-
-    Attributes:
-      closed: whether nobody reads any more, as in `... | head -1`: no fault of anybody's.
-    """
+    """A line that cannot be written; no OSError, which would be taken for a fault of a file."""
 
     def __init__(self, error: OSError) -> None:
-        self.closed = isinstance(error, BrokenPipeError)
+        # Nobody reads any more, as in `... | head -1`: no fault of anybody's.
+        self._closed = isinstance(error, BrokenPipeError)
         super().__init__(f"stdout: cannot write here ({error.strerror or error})")
+
+    def leave(self) -> NoReturn:
+        """End the process: quietly as by SIGPIPE where nobody reads, else with a line on stderr."""
+        # What is left in the buffer would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if self._closed:
+            sys.exit(128 + signal.SIGPIPE)
+        print(f"error: {self}", file=sys.stderr)
+        sys.exit(1)
 
 
 def say(line: str) -> None:
@@ -25,6 +33,4 @@ def say(line: str) -> None:
     try:
         print(line, flush=True)
     except OSError as error:
-        # What is left in the buffer would fail again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise StdoutError(error) from error

@@ -73,8 +73,8 @@ def train(
     hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
     if not hosts.is_writer():
         say = _say_nothing
-    say(here)
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
+        say(here)
         _use_compilation_cache(config["run"]["compilation_cache"])
         cohort = _read(config) if cohort is None else cohort
         with hosts.agreed():

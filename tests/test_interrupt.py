@@ -43,6 +43,18 @@ def test_ctrl_c_after_sigterm_ends_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.parametrize("signum", BOTH)
+def test_the_first_signal_is_answered_on_stderr(signum, capfd):
+    with catch_signals():
+        for _ in range(2 if signum == signal.SIGTERM else 1):
+            signal.raise_signal(signum)
+    errors = capfd.readouterr().err
+    assert errors.count(f"{signum.name}: ") == 1
+    with catch_signals():
+        pass
+    assert not capfd.readouterr().err
+
+
 def test_sigterm_twice_is_still_one_request():
     with catch_signals() as stop:
         signal.raise_signal(signal.SIGTERM)

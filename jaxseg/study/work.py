@@ -8,6 +8,7 @@ import jax
 
 from jaxseg import run_data, workdir
 from jaxseg.data import Cohort
+from jaxseg.devices import describe, split_cpu
 from jaxseg.evaluate import evaluate
 from jaxseg.loop import DivergedError, Say
 from jaxseg.study.plan import Run
@@ -41,6 +42,7 @@ def complete(
       say: takes each line for the user.
 
     Raises:
+      SettingsError: devices that JAX does not have here, or flags of it that change results.
       WorkdirError: a folder that holds runs of other settings or cases, or cannot be written to.
       DataError: a case that cannot be used.
       StudyError: runs that diverged.
@@ -49,6 +51,8 @@ def complete(
     workdir.check_writable(folder)
     for run in runs:
         workdir.check_settings(run.folder, run.settings)
+    split_cpu(config["run"]["cpu_devices"])
+    say(describe())
     cohort = run_data.load_cohort(config)
     _check_data(runs, cohort)
     check(cohort)

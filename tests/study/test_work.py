@@ -80,7 +80,8 @@ def test_every_run_then_one_report(bench):
     bench.ablate(seeds=2)
     assert bench.trained == TWO
     assert bench.reports == [TWO]
-    assert bench.lines[0] == "\n[1/4] plain-seed-0"
+    assert bench.lines[0].startswith("jax ")
+    assert bench.lines[1] == "\n[1/4] plain-seed-0"
 
 
 def test_what_is_done_is_not_done_again(bench):
