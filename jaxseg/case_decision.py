@@ -6,8 +6,9 @@ them in the folder of each of its runs, from where an export takes them along.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from jaxseg import workdir
 from jaxseg.anatomy import Anatomy
@@ -157,10 +158,7 @@ def _read(run: Trained) -> CaseDecision:
             pairs=tuple(content["pairs"]),
             min_confidence=tuple(map(float, content["min_confidence"])),
             smallest_mm3=tuple(None if v is None else float(v) for v in content["smallest_mm3"]),
-            cost=tuple(
-                Cost(**{name: math.nan if v is None else v for name, v in cost.items()})
-                for cost in content["cost"]
-            ),
+            cost=tuple(map(_cost, content["cost"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkdirError(f"{path}: damaged ({error!r:.80})") from error
@@ -173,6 +171,11 @@ def _read(run: Trained) -> CaseDecision:
             f"{', '.join(pairs) or 'no inclusion pair'}"
         )
     return decision
+
+
+def _cost(noted: Mapping[str, Any]) -> Cost:
+    fields: dict[str, Any] = {k: math.nan if v is None else v for k, v in noted.items()}
+    return Cost(**fields)
 
 
 def pair_names(anatomy: Anatomy) -> tuple[str, ...]:
