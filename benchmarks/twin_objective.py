@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from benchmarks.twin import UNet, WeightGenerator
 from jaxseg.anatomy import Anatomy, LabelSet
-from jaxseg.losses import PRESENT_FROM
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,7 @@ def stage_loss(logits: Tensor, targets: Tensor, generated: Tensor | None, terms:
 
 def _balance(entropy: Tensor, targets: Tensor, generated: Tensor, terms: Terms) -> Tensor:
     mass = targets.sum((2, 3))
-    present = mass >= PRESENT_FROM
-    difficulty = torch.where(present, entropy.sum((2, 3)) / mass.clamp_min(PRESENT_FROM), 0.0)
+    difficulty = entropy.sum((2, 3)) / torch.where(mass > 0, mass, 1.0)
     q = generated / generated.shape[1]
     bonus = -(q * torch.log(q.clamp_min(1e-12))).sum(1)
     return -((q * difficulty).sum(1) + terms.strength * bonus).mean()

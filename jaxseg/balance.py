@@ -24,27 +24,24 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseg.losses import PRESENT_FROM, automated_weighted_cross_entropy
+from jaxseg.losses import automated_weighted_cross_entropy
 
 
-def label_cross_entropy(
-    logits: Array, targets: Array, *, present_from: float = PRESENT_FROM
-) -> tuple[Array, Array]:
+def label_cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]:
     """Mean cross-entropy over each label's own pixels, per image.
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a soft pixel counts with its share.
-      present_from: the sum of targets, in pixels, from which on an image holds a label.
 
     Returns:
       c (B, L) float32, 0 for a label that the image does not hold, and present (B, L) bool.
     """
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     mass = targets.sum((1, 2))
-    present = mass >= present_from
+    present = mass > 0
     total = -(targets * log_probabilities).sum((1, 2))
-    return jnp.where(present, total / jnp.maximum(mass, present_from), 0.0), present
+    return total / jnp.where(present, mass, 1.0), present
 
 
 def _batch_difficulty(difficulty: Array, present: Array, axis_name: str | None) -> Array:

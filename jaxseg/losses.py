@@ -67,12 +67,6 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
     return -(weighted * log_probabilities).sum(-1).mean()
 
 
-PRESENT_FROM = 1.0
-"""The mass, in pixels, from which on an image holds a label.
-
-Mixup and targets that hold each label's share of a pixel leave traces of labels, far below a pixel,
-which would count as much as a whole region.
-"""
 DICE_OF = ("labels", "regions")
 """What has a soft Dice coefficient: each label, or each scored region as a whole."""
 DICE_OVER = ("image", "batch")
@@ -86,16 +80,15 @@ def soft_dice_loss(
     regions: Sequence[LabelSet] = (),
     smooth: float = 0.0,
     over: str = "image",
-    present_from: float = PRESENT_FROM,
     axis_name: str | None = None,
 ) -> Array:
     """One minus the soft Dice coefficient, over the labels that an image holds, or over all.
 
         1/B sum_b 1/|S_b| sum_{i in S_b} (1 - (2 sum_x p_i Y_i + s) / (sum_x p_i + sum_x Y_i + s))
 
-    p are the softmax of the logits, S_b the labels of image b, background included: those of which
-    it holds a pixel in sum. A smoothing s > 0 makes S_b all labels: one that an image lacks is then
-    asked for nothing of it, the more sharply the smaller s.
+    p are the softmax of the logits, S_b the labels of image b, background included. A smoothing
+    s > 0 makes S_b all labels: one that an image lacks is then asked for nothing of it, the more
+    sharply the smaller s.
 
     Over the "image" each image counts alike. Over the "batch" its images are taken as one,
 
@@ -114,11 +107,10 @@ def soft_dice_loss(
 
     Args:
       logits: (B, H, W, L) floating point.
-      targets: (B, H, W, L) label probabilities.
+      targets: (B, H, W, L) label probabilities; a label is held if it has any.
       regions: label tuples; none for each label by itself.
       smooth: s, in pixels.
       over: one of `DICE_OVER`.
-      present_from: the sum of targets, in pixels, from which on a label is held.
       axis_name: of the devices that share the "batch", if several do.
 
     Returns:
@@ -144,7 +136,7 @@ def soft_dice_loss(
         overlap, mass, total = (x.sum(0, keepdims=True) for x in (overlap, mass, total))
         if axis_name is not None:
             overlap, mass, total = jax.lax.psum((overlap, mass, total), axis_name)
-    held = (mass >= present_from) | (smooth > 0)
+    held = (mass > 0) | (smooth > 0)
     dice = (2 * overlap + smooth) / jnp.where(held, total + smooth, 1.0)
     return (jnp.where(held, 1.0 - dice, 0.0).sum(-1) / jnp.maximum(held.sum(-1), 1)).mean()
 

@@ -11,7 +11,6 @@ from jaxseg import balance
 from jaxseg.anatomy import LabelSet
 from jaxseg.localizer import localizer_loss
 from jaxseg.losses import (
-    PRESENT_FROM,
     Inclusion,
     automated_weighted_cross_entropy,
     cross_entropy,
@@ -183,6 +182,5 @@ def _dice_loss(
         regions=objective.dice_regions,
         smooth=objective.dice_smooth / 4**level,  # the same area
         over=objective.dice_over,
-        present_from=PRESENT_FROM / 4**level,
         axis_name=axis_name,
     )  # fmt: skip

@@ -86,17 +86,6 @@ def test_label_cross_entropy_matches_float64_in_each_image():
     assert present.sum() == 7
 
 
-def test_a_trace_of_a_label_is_not_difficult():
-    """Below a pixel in sum, however wrong the network is there."""
-    targets = np.zeros((1, 2, 2, 2))
-    logits = np.broadcast_to([5.0, -5.0], targets.shape)
-    for share, expected in ((0.2, False), (0.25, True)):
-        targets[..., 0], targets[..., 1] = 1 - share, share
-        difficulty, present = label_cross_entropy(jnp.float32(logits), jnp.float32(targets))
-        np.testing.assert_array_equal(present, [[True, expected]])
-        assert (float(difficulty[0, 1]) > 5) is expected
-
-
 def test_prevalence_factors_by_hand():
     prevalence = jnp.array([0.8, 0.15, 0.05])
     np.testing.assert_allclose(prevalence_factors(prevalence, power=0.0), 1, rtol=1e-6)
