@@ -63,9 +63,8 @@ def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
         "Case_P001.nii.gz", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
         "volumes.csv",
     ]  # fmt: skip
-    warning, line = lines
-    assert "synthetic" in warning
-    assert line == f"{output}: 1 label maps, their volumes in volumes.csv"
+    assert "synthetic" in lines[0]
+    assert f"{output}: 1 label maps, their volumes in volumes.csv" in lines
     case = read_case("A", stack)
     wanted = make_predictor([run])(case).probabilities
     labels, header = read_volume(output / "Case_P001.nii.gz")
@@ -85,7 +84,7 @@ def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
     row = volumes(tmp_path)["Case_P001"]
     assert list(row) == [
         "case", "Myocardium_ml", "Infarction_ml", "NoReflow_ml", "Infarction_share",
-        "NoReflow_share",
+        "NoReflow_share", "heart_row", "heart_column", "remarks",
     ]  # fmt: skip
     assert float(row["Myocardium_ml"]) == pytest.approx(myocardium * voxel)
     assert float(row["Infarction_ml"]) == pytest.approx(infarct * voxel)
@@ -95,9 +94,13 @@ def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
 
 
 def test_a_share_of_nothing_is_left_empty(run):
-    assert module._volumes_row(run.anatomy, "A", [0.0] * 3) == ["A", 0.0, 0.0, 0.0, "", ""]
-    row = module._volumes_row(run.anatomy, "B", [4000.0, 1000.0, 0.0])
-    assert row == ["B", 4.0, 1.0, 0.0, 0.25, 0.0]
+    nowhere = Prediction(np.empty(0))
+    row = module._volumes_row(run.anatomy, "A", [0.0] * 3, nowhere)
+    assert row == ["A", 0.0, 0.0, 0.0, "", "", "", "", ""]
+    found = Prediction(np.empty(0), (90, 88), at_border=True)
+    row = module._volumes_row(run.anatomy, "B", [4000.0, 1000.0, 0.0], found)
+    assert row[:-1] == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88]
+    assert "border" in row[-1]
 
 
 def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
@@ -177,11 +180,11 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
     shown = []
     original = module.pictures.comparison
 
-    def spy(images, maps, titles, names):
+    def spy(images, maps, titles, names, caption):
         ((row, labels),) = maps.items()
         assert "synthetic" in row
         shown.append((images.shape, labels.shape, list(titles)))
-        return original(images, maps, titles, names)
+        return original(images, maps, titles, names, caption=caption)
 
     monkeypatch.setattr(module.pictures, "comparison", spy)
     go(run, stack, tmp_path)
