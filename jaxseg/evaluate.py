@@ -79,7 +79,7 @@ def evaluate(
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes + sentences + heart_notes(hearts),
+        notes=notes + heart_notes(hearts) + sentences,
         cases=tuple(cases),
         centers={name: heart.center for name, heart in hearts.items() if heart.center is not None},
         left_out=left_out,

@@ -19,6 +19,7 @@ EXTRAS = {
     "model__slices": 3, "optimizer__average": 0.9, "train__pathology": 0.8, "model__depth": 2,
     "loss__deep": 0.5, "loss__dice_smooth": 1.0, "loss__dice_over": "batch", "model__groups": 0,
     "grid__size": "64,64", "grid__spacing": 2.1, "grid__soft_labels": True,
+    "grid__center": "0.5,0.5",  # so that what the network sees can be computed by hand
 }  # fmt: skip
 
 

@@ -90,8 +90,8 @@ def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, 
 def test_best_and_mirrored_are_said(random_run, tmp_path):
     found = evaluate(random_run, checkpoint="best", mirror=True, output=tmp_path, say=quiet)
     assert (found.checkpoint, found.mirror) == ("best, step 5", True)
-    assert "chosen on these very slices" in found.notes[-2]
-    assert "synthetic" in found.notes[-1]
+    assert any("chosen on these very slices" in note for note in found.notes)
+    assert any("synthetic" in note for note in found.notes)
     assert "best, step 5, mirror images averaged" in (tmp_path / "summary.md").read_text()
 
 
@@ -150,7 +150,8 @@ def test_other_cases_are_all_scored_whatever_their_names(random_run, phantom, tm
     assert [case.name for case in found.cases] == ["Case_N103", "Case_P001"]
     assert "2 not among the run's cases" in found.notes[0]
     assert found.notes[1].endswith("Case_P001.")
-    assert len(found.notes) == 3  # the last one says that the training cases were synthetic
+    assert "synthetic" in found.notes[2]
+    assert len(found.notes) <= 4  # of random parameters, hearts may lie anywhere
     assert found.left_out == {}
 
 
@@ -164,7 +165,7 @@ def test_cases_trained_on_are_never_scored_whatever_their_names(random_run, phan
     assert "1 held out by the run" in found.notes[0]
     assert "1 not among the run's cases" in found.notes[0]
     assert found.left_out == {"Case_X": "trained on, as Case_P001"}
-    assert "chosen on 1 of these cases" in found.notes[-2]
+    assert any("chosen on 1 of these cases" in note for note in found.notes)
     root = renamed(phantom, tmp_path / "known", {"Case_P001": "Case_P001"})
     with pytest.raises(DataError, match=r"known: the run was trained on all 1 cases"):
         evaluate(random_run, root=root, output=tmp_path / "none", say=quiet)
@@ -203,7 +204,7 @@ def test_new_and_missing_cases_in_the_run_s_own_folder_are_said(random_run, phan
     run = rooted(random_run, tmp_path / "run", root)
     found = evaluate(run, output=tmp_path / "out", say=quiet)
     assert [case.name for case in found.cases] == ["Case_P777"]
-    assert "no longer there: Case_P002" in found.notes[-1]
+    assert any("no longer there: Case_P002" in note for note in found.notes)
 
 
 def test_a_run_s_own_root_that_moved_is_named_and_no_phantom_is_written(random_run, tmp_path):

@@ -89,7 +89,7 @@ def test_a_cohort_of_one_s_own_cases(in_tmp):
 
 def test_intensity_settings_reach_the_images(in_tmp):
     config = own_cases(in_tmp / "cases")
-    config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0}
+    config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0, "even": False}
     raw = run_data.load_cohort(config).images
     assert 50 <= raw.min() < raw.max() < 200
     config["intensity"]["method"] = "percentile"

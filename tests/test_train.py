@@ -102,7 +102,7 @@ def test_a_run_leaves_table_pictures_and_curves(finished_run):
             assert float(row["mean"]) == last[f"dsc/{region}"]
         else:
             assert last[f"dsc/{region}"] is None
-    assert "| last (epoch 4) |" in (finished_run / "table.md").read_text()
+    assert "| last (epoch 4) " in (finished_run / "table.md").read_text()
 
 
 def test_the_best_checkpoint_is_that_of_the_best_validation(finished_run):
@@ -258,7 +258,7 @@ def test_other_cases_are_refused_and_the_workdir_untouched(command_line, finishe
     image = tmp_path / "cases" / "Case_P001" / "Images" / "Case_P001.nii.gz"
     shutil.copy(command_line.phantom / "Case_P001" / "Contours" / "Case_P001.nii.gz", image)
     before = contents(finished_run)
-    changed = r"the cases changed .* \(same names, other content or voxel sizes\)"
+    changed = r"the cases changed .*Case_P001"
     with pytest.raises(WorkdirError, match=changed):
         train.train(config, finished_run, say=devices_alone)
     assert contents(finished_run) == before

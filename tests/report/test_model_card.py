@@ -26,7 +26,7 @@ def settings(**changes):
         "name": "awce", "seed": 3,
         "anatomy": {"labels": ["background", "cavity", "scar"]},
         "data": {"phantom_cases": 0, "phantom_seed": 7, "split": "case", "folds": 0, "fold": 0,
-                 "validation_fraction": 0.2},
+                 "validation_fraction": 0.2, "patients": None, "splits": None},
         "grid": {"size": [64, 96], "spacing": 1.4, "soft_labels": False},
         "intensity": {"method": "zscore"},
         "mixup": {"probability": 0.5},

@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from jaxseg.anatomy import EMIDEC
-from jaxseg.data import Grid, load_case, most_probable, to_network
+from jaxseg.data import (
+    Grid,
+    Preprocessing,
+    load_case,
+    most_probable,
+    to_network,
+)
 from jaxseg.predictor import make_predictor
 from jaxseg.report.preprocessing_note import preprocessing_note
 from jaxseg.trained import load_run
 from tests.by_hand import picture
-
-INTENSITY = {"method": "percentile", "low": 2.0, "high": 98.0}
 
 
 def geometry(note, axis, n, edge):
@@ -46,15 +50,14 @@ def backward(note, axis, n, edge):
     return np.where((q < -0.5) | (q > size - 0.5), 0, weights)
 
 
-def on_grid(note, image, edges, tissue):
-    """Images, and where they are not padding."""
+def on_grid(note, image, edges):
+    """Pixels on the grid, 0 in padding, and which are tissue."""
     rows, columns = (forward(note, k, image.shape[k], edges[k]) for k in (0, 1))
-    image = np.moveaxis(image.astype(float), -1, 0)
-    tissue = np.moveaxis(tissue, -1, 0)
-    total = rows @ (image * tissue) @ columns.T
-    covered = rows @ tissue @ columns.T
-    shown = covered >= 0.5 - 1e-9
-    return np.divide(total, covered, out=np.zeros_like(total), where=shown), shown
+    shown = np.moveaxis(picture(image), -1, 0)
+    total = rows @ np.where(shown, np.moveaxis(image.astype(float), -1, 0), 0) @ columns.T
+    covered = rows @ shown @ columns.T
+    tissue = covered >= 0.5 - 1e-9
+    return np.divide(total, covered, out=np.zeros_like(total), where=tissue), tissue
 
 
 def test_a_stranger_gets_the_label_map_of_predict(bundle_folder, command_line):
@@ -62,7 +65,7 @@ def test_a_stranger_gets_the_label_map_of_predict(bundle_folder, command_line):
     case = load_case(command_line.phantom / "Case_P001")
     note = json.loads((bundle_folder / "preprocessing.json").read_text())
     edges = case.header["pixdim"][1:4].astype(float)
-    pixels, tissue = on_grid(note, case.image, edges, picture(case.image))
+    pixels, tissue = on_grid(note, case.image, edges)
     assert note["intensity"]["method"] == "zscore"
     values = np.clip(
         pixels[tissue], *np.percentile(pixels[tissue], note["intensity"]["percentiles"])
@@ -88,16 +91,18 @@ def test_a_stranger_gets_the_label_map_of_predict(bundle_folder, command_line):
 @pytest.mark.parametrize("center", [(0.5, 0.5), (0.1, 0.83)])
 def test_the_formulas_hold_for_any_grid(spacing, center):
     grid = Grid(size=(12, 16), spacing=spacing, center=center)
-    note = preprocessing_note(grid=grid, anatomy=EMIDEC, intensity=INTENSITY, spacing=None)
+    note = preprocessing_note(Preprocessing(grid, 5), EMIDEC, spacing=None)
     image = np.random.default_rng(0).integers(0, 4, (21, 18, 2))
-    found = on_grid(note, image, (1.1, 1.9), image > 1)
-    for by_note, ours in zip(found, to_network(image, (1.1, 1.9, 8), grid, image > 1), strict=True):
+    found = on_grid(note, image, (1.1, 1.9))
+    wanted = to_network(image, (1.1, 1.9, 8), grid, tissue_of(image))
+    for by_note, ours in zip(found, wanted, strict=True):
         np.testing.assert_allclose(by_note, ours, atol=1e-5)
 
 
 def test_labels_regions_and_the_prior_by_value():
     spacing = [[1.0, 1.25, 8.0], [2.0, 2.5, 13.0]]
-    note = preprocessing_note(grid=Grid(), anatomy=EMIDEC, intensity=INTENSITY, spacing=spacing)
+    how = Preprocessing(Grid(), 5, "percentile", (2.0, 98.0))
+    note = preprocessing_note(how, EMIDEC, spacing=spacing)
     assert note == json.loads(json.dumps(note))
     assert note["labels"]["4"] == "no-reflow"
     assert note["slice_regions"] == {"LV": [1], "Myo": [2], "Inf": [3], "NoR": [4]}
