@@ -327,10 +327,10 @@ def test_what_appears_in_the_meantime_is_not_replaced(small, random_run, tmp_pat
     output = tmp_path / "bundle"
     note = module.preprocessing_note
 
-    def appear(**facts):
+    def appear(*arguments, **facts):
         output.mkdir()
         (output / "thesis.txt").write_text("years")
-        return note(**facts)
+        return note(*arguments, **facts)
 
     monkeypatch.setattr(module, "preprocessing_note", appear)
     with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Directory not empty\)"):

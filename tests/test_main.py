@@ -180,7 +180,7 @@ def test_a_missing_root_is_one_line_and_status_1(call, tmp_path):
     assert (status, errors) == (1, f"error: {message}=DIR\n")
     status, errors = call(EMIDEC, "--config.data.root=nope")
     assert (status, errors) == (
-        1, "error: nope: no such folder; expected a folder of EMIDEC cases\n"
+        1, f"error: {tmp_path}/nope: no such folder; expected a folder of EMIDEC cases\n"
     )  # fmt: skip
 
 

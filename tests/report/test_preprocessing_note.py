@@ -12,6 +12,7 @@ from jaxseg.data import (
     Preprocessing,
     load_case,
     most_probable,
+    tissue_of,
     to_network,
 )
 from jaxseg.predictor import make_predictor
