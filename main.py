@@ -335,7 +335,7 @@ def _parse(argv: list[str]) -> list[str]:
             for name in sorted(names - {"config.data.root"}):
                 if name.startswith("config."):
                     raise flags.Error(f"--{name}: expected with --config=FILE")
-        program, *rest = flags.FLAGS(argv)
+        program, *rest = flags.FLAGS(_last_of_equal_fields(argv))
         _check_mode(names)
         if "config" in _REQUIRED[str(_MODE.value)]:
             _check_config()
@@ -349,6 +349,16 @@ def _parse(argv: list[str]) -> list[str]:
         problem = f"unexpected argument {rest[0]!r}; every setting is a --flag=VALUE"
     print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
+
+
+def _last_of_equal_fields(argv: list[str]) -> list[str]:
+    """Of several --config.FIELD=VALUE the last: ml_collections joins those of a tuple."""
+    last = {argument.split("=")[0]: place for place, argument in enumerate(argv)}
+    return [
+        argument
+        for place, argument in enumerate(argv)
+        if not re.match(r"--?config\..*=", argument) or last[argument.split("=")[0]] == place
+    ]
 
 
 def _check_mode(typed: set[str]) -> None:

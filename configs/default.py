@@ -145,7 +145,8 @@ def _set_training(config: ConfigDict) -> None:
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
     optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
-    # Linear rise from 0; 1e-2 is high for a fresh network (docs/screening.md).
+    # Linear rise from 0; 1e-2 is high for a fresh network (docs/screening.md). A run of no more
+    # epochs than these warms up for its first half.
     optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # norm of each sub-network's gradient; 0.0: no clipping
     # Decay a step of an exponential average of the network's parameters, which then stands for them

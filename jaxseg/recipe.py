@@ -196,8 +196,10 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
     """
     fields = settings["optimizer"]
     first, last = fields["learning_rate"], fields["final_learning_rate"]
+    epochs, wanted = settings["train"]["epochs"], fields["warmup_epochs"]
+    rising = wanted if wanted < epochs else epochs / 2
     # A warm-up as long as the run still leaves a step at the first rate and one at the last.
-    warmup = min(round(fields["warmup_epochs"] * steps_per_epoch), max(steps - 2, 0))
+    warmup = min(round(rising * steps_per_epoch), max(steps - 2, 0))
     rest = max(steps - 1 - warmup, 1)
     match fields["schedule"]:
         case "cosine":

@@ -73,7 +73,7 @@ def _one_of(names: tuple[str, ...]) -> Rule:
 
 def _pair(inside: Rule) -> Rule:
     test, text = inside
-    return lambda v: len(v) == 2 and all(test(x) for x in v), f"two values, each {text}"
+    return lambda v: len(v) == 2 and all(test(x) for x in v), f"two values A,B, each {text}"
 
 
 _SEED: Rule = (lambda v: _is_whole(v) and 0 <= v < 2**32, "a whole number from 0 to 2^32 - 1")

@@ -55,9 +55,9 @@ def label_map(predict, case):
 def hold(predict, untouched, change, back=lambda labels: labels, *, exactly=False):
     """Predicted as changed, and brought back, a label map is what it was.
 
-    Exactly, where the change is one of storage. Else to what this small network on pixels of 2.8 mm,
-    whose myocardium is two pixels thick, keeps on every machine; it reaches 0.93 and 0.90 in the
-    worst case, and a heart that is lost has less than a half.
+    Exactly, where the change is one of storage. Else to what this small network on pixels of
+    2.8 mm, whose myocardium is two pixels thick, keeps on every machine; it reaches 0.93 and 0.90
+    in the worst case, and a heart that is lost has less than a half.
     """
     for case, wanted in untouched:
         changed = change(case)

@@ -174,6 +174,17 @@ def test_no_config_at_all_is_one_line_and_status_2(command_line):
     assert errors.count("\n") == 1
 
 
+def test_of_a_field_given_twice_the_last_counts(call, tmp_path):
+    """Tuples are not joined to one of four; the settings are fine, and a folder is missing."""
+    sizes = [f"--config.grid.size={size}" for size in ("48,48", "64,64")]
+    status, errors = call(EMIDEC, *sizes, "--config.data.root=nope")
+    assert (status, "grid.size" in errors, "nope" in errors) == (1, False, True)
+    status, errors = call(EMIDEC, "--config.grid.size=64x64", "--config.data.root=nope")
+    assert status != 0
+    assert "grid.size" in errors
+    assert errors.count("\n") == 1
+
+
 def test_a_missing_root_is_one_line_and_status_1(call, tmp_path):
     message = "data.root: expected the folder of the cases, got nothing; pass --config.data.root"
     status, errors = call(EMIDEC)

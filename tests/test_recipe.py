@@ -67,6 +67,16 @@ def test_a_warm_up_as_long_as_the_run_still_ends_at_the_final_rate():
     np.testing.assert_allclose(rates(1, 0.5, warmup_epochs=0.9), [1e-2])
 
 
+@pytest.mark.parametrize("warmup_epochs", [4.0, 5.0, 400.0])
+def test_a_run_no_longer_than_its_warm_up_rises_for_its_first_half(warmup_epochs):
+    config = settings(optimizer__warmup_epochs=warmup_epochs, train__epochs=4)
+    schedule = recipe.learning_rate(config, 40, 10.0)
+    found = np.array([float(np.asarray(schedule(step))) for step in range(40)])
+    assert found.argmax() == 20
+    assert found[20] == pytest.approx(1e-2)
+    assert found[-1] == pytest.approx(1e-6, rel=1e-2)
+
+
 def test_the_paper_s_run_starts_at_1e_2_and_ends_at_1e_6():
     """639 slices in batches of 16, 400 epochs: 15975 steps, the first 5 epochs (200) warm up."""
     schedule = recipe.learning_rate(baseline.get_config("emidec").to_dict(), 15975, 639 / 16)
