@@ -320,6 +320,11 @@ def main(argv: list[str]) -> None:
     except _MENDABLE as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as error:  # pathlib, of ~nobody, or of ~ where there is no home
+        if "home directory" not in str(error):
+            raise
+        print(f"error: a path that begins with ~: {error}", file=sys.stderr)
+        sys.exit(1)
     except MemoryError as error:  # in reading or reporting, which no setting makes smaller
         print(f"error: out of memory ({error})", file=sys.stderr)
         sys.exit(1)

@@ -37,6 +37,8 @@ _HEART = ("heart_row", "heart_column")
 _REFERENCES = {CONTOURS, *LABELS.values()}
 # A wider overview could not be read; a taller stack shows slices evenly spread.
 _OVERVIEW_SLICES = 12
+# An image of so few gray levels would be of no use; label maps of whole hearts have some ten.
+_MOST_LABELS = 16
 
 
 class PredictionError(RuntimeError):
@@ -233,6 +235,7 @@ def _predict_file(
       Volumes in mm3 of the anatomy's case regions, and the prediction.
     """
     case = read_case(name, path)
+    _check_is_image(case, path)
     check_case(runs, case, path)
     prediction = predictor(case)
     if not prediction.heart_found:
@@ -253,6 +256,17 @@ def _predict_file(
         write_like(temporary, labels, path)
     regions = runs[0].anatomy.case_regions
     return [volume(labels, values, case.spacing) for _, values in regions], prediction
+
+
+def _check_is_image(case: Case, path: Path) -> None:
+    """A label map beside the images would be segmented as if it were a scan."""
+    values = np.unique(case.image)
+    if len(values) <= _MOST_LABELS and (values == np.rint(values)).all():
+        shown = ", ".join(f"{value:g}" for value in values[:6])
+        raise DataError(
+            f"{path}: only {len(values)} values, all whole ({shown}{' ...' * (len(values) > 6)}),"
+            " as in a label map; expected an image"
+        )
 
 
 def _save_overview(

@@ -150,6 +150,12 @@ def test_export_then_predict_from_the_bundle_alone(call, random_run, stack, tmp_
     )  # fmt: skip
 
 
+def test_a_home_that_is_not_there_is_one_line_and_status_1(call, stack):
+    path = "~no-such-user/x"
+    predict = ("--mode=predict", f"--input={stack}", "--output=out")
+    refused(call(*predict, f"--workdir={path}"), 1, "a path that begins with ~")
+
+
 USAGE = {
     "no workdir": (["--mode=evaluate"], "flag --workdir=None: Flag --workdir must have a value"),
     "no input": (["--mode=predict", "--workdir=x", "--output=y"], "flag --input=None: Flag --inp"),

@@ -418,6 +418,16 @@ def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_p
         gzip.decompress((tmp_path / name).read_bytes())
 
 
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3, 4), (0, 200, 500, 1220, 2221)])
+def test_a_label_map_is_not_segmented(run, stack, tmp_path, values):
+    array, header = read_volume(stack)
+    labels = np.asarray(values)[(array.astype(int) % len(values))].astype(np.int16)
+    nib.Nifti1Image(labels, header.get_best_affine(), header).to_filename(tmp_path / "A_gt.nii.gz")
+    with pytest.raises(DataError, match=r"A_gt\.nii\.gz.*label map"):
+        go(run, tmp_path / "A_gt.nii.gz", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
 def test_what_appears_while_a_case_is_predicted_is_kept_and_named(
     run, stack, tmp_path, monkeypatch
 ):
