@@ -94,7 +94,7 @@ def test_a_damaged_best_stops_the_run_before_any_work(lab, reference, tmp_path):
     flip(run / "checkpoints" / str(BEST) / "network")
     line = lab.train(run).wait().refused(f"checkpoints/{BEST}: a damaged checkpoint (")
     assert "restore it, or move it away to do without it" in line
-    evaluation = lab.start("--mode=evaluate", f"--workdir={run}").wait()
+    evaluation = lab.start("--mode=evaluate", f"--workdir={run}", "--checkpoint=best").wait()
     evaluation.refused(f"checkpoints/{BEST}: a damaged checkpoint (")
     shutil.rmtree(run / "checkpoints")
     lab.finish(run)

@@ -187,7 +187,9 @@ def test_asked_to_stop(lab, reference, tmp_path, signum):
     ended = process.wait()
     assert ended.status == 128 + signum, ended
     name = signal.Signals(signum).name
-    assert ended.errors.startswith(f"\nstopped by {name} at step ")
+    answer, _, last = ended.errors.partition("\nstopped by ")
+    assert answer.startswith(f"\n{name}: ")  # at once, before the step ends
+    assert last.startswith(f"{name} at step ")
     assert ended.errors.endswith("; the same command resumes there\n")
     step = int(ended.errors.split(" at step ")[1].split(";")[0])
     assert f"resuming at step {step}" in lab.finish(run).output
