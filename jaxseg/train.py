@@ -237,16 +237,15 @@ def _build(
     # What a device holds of a training batch, its memory holds in validation too.
     share = plan.batch_size // len(batch_devices(devices))
     slices = config["model"]["slices"]
-    inputs = _inputs(cohort, slices)
     arrays = DeviceCohort.from_slices(
-        inputs[parts[0]],
+        _inputs(cohort, parts[0], slices),
         training.targets,
         training.heights,
         scouts=training.scouts,
         hearts=training.hearts,
         margin=training.margin,
     )
-    validation = cohort.take(parts[1]).cropped()
+    whole = cohort.cropped()
     run = Run(
         config=config,
         folder=folder,
@@ -255,8 +254,8 @@ def _build(
         schedule=schedule,
         step=compile_step(step, devices),
         validation=Validation(
-            cohort=validation,
-            inputs=_inputs(validation, slices),
+            cohort=whole.take(parts[1]),
+            inputs=_inputs(whole, parts[1], slices),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=recipe.anatomy(config),
         ),
@@ -266,5 +265,6 @@ def _build(
     return run, state
 
 
-def _inputs(cohort: Cohort, slices: int) -> np.ndarray:
-    return with_neighbors(cohort.images, cohort.case_index, slices=slices)
+def _inputs(cohort: Cohort, part: np.ndarray, slices: int) -> np.ndarray:
+    """A part of the slices as the network takes them: beside their neighbors in whole stacks."""
+    return with_neighbors(cohort.images, cohort.case_index, slices=slices)[part]

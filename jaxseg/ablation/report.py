@@ -42,6 +42,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
       WorkdirError: a run's files are missing or damaged, or do not compare with the others'; a file
         cannot be written.
     """
+    cohort = cohort.cropped()  # as the networks see it
     anatomy = recipe.anatomy(runs[0].settings)
     comparison = _compare(runs, anatomy)
     title = f"Ablation: {', '.join(display_name(stage) for stage in comparison.stages)}"

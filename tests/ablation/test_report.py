@@ -54,6 +54,14 @@ def test_without_mixup_there_is_no_picture_of_it(ablation):
     assert not (ablation.folder / "figure1.png").exists()
 
 
+def test_surroundings_that_only_training_sees_change_no_figure(ablation):
+    page = ablation.write()
+    wide = replace(ablation.runs[0].settings, {"augment.probability": 0.5, "augment.shift": 9.0})
+    ablation.cohort = run_data.load_cohort(wide)
+    assert ablation.cohort.margin == 3
+    assert ablation.write() == page
+
+
 def test_training_slices_that_cannot_be_mixed_cost_one_figure(ablation):
     """A single training case has no partner in another one."""
     ablation.change({"mixup.tolerance": 0.0})
