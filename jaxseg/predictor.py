@@ -13,10 +13,10 @@ from jaxseg.data import (
     Case,
     DataError,
     Grid,
-    preprocess_case,
     probabilities_to_native,
     with_neighbors,
 )
+from jaxseg.data.preprocess import network_images
 from jaxseg.inference import Segmenter, make_probabilities
 from jaxseg.locate import (
     FLIPS,
@@ -151,12 +151,11 @@ def _predict_one(
 ) -> Prediction:
     """One run's prediction of a case."""
     views = _views(run) if mirror else (View(),)
-    shape = case.image.shape
+    how, shape = recipe.preprocessing(run.settings), case.image.shape
 
     def segment(grid: Grid) -> np.ndarray:
         """(slices, H, W, L) probabilities on a grid; background in slices that show nothing."""
-        how = replace(recipe.preprocessing(run.settings), grid=grid)
-        images, _ = preprocess_case(replace(case, label=None), how)
+        images, _ = network_images(case, replace(how, grid=grid))
         inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
         probabilities = averaged(segmenters[run.network], run.params, inputs, views)
         probabilities[~case.tissue.any((0, 1))] = np.eye(run.anatomy.num_labels)[0]
@@ -167,7 +166,7 @@ def _predict_one(
         probabilities = segment(grid)
     else:
         localize = partial(averaged, segmenters[run.localizer], run.localizer_params)
-        found = find_heart(case, recipe.preprocessing(run.settings), localize, segment)
+        found = find_heart(case, how, localize, segment)
         if found is None:
             background = np.zeros((*shape, run.anatomy.num_labels), np.float32)
             background[..., 0] = 1

@@ -161,6 +161,21 @@ def preprocess_case(
         than `MAX_VOXELS` pixels there.
       ValueError: unknown normalization or percentiles out of order.
     """
+    images, _ = network_images(case, how, margin=margin)
+    if case.label is None:
+        return images, None
+    grid = how.grid.padded(margin)
+    return images, labels_to_network(case.label, case.spacing, grid, how.num_labels)
+
+
+def network_images(
+    case: Case, how: Preprocessing, *, margin: int = 0
+) -> tuple[np.ndarray, NDArray[np.bool_]]:
+    """Resamples and normalizes the images of one case; arguments and errors of `preprocess_case`.
+
+    Returns:
+      Images (slices, H, W) float32, 0 in padding, and their tissue (slices, H, W) bool.
+    """
     grid = how.grid.padded(margin)
     slices, (height, width) = case.image.shape[-1], grid.size
     if slices * height * width > MAX_VOXELS:
@@ -181,6 +196,4 @@ def preprocess_case(
         )
     except DataError as error:
         raise DataError(f"{case.name}: {error}") from None
-    if case.label is None:
-        return images, None
-    return images, labels_to_network(case.label, case.spacing, grid, how.num_labels)
+    return images, tissue

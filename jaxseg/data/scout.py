@@ -1,15 +1,15 @@
 """The scout: a whole stack at a glance, on which its heart is found, and where the heart lies."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxseg.data.case import Case
-from jaxseg.data.grid import Grid, label_shares_to_network, to_network
-from jaxseg.data.nifti import DataError
+from jaxseg.data.grid import Grid, label_shares_to_network
 from jaxseg.data.padding import field_of_view
-from jaxseg.data.preprocess import Preprocessing, even_out, normalize
+from jaxseg.data.preprocess import Preprocessing, network_images
 
 SPACING_MM = 8.0
 """Of a scout's pixels: a left ventricle measures some six to eleven of them."""
@@ -54,15 +54,9 @@ def scout_of(case: Case, how: Preprocessing, grid: Grid) -> np.ndarray:
       (slices, H, W) float32.
 
     Raises:
-      DataError: as `normalize`.
+      DataError: as `preprocess_case`.
     """
-    images, tissue = to_network(case.image, case.spacing, grid, case.tissue)
-    if how.even:
-        images = even_out(images, tissue)
-    try:
-        images = normalize(images, tissue, method=how.normalization, percentiles=how.percentiles)
-    except DataError as error:
-        raise DataError(f"{case.name}: {error}") from None
+    images, tissue = network_images(case, replace(how, grid=grid))
     return np.where(tissue, images, images[tissue].min())
 
 
