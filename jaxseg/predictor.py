@@ -103,7 +103,8 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
     """Compile the prediction of a case.
 
     Args:
-      runs: one or more, of one label set; their probabilities are averaged on the native grid.
+      runs: one or more, of one label set; the probabilities of those that find the heart are
+        averaged on the native grid.
       mirror: average over the four mirror images of every slice, too, and over its quarter turns
         where the run was trained on those (`augment.turn`).
 
@@ -136,11 +137,14 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
         for run in runs:
             with memory.advised(memory.inference_advice(run.settings, _BATCH_SIZE)):
                 found.append(_predict_one(run, case, segmenters, mirror))
+        # A run that has found no heart has nothing to say of it.
+        found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
         return replace(
             found[0],
-            probabilities=total / np.float32(len(runs)),
+            probabilities=total / np.float32(len(found)),
             at_border=any(one.at_border for one in found),
+            off_center_mm=max(one.off_center_mm for one in found),
         )
 
     return predict

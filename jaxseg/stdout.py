@@ -25,11 +25,13 @@ class StdoutError(Exception):
 
 
 def say(line: str) -> None:
-    """Print a line and pass it on at once.
+    """Print a line and pass it on at once; what stdout cannot encode as backslash escapes.
 
     Raises:
       StdoutError: it cannot be written.
     """
+    encoding = sys.stdout.encoding or "utf-8"
+    line = line.encode(encoding, "backslashreplace").decode(encoding)
     try:
         print(line, flush=True)
     except OSError as error:

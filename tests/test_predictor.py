@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from jaxseg.data import find_cases, load_case, most_probable, to_native
+from jaxseg.localizer import make_localizer
 from jaxseg.locate import FLIPS, averaged
+from jaxseg.models import convolve_xla
 from jaxseg.predictor import check_spacing, make_predictor, other_orientation, presence_rule
 from jaxseg.presence import PresenceRule
 from jaxseg.settings import SettingsError
@@ -110,6 +112,28 @@ def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
     header.set_sform(None, code=0)
     header.set_qform(None, code=0)
     assert other_orientation([run], dataclasses.replace(case, header=header)) is None
+
+
+def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
+    localizer = make_localizer(convolve_xla)
+    params = localizer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    nowhere = jax.tree.map(jnp.zeros_like, params)
+    nowhere["logits"]["bias"] = jnp.array([9.0, -9.0])
+    lost = dataclasses.replace(
+        run,
+        folder=Path("lost"),
+        grid=dataclasses.replace(run.grid, center=None),
+        localizer=localizer,
+        localizer_params=nowhere,
+    )
+    alone = make_predictor([lost])(case)
+    assert not alone.heart_found
+    assert not most_probable(alone.probabilities).any()
+    found = make_predictor([run])(case)
+    for runs in ([lost, run], [run, lost]):
+        both = make_predictor(runs)(case)
+        assert both.heart_found
+        np.testing.assert_array_equal(both.probabilities, found.probabilities)
 
 
 def test_runs_of_unlike_labels_are_refused(run):

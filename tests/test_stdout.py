@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from jaxseg.stdout import say
 from tests.conftest import MAIN
 
 
@@ -43,3 +44,8 @@ def test_stdout_that_is_closed_or_full(mode, broken, command_line, finished_run,
     assert status == (141 if closed else 1)
     assert errors.count("\n") == (0 if closed else 1)
     assert closed or errors.startswith("error: stdout: ")
+
+
+def test_a_line_that_stdout_cannot_encode_is_escaped(capfd):
+    say(os.fsdecode(b"cas\xe9: a name"))
+    assert capfd.readouterr().out == "cas\\udce9: a name\n"
