@@ -47,6 +47,10 @@ def _set_data(config: ConfigDict) -> None:
     config.data = data = ConfigDict()
     data.root = placeholder(str)  # folder of cases; None with a phantom: data/phantom-...
     data.layout = "emidec"  # of root: "emidec", or "nnunet": nnU-Net's raw layout
+    # Which values of label maps stand for which labels of the anatomy, as "VALUE=LABEL,...": for
+    # MyoPS "0=background,600=background,500=cavity,..." Predictions are written in the first value
+    # of each label. None: 0, 1, 2 ... in the anatomy's order, or what nnU-Net's dataset.json says.
+    data.label_values = placeholder(str)
     data.apex_first = True  # whether slice 0 is the apex, as in EMIDEC, or the base
     data.phantom_cases = 0  # cases of the embedded phantom to write and read; 0: cases in root
     data.phantom_seed = 0

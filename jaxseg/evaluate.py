@@ -7,13 +7,14 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg import provenance, run_data, unseen
+from jaxseg.case_checks import check_case
 from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import CaseScores, score_case
 from jaxseg.data import DataError
 from jaxseg.data.identity import digests
 from jaxseg.evaluation import Evaluation
 from jaxseg.loop import Say
-from jaxseg.predictor import Prediction, check_case, heart_notes, make_predictor
+from jaxseg.predictor import Prediction, heart_notes, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import evaluation_files
 from jaxseg.trained import Trained, check_data, load_run

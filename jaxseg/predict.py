@@ -1,6 +1,7 @@
 """Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxseg.anatomy import Anatomy
+from jaxseg.case_checks import check_case
 from jaxseg.case_decision import choose_rule
 from jaxseg.case_scores import enclosing_region
 from jaxseg.data import (
     Case,
     DataError,
     labels_to_network,
+    nnunet,
     read_case,
     to_network,
     write_like,
@@ -22,10 +25,9 @@ from jaxseg.data import (
 from jaxseg.data.emidec import CONTOURS
 from jaxseg.data.folders import is_volume, walk
 from jaxseg.data.nifti import is_nifti, without_suffix
-from jaxseg.data.nnunet import LABELS
 from jaxseg.loop import Say
 from jaxseg.metrics import volume
-from jaxseg.predictor import Prediction, Predictor, check_case, make_predictor
+from jaxseg.predictor import Prediction, Predictor, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.report import pictures, tables
 from jaxseg.trained import Trained
@@ -34,7 +36,7 @@ from jaxseg.workdir import ExistsError, WorkdirError, atomic, check_writable, lo
 _VOLUMES = "volumes.csv"
 _HEART = ("heart_row", "heart_column")
 # Folders of label maps in the layouts that cases are read from.
-_REFERENCES = {CONTOURS, *LABELS.values()}
+_REFERENCES = {CONTOURS, *nnunet.LABELS.values()}
 # A wider overview could not be read; a taller stack shows slices evenly spread.
 _OVERVIEW_SLICES = 12
 # An image of so few gray levels would be of no use; label maps of whole hearts have some ten.
@@ -90,7 +92,9 @@ def predict(
       runs: one or more of one label set, whose probabilities are averaged.
       source: a NIfTI file, or a folder of them at any depth, links followed; hidden files and
         folders named `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
-      output: folder for NAME.nii.gz (uint8), overviews/NAME.png and volumes.csv; created if needed.
+      output: folder for NAME.nii.gz in the values that the training data has for its labels,
+        overviews/NAME.png and volumes.csv; created if needed. NAME is the file's own, for a run on
+        nnU-Net data without the channel's `_0000`.
         Rows of other cases in a volumes.csv that is there already stay.
       mirror: as `make_predictor`.
       center: where the hearts lie, (row, column) as fractions of the field of view; default where
@@ -119,7 +123,8 @@ def predict(
         runs, mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
         case_decision=case_decision,
     )  # fmt: skip
-    inputs, failures = _find_inputs(source, output)
+    layout = runs[0].settings["data"]["layout"]
+    inputs, failures = _find_inputs(source, output, layout)
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
     if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
@@ -159,7 +164,7 @@ def predict(
         raise PredictionError(f"{len(failures)} of {count} files not predicted:\n{lines}")
 
 
-def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
+def _find_inputs(source: Path, output: Path, layout: str) -> tuple[dict[str, Path], list[str]]:
     """Files by case name, and why others cannot be taken.
 
     Of two files of one name neither is: one of them may be a label map.
@@ -167,16 +172,22 @@ def _find_inputs(source: Path, output: Path) -> tuple[dict[str, Path], list[str]
     if source.is_file():
         if not is_nifti(source.name):
             raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
-        return {_case_name(source): source}, []
+        return {_case_name(source, layout): source}, []
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
     named: dict[str, list[Path]] = {}
     for path in _stacks(source, output):
-        named.setdefault(_case_name(path), []).append(path)
-    if not named:
+        named.setdefault(_case_name(path, layout), []).append(path)
+    further = sorted(name for name in named if layout == "nnunet" and _is_further_channel(name))
+    failures = [
+        f"{path}: channel {name[-4:]}; exactly one channel, 0000, is supported"
+        for name in further
+        for path in named.pop(name)
+    ]
+    if not (named or failures):
         raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
     inputs = {name: paths[0] for name, paths in named.items() if len(paths) == 1}
-    failures = [
+    failures += [
         f"{paths[0]}: {len(paths)} files of this name, also {', '.join(map(str, paths[1:]))}; "
         "expected one"
         for paths in named.values()
@@ -200,8 +211,12 @@ def _stacks(source: Path, output: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-def _case_name(path: Path) -> str:
-    return without_suffix(path.name)
+def _case_name(path: Path, layout: str) -> str:
+    return nnunet.case_name(path) if layout == "nnunet" else without_suffix(path.name)
+
+
+def _is_further_channel(name: str) -> bool:
+    return re.search("_[0-9]{4}$", name) is not None
 
 
 def _check_output(
@@ -253,7 +268,7 @@ def _predict_file(
         with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
             write_like(temporary, probabilities, path)
     with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
-        write_like(temporary, labels, path)
+        write_like(temporary, runs[0].written(labels), path)
     regions = runs[0].anatomy.case_regions
     return [volume(labels, values, case.spacing) for _, values in regions], prediction
 

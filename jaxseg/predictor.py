@@ -1,17 +1,15 @@
-"""Trained networks and a case: is it like those of training, and what is it made of?"""
+"""Trained networks and a case: label probabilities, and where its heart was found."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from jaxseg import memory, recipe, workdir
+from jaxseg.case_checks import unusual_shape
 from jaxseg.data import (
     Case,
-    DataError,
     Grid,
     probabilities_to_native,
     with_neighbors,
@@ -35,8 +33,6 @@ from jaxseg.workdir import WorkdirError
 
 # A stack has about seven slices, and one shape is compiled.
 _BATCH_SIZE = 8
-# A voxel edge may lie outside the training cases' range by this factor.
-_SPACING_TOLERANCE = 2.0
 # EMIDEC's hearts lie within 3 mm of the middle; a network that learned this loses some 7 mm off it.
 _OFF_CENTER_MM = 6.0
 
@@ -52,6 +48,7 @@ class Prediction:
       heart_found: whether there is a heart; without one everything is background.
       at_border: whether labels reach the border of the crop, so that some may be cut off.
       off_center_mm: how far off the crop's center the heart lies, where no heart is looked for.
+      unusual: how the stack differs from those of training, as `unusual_shape`.
     """
 
     probabilities: np.ndarray
@@ -59,6 +56,7 @@ class Prediction:
     heart_found: bool = True
     at_border: bool = False
     off_center_mm: float = 0.0
+    unusual: tuple[str, ...] = ()
 
     def heart(self) -> "Prediction":
         """Where the heart was found, without the probabilities: a stack has megabytes of them."""
@@ -67,8 +65,8 @@ class Prediction:
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the label map ought to know, if anything."""
         if not self.heart_found:
-            return ("no heart found",)
-        remarks = []
+            return ("no heart found", *self.unusual)
+        remarks = list(self.unusual)
         if self.at_border:
             remarks.append("labels reach the border of the crop")
         if self.off_center_mm > _OFF_CENTER_MM:
@@ -145,6 +143,7 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
             probabilities=total / np.float32(len(found)),
             at_border=any(one.at_border for one in found),
             off_center_mm=max(one.off_center_mm for one in found),
+            unusual=unusual_shape(runs, case),
         )
 
     return predict
@@ -241,60 +240,3 @@ def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
         by_run.append(noted)
     known = [[v for v in volumes if v is not None] for volumes in zip(*by_run, strict=True)]
     return tuple(min(volumes, default=None) for volumes in known)
-
-
-def check_case(runs: Sequence[Trained], case: Case, path: Path) -> None:
-    """Make sure that a case is stored as those that the runs were trained on.
-
-    Raises:
-      DataError: as `check_spacing`.
-
-    Warns:
-      UserWarning: its slices are turned, as `other_orientation` says.
-    """
-    for run in runs:
-        check_spacing(run, case, path)
-    if turned := other_orientation(runs, case):
-        warnings.warn(f"{path}: {turned}", stacklevel=3)
-
-
-def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
-    """What to tell of a case whose slices are stored turned, beside those that runs learned from.
-
-    Nothing turns a stack by its affine, which many a file leaves at a default; so this is no error.
-
-    Returns:
-      A line without the case's name; None where a case or the runs state no orientation, or one
-      that every run was trained on.
-    """
-    if case.orientation is None:
-        return None
-    for run in runs:
-        known = run.data.get("orientations")
-        if known and case.orientation not in known:
-            return (
-                f"rows and columns lead to {case.orientation} by its header, in training they led "
-                f"to {' or '.join(known)}; expected stacks stored as in training"
-            )
-    return None
-
-
-def check_spacing(run: Trained, case: Case, path: Path) -> None:
-    """Make sure that a case's voxels are about as large as those that the run was trained on.
-
-    What it stops: a unit that is not mm, a stack whose slices lie along another axis, another kind
-    of scan. A run older than the note of its spacing cannot tell, and lets everything pass.
-
-    Raises:
-      DataError: a voxel edge is outside the training cases' range by more than a factor of 2.
-    """
-    if "spacing" not in run.data:
-        return
-    low, high = (np.asarray(edges) for edges in run.data["spacing"])
-    edges = np.asarray(case.spacing)
-    if ((edges < low / _SPACING_TOLERANCE) | (edges > high * _SPACING_TOLERANCE)).any():
-        expected = " x ".join(f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
-        raise DataError(
-            f"{path}: voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm are far from "
-            f"those trained on, {expected} mm"
-        )

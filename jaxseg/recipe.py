@@ -15,6 +15,7 @@ from jaxseg.anatomy import Anatomy
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
 from jaxseg.data import Cohort, Grid, Preprocessing
+from jaxseg.data.label_values import LabelValues
 from jaxseg.localizer import make_localizer
 from jaxseg.models import Convolve, UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
@@ -27,6 +28,12 @@ Settings = Mapping[str, Any]
 def anatomy(settings: Settings) -> Anatomy:
     """Labels, inclusion pairs and scored regions."""
     return Anatomy.from_dict(settings["anatomy"])
+
+
+def label_values(settings: Settings) -> LabelValues | None:
+    """Which values of label files stand for which labels; None where the settings do not say."""
+    text = settings["data"]["label_values"]
+    return LabelValues.parse(text, anatomy(settings).labels) if text else None
 
 
 def grid(settings: Settings) -> Grid:

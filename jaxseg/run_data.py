@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jaxseg import recipe
 from jaxseg.data import Case, Cohort, DataError, build_cohort, emidec, nnunet, split
+from jaxseg.data.label_values import LabelValues
 from jaxseg.data.patients import read_held_out, read_patients
 from jaxseg.data.phantom import MANIFEST, write_phantom
 from jaxseg.settings import SettingsError
@@ -26,11 +27,13 @@ class Reader:
         of `DIR/imagesTs` the test cases).
       load: such a path to its case, labels in the anatomy's order. Both raise DataError.
       name: such a path to the name of its case.
+      values: a data set's folder to its own values of the labels.
     """
 
     find: Callable[[Path], list[Path]]
     load: Callable[[Path], Case]
     name: Callable[[Path], str]
+    values: Callable[[Path], LabelValues]
 
     def by_name(self, root: Path) -> dict[str, Path]:
         """Paths of a data set's cases by their names; raises DataError as `find`."""
@@ -50,11 +53,21 @@ class Reader:
 
 def reader(settings: Mapping[str, Any]) -> Reader:
     """The reader of the run's folder layout."""
+    stated = recipe.label_values(settings)
     labels = recipe.anatomy(settings).labels
     if settings["data"]["layout"] == "nnunet":
-        return Reader(nnunet.find_cases, partial(nnunet.load_case, labels=labels), nnunet.case_name)
+        return Reader(
+            nnunet.find_cases,
+            partial(nnunet.load_case, labels=labels, values=stated),
+            nnunet.case_name,
+            lambda root: stated or nnunet.label_values(root, labels),
+        )
+    values = stated or LabelValues.plain(len(labels))
     return Reader(
-        emidec.find_cases, partial(emidec.load_case, num_labels=len(labels)), emidec.case_name
+        emidec.find_cases,
+        partial(emidec.load_case, values=values),
+        emidec.case_name,
+        lambda _: values,
     )
 
 
@@ -144,6 +157,15 @@ def split_facts(
             for case in np.unique(held.case_index)
         }
     return {"training": training, "validation": validation}
+
+
+def written_values(settings: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Each label's value in label maps that are written for the run's data set; None where 0, 1 ...
+
+    Raises:
+      DataError: nnU-Net's dataset.json cannot be used.
+    """
+    return reader(settings).values(_folder(settings["data"])).written()
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,10 @@ RULES: dict[str, Rule] = {
         lambda v: v is None or (isinstance(v, str) and (v.endswith(".csv") or _has_group(v))),
         "a regular expression with a group, a file ending in .csv, or None",
     ),
+    "data.label_values": (
+        lambda v: v is None or isinstance(v, str),
+        "VALUE=LABEL, separated by commas, or None",
+    ),
     "data.splits": (
         lambda v: v is None or (isinstance(v, str) and v.endswith((".csv", ".json"))),
         "a file ending in .json or .csv, or None",

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from jaxseg.anatomy import Anatomy
+from jaxseg.data.label_values import LabelValues
 from jaxseg.models.weight_generator import HALVINGS
 from jaxseg.setting_rules import RULES
 
@@ -161,6 +162,11 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
     for name in ("data.patients", "data.splits"):
         if flat[name] and flat["data.split"] != "case":
             yield f"{name}: expected None with data.split = {flat['data.split']}, got {flat[name]}"
+    if flat["data.label_values"]:
+        try:
+            LabelValues.parse(flat["data.label_values"], flat["anatomy.labels"])
+        except ValueError as error:
+            yield f"data.label_values: {error}"
     fold, folds = flat["data.fold"], flat["data.folds"]
     if fold and not folds and not flat["data.splits"]:
         yield f"data.fold: expected 0 without folds; set data.folds, got {fold}"

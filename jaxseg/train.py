@@ -196,6 +196,7 @@ def _split(
         **cohort.facts(),
         **run_data.split_facts(config, cohort, parts),
         "synthetic": run_data.is_synthetic(config),
+        "label_values": run_data.written_values(config),
         "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),
     }
     if hosts.is_writer():

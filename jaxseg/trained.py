@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxseg import bundle, recipe, settings, workdir
 from jaxseg.anatomy import Anatomy
@@ -60,6 +61,11 @@ class Trained:
     def slices(self) -> int:
         """Input channels: a slice and its neighbors."""
         return self.settings["model"]["slices"]
+
+    def written(self, labels: np.ndarray) -> np.ndarray:
+        """A label map in the values that the label files of the training data have."""
+        values = self.data.get("label_values")
+        return np.asarray(values)[labels] if values else labels
 
     def centered(self, center: tuple[float, float]) -> "Trained":
         """The same network with its grid's center given, so that no heart is looked for.

@@ -22,7 +22,7 @@ _FREE = ("run.", "data.root")
 _BEFORE = {
     "augment": {"turn": False, "shift": 0.0, "bias": 0.0},
     "intensity": {"even": False},
-    "data": {"patients": None, "splits": None},
+    "data": {"patients": None, "splits": None, "label_values": None},
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
     "run": {"convolution": "xla"},

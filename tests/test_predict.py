@@ -121,6 +121,45 @@ def test_label_maps_of_an_nnunet_data_set_are_no_input(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == images
 
 
+def test_label_maps_and_names_are_those_of_the_data_set(run, phantom, tmp_path):
+    root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
+    plain = tmp_path / "plain"
+    go(run, root, plain)
+    settings = {**run.settings, "data": {**run.settings["data"], "layout": "nnunet"}}
+    data = {**run.data, "label_values": [0, 500, 200, 2221, 7]}
+    other = dataclasses.replace(run, settings=settings, data=data)
+    go(other, root, tmp_path / "out")
+    for image in (root / "imagesTr").iterdir():
+        name = image.name.replace("_0000.nii.gz", "")
+        found, header = read_volume(tmp_path / "out" / f"{name}.nii.gz")
+        wanted, _ = read_volume(plain / image.name)
+        assert header.get_data_dtype() == np.uint16
+        np.testing.assert_array_equal(found, np.array([0, 500, 200, 2221, 7])[wanted])
+
+
+def test_a_second_channel_is_not_taken_for_a_scan(run, stack, tmp_path):
+    settings = {**run.settings, "data": {**run.settings["data"], "layout": "nnunet"}}
+    other = dataclasses.replace(run, settings=settings)
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a_0000", "a_0001"):
+        shutil.copy(stack, source / f"{name}.nii.gz")
+    with pytest.raises(PredictionError, match=r"a_0001\.nii\.gz"):
+        go(other, source, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").glob("*.nii.gz")] == ["a.nii.gz"]
+
+
+def test_an_unusual_stack_is_remarked_on(run, stack, tmp_path):
+    image = nib.load(stack)
+    pixels = np.tile(np.asarray(image.dataobj), (1, 1, 8))
+    tall = nib.Nifti1Image(pixels, image.affine, image.header)
+    tall.to_filename(tmp_path / "tall.nii.gz")
+    lines = go(run, tmp_path / "tall.nii.gz", tmp_path / "out")
+    remark = f"{pixels.shape[2]} slices"
+    assert any(remark in line for line in lines)
+    assert remark in volumes(tmp_path / "out")["tall"]["remarks"]
+
+
 def stored(array, header, path, dtype, slope=1.0, order="<"):
     """A file of other storage; its values times slope are the array's."""
     kind = nib.Nifti1Header(endianness=order)
@@ -242,7 +281,7 @@ def test_a_single_bad_file_leaves_nothing(run, tmp_path):
 @pytest.mark.parametrize("name", [".nii.gz", "..nii", "...nii.gz", "..\\x.nii", "a b%2e%2e.nii"])
 def test_whatever_a_file_is_called_its_outputs_lie_in_the_folder(name, tmp_path):
     """A file's own name cannot hold a slash, so no path of it leads elsewhere."""
-    outputs = module._Outputs.of(module._case_name(Path("in") / name), tmp_path, True)
+    outputs = module._Outputs.of(module._case_name(Path("in") / name, "emidec"), tmp_path, True)
     for path in outputs.all():
         assert path.resolve().is_relative_to(tmp_path.resolve())
         assert path.name not in ("", ".", "..")

@@ -1,4 +1,4 @@
-"""Networks on a case: the network's own numbers on its grid; what is unlike training is told."""
+"""Networks on a case: the network's own numbers on its grid."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from jaxseg.data import find_cases, load_case, most_probable, to_native
 from jaxseg.localizer import make_localizer
 from jaxseg.locate import FLIPS, averaged
 from jaxseg.models import convolve_xla
-from jaxseg.predictor import check_spacing, make_predictor, other_orientation, presence_rule
+from jaxseg.predictor import make_predictor, presence_rule
 from jaxseg.presence import PresenceRule
 from jaxseg.settings import SettingsError
 from jaxseg.trained import load_run
@@ -95,25 +95,6 @@ def test_a_run_given_twice_is_refused(run, random_run):
         make_predictor([run, load_run(random_run, checkpoint="best"), again])
 
 
-def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
-    assert run.data["orientations"] == [case.orientation]
-    other = load_run(random_run, checkpoint="best")
-    assert other_orientation([run, other], case) is None
-    header = case.header.copy()
-    header.set_sform(header.get_best_affine() @ np.diag([1, -1, 1, 1]), code=2)
-    turned = dataclasses.replace(case, header=header)
-    told = other_orientation([run], turned)
-    assert told is not None
-    assert f"lead to {turned.orientation} by its header, in training they led to" in told
-    data = {name: value for name, value in run.data.items() if name != "orientations"}
-    older = dataclasses.replace(run, data=data)
-    assert other_orientation([older], turned) is None
-    assert other_orientation([older, run], turned) == told
-    header.set_sform(None, code=0)
-    header.set_qform(None, code=0)
-    assert other_orientation([run], dataclasses.replace(case, header=header)) is None
-
-
 def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
     localizer = make_localizer(convolve_xla)
     params = localizer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
@@ -182,25 +163,3 @@ def test_runs_of_other_pairs_share_no_rule(run):
     assert presence_rule([run, other]) == PresenceRule()
     with pytest.raises(WorkdirError, match="other: of other inclusion pairs than "):
         presence_rule([run, other], drop_small=True)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_spacing_far_from_training_s_is_refused(run, case, axis):
-    low, high = (np.array(edges) for edges in run.data["spacing"])
-
-    def check(spacing):
-        check_spacing(run, dataclasses.replace(case, spacing=tuple(spacing)), Path("x.nii"))
-
-    for edges, factor, past in ((low, 0.5, 0.98), (high, 2.0, 1.02)):
-        spacing = edges.copy()
-        spacing[axis] *= factor * (1.001 if factor < 1 else 0.999)
-        check(spacing)
-        spacing[axis] *= past
-        with pytest.raises(ValueError, match=r"x.nii: voxels of .* mm are far from those trained"):
-            check(spacing)
-
-
-def test_a_run_without_a_note_of_its_spacing_lets_everything_pass(run, case):
-    data = {name: value for name, value in run.data.items() if name != "spacing"}
-    case = dataclasses.replace(case, spacing=(100.0, 100.0, 100.0))
-    check_spacing(dataclasses.replace(run, data=data), case, Path("x.nii"))

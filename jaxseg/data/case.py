@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing
 from jaxseg.data.padding import tissue_of
 
@@ -51,7 +52,7 @@ class Case:
 
 
 def read_case(
-    name: str, image_path: Path, label_path: Path | None = None, *, num_labels: int = 5
+    name: str, image_path: Path, label_path: Path | None = None, values: LabelValues | None = None
 ) -> Case:
     """Reads and checks one case from its image and, if there is one, its label file.
 
@@ -59,15 +60,14 @@ def read_case(
       name: of the case, for messages.
       image_path: NIfTI stack (X, Y, slices).
       label_path: its label map on the same grid.
-      num_labels: size of the label set, background included.
+      values: which of its values stand for which labels; there wherever `label_path` is.
 
     Returns:
       The case; image float32, label uint8.
 
     Raises:
       DataError: what `read_volume` refuses; a constant image; a stack whose largest spacing is not
-        along its last axis; image and label on different grids; a label that is not a whole number
-        in [0, num_labels).
+        along its last axis; image and label on different grids; a value that stands for no label.
     """
     pixels, header = read_volume(image_path)
     with np.errstate(over="ignore"):
@@ -79,7 +79,10 @@ def read_case(
     _check_slice_axis(image_path, image.shape, voxel_spacing(header))
     label = None
     if label_path is not None:
-        label, label_header = _read_label(label_path, num_labels)
+        if values is None:
+            raise TypeError("a label map needs its values")
+        stored, label_header = read_volume(label_path)
+        label = values.to_labels(stored, label_path)
         _check_same_grid(image_path, header, label_path, label_header)
     return Case(name, image, label, voxel_spacing(header), header)
 
@@ -95,25 +98,6 @@ def _check_slice_axis(
             f"{path}: spacing {edges} mm; expected the slices along the last axis, where a"
             " short-axis stack has its largest spacing; turn the stack's axes first"
         )
-
-
-def _read_label(path: Path, num_labels: int) -> tuple[np.ndarray, nib.Nifti1Header]:
-    if not 2 <= num_labels <= 256:
-        raise ValueError(f"num_labels is {num_labels}; expected 2 to 256 with background")
-    values, header = read_volume(path)
-    if np.issubdtype(values.dtype, np.floating):
-        # Floats saved under an integer header are scaled, and come back a little off: 4 labels in
-        # 8 bits by up to 4 / 255 / 2.
-        whole = np.rint(values)
-        values = np.where(np.abs(values - whole) < 0.01, whole, values)
-    wrong = np.setdiff1d(np.unique(values), np.arange(num_labels))
-    if wrong.size:
-        shown = ", ".join(f"{value:g}" for value in wrong[:5])
-        raise DataError(
-            f"{path}: label values {shown}{' ...' if wrong.size > 5 else ''};"
-            f" expected whole numbers 0 to {num_labels - 1}"
-        )
-    return values.astype(np.uint8), header
 
 
 def _check_same_grid(

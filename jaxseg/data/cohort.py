@@ -89,14 +89,17 @@ class Cohort:
     def facts(self) -> dict[str, Any]:
         """What distinguishes the cohort from others, JSON-like.
 
-        Names of the cases, their digests by name and, where they are known, the smallest and the
-        largest voxel edges (mm) and the orientations that occur.
+        Names of the cases, their digests by name, the smallest and the largest number of slices
+        and, where they are known, of voxel edges (mm), and the orientations that occur.
         """
         known = zip(self.case_names, self.digests, strict=bool(self.digests))
         facts: dict[str, Any] = {
             "cases": list(self.case_names),
             "digests": {name: found._asdict() for name, found in known},
         }
+        if len(self):
+            counts = np.unique(self.case_index, return_counts=True)[1]
+            facts["slices"] = [int(counts.min()), int(counts.max())]
         if self.spacings:
             edges = np.asarray(self.spacings)
             facts["spacing"] = [edges.min(0).tolist(), edges.max(0).tolist()]

@@ -8,19 +8,19 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
-
+from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import SUFFIXES, DataError
 
 DESCRIPTION = "dataset.json"
 
 # A version 1 file lists every case, in about 100 bytes.
 MAX_DESCRIPTION_BYTES = 2**22
-_MAX_LABELS = 256  # label maps are uint8
+_MAX_LABELS = 256  # label maps are uint8 in memory
+_MAX_VALUE = 2**16 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,27 +29,21 @@ class Dataset:
 
     Attributes:
       path: of the file, for messages.
-      labels: names by the values that label maps hold; 0 is the background.
+      labels: the value in label maps of each name; 0 is the background.
       file_ending: of images and label maps, ".nii.gz" or ".nii".
       num_training: cases in imagesTr.
     """
 
     path: Path
-    labels: tuple[str, ...]
+    labels: Mapping[str, int]
     file_ending: str
     num_training: int
 
-    def label_values(self, labels: Sequence[str]) -> np.ndarray:
+    def label_values(self, labels: Sequence[str]) -> LabelValues:
         """Value of each of `labels` in this data set's label maps.
-
-        `values[prediction]` brings a label map in the order of `labels` into the data set's own
-        values; `argsort(values)[label_map]` is the way back.
 
         Args:
           labels: the anatomy's names, the background first.
-
-        Returns:
-          (L,) uint8.
 
         Raises:
           DataError: the two sets of names differ, or their backgrounds do.
@@ -63,12 +57,13 @@ class Dataset:
                 f"{self.path}: labels: {differ}; expected the names that the config's anatomy"
                 f" has: {', '.join(labels)}"
             )
-        if self.labels[0] != labels[0]:
+        if self.labels[labels[0]] != 0:
+            zero = next(name for name, value in self.labels.items() if value == 0)
             raise DataError(
-                f"{self.path}: labels: value 0 is {self.labels[0]!r}; expected {labels[0]!r}, the"
+                f"{self.path}: labels: value 0 is {zero!r}; expected {labels[0]!r}, the"
                 " background of the config's anatomy"
             )
-        return np.array([self.labels.index(name) for name in labels], np.uint8)
+        return LabelValues(tuple((float(self.labels[name]),) for name in labels))
 
 
 def read_dataset(root: Path | str) -> Dataset:
@@ -77,7 +72,7 @@ def read_dataset(root: Path | str) -> Dataset:
     Raises:
       DataError: no such folder or file; not JSON, or more than `MAX_DESCRIPTION_BYTES`; more than
         one channel; a file ending other than NIfTI's; labels that are regions, or whose values
-        are not 0, 1, 2 ...; explicit lists of files.
+        are not whole and distinct, 0 among them; explicit lists of files.
     """
     root = Path(root)
     if not root.is_dir():
@@ -138,8 +133,8 @@ def _check_one_channel(path: Path, fields: dict[str, Any]) -> None:
         )
 
 
-def _label_names(path: Path, labels: Any) -> tuple[str, ...]:
-    """Names by value, from {"scar": 1} or, in version 1, {"1": "scar"}."""
+def _label_names(path: Path, labels: Any) -> dict[str, int]:
+    """Values by name, from {"scar": 1} or, in version 1, {"1": "scar"}."""
     if not isinstance(labels, dict):
         raise DataError(f'{path}: labels: expected {{"NAME": VALUE}}, got {_show(labels)}')
     values: dict[str, int] = {}
@@ -148,13 +143,14 @@ def _label_names(path: Path, labels: Any) -> tuple[str, ...]:
         if name in values:
             raise DataError(f"{path}: labels: {_show(name)} is there twice")
         values[name] = value
-    names = sorted(values, key=values.__getitem__)
-    if not 2 <= len(names) <= _MAX_LABELS or sorted(values.values()) != list(range(len(names))):
+    known = sorted(values.values())
+    distinct = known == sorted(set(known)) and known[:1] == [0] and known[-1] <= _MAX_VALUE
+    if not (distinct and 2 <= len(known) <= _MAX_LABELS):
         raise DataError(
-            f"{path}: labels: values {_show(sorted(values.values()))}; expected 0 (background), 1"
-            f" and so on without a gap, at most {_MAX_LABELS - 1}"
+            f"{path}: labels: values {_show(known)}; expected 0 for the background and 1 to"
+            f" {_MAX_LABELS - 1} other whole numbers, all distinct, none above {_MAX_VALUE}"
         )
-    return tuple(names)
+    return values
 
 
 def _label(path: Path, key: str, entry: Any) -> tuple[str, int]:
@@ -165,7 +161,7 @@ def _label(path: Path, key: str, entry: Any) -> tuple[str, int]:
             " regions are the config's (anatomy.slice_regions, anatomy.inclusions)"
         )
     name, value = key, entry
-    if isinstance(entry, str) and re.fullmatch("[0-9]{1,3}", key):  # version 1
+    if isinstance(entry, str) and re.fullmatch("[0-9]{1,5}", key):  # version 1
         name, value = entry, int(key)
     if not name.strip() or not _is_whole(value):
         raise DataError(

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.folders import volumes, walk
+from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import DataError, without_suffix
 
 IMAGES = "Images"
 CONTOURS = "Contours"
 PREFIX = "Case_"
+EMIDEC_VALUES = LabelValues.plain(5)
 
 
 def find_cases(root: Path | str) -> list[Path]:
@@ -42,12 +44,12 @@ def find_cases(root: Path | str) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def load_case(folder: Path | str, *, num_labels: int = 5) -> Case:
+def load_case(folder: Path | str, *, values: LabelValues = EMIDEC_VALUES) -> Case:
     """Loads one case; its label is None where there is no `Contours` folder.
 
     Args:
       folder: the case's folder, e.g. `.../Case_P001`.
-      num_labels: size of the label set, background included.
+      values: which values of label maps stand for which labels; default EMIDEC's, 0 to 4.
 
     Raises:
       DataError: a missing folder; not exactly one image, or not exactly one label map in
@@ -60,7 +62,7 @@ def load_case(folder: Path | str, *, num_labels: int = 5) -> Case:
     image = _only_volume(folder / IMAGES, name)
     contours = folder / CONTOURS
     label = _only_volume(contours, name) if contours.exists() else None
-    return read_case(name, image, label, num_labels=num_labels)
+    return read_case(name, image, label, values)
 
 
 def case_name(folder: Path) -> str:

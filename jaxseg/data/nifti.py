@@ -121,12 +121,12 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
 
     Args:
       path: a `.nii` or `.nii.gz` file.
-      array: (X, Y, slices) integer label map, written as uint8, or (X, Y, slices, L) floating
-        point probabilities, written as float32.
+      array: (X, Y, slices) integer label map, written as uint8, or as uint16 where a value is
+        above 255; or (X, Y, slices, L) floating point probabilities, written as float32.
       source: the image's file, one that `read_volume` takes.
 
     Raises:
-      DataError: the array is not on the grid of `source`, or holds a label outside 0 to 255.
+      DataError: the array is not on the grid of `source`, or holds a label outside 0 to 65,535.
       OSError: the file cannot be written.
     """
     path = Path(path)
@@ -141,10 +141,10 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
         header["dim"][:] = (4, *array.shape, 1, 1, 1)
         header["pixdim"][4] = 1
         data = array.astype(f"{header.endianness}f4")
-    elif array.min() < 0 or array.max() > 255:
-        raise DataError(f"{path}: labels {array.min()} to {array.max()}; uint8 holds 0 to 255")
+    elif array.min() < 0 or array.max() >= 2**16:
+        raise DataError(f"{path}: labels {array.min()} to {array.max()}; expected 0 to 65535")
     else:
-        data = array.astype(np.uint8)
+        data = array.astype("u1" if array.max() < 256 else f"{header.endianness}u2")
     header.set_data_dtype(data.dtype)
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0

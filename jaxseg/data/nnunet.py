@@ -8,16 +8,14 @@
 Stacks are taken as they are stored: spacing is the header's, and no axis is turned by the affine.
 """
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.dataset_json import Dataset, read_dataset
 from jaxseg.data.folders import volumes
+from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import DataError, without_suffix
 
 TRAINING = "imagesTr"
@@ -59,13 +57,16 @@ def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
     return [images[name] for name in sorted(images)]
 
 
-def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
+def load_case(
+    image: Path | str, *, labels: Sequence[str], values: LabelValues | None = None
+) -> Case:
     """Loads one case; its label is None for a test image without label map.
 
     Args:
       image: the case's image, in `imagesTr` or `imagesTs` of its data set.
       labels: the anatomy's names, the background first; the case's label map holds their order,
         whatever values `dataset.json` gives them.
+      values: which values stand for which labels; default those of `dataset.json`.
 
     Raises:
       DataError: what `read_dataset`, `Dataset.label_values` and `jaxseg.data.case.read_case`
@@ -76,14 +77,20 @@ def load_case(image: Path | str, *, labels: Sequence[str]) -> Case:
     if folder.name not in LABELS:
         raise DataError(f"{image}: expected an image in a folder {TRAINING} or {TEST}")
     dataset = read_dataset(folder.parent)
-    values = dataset.label_values(labels)
+    values = values or dataset.label_values(labels)
     name = _case_name(image, dataset)
     path = _label_path(folder.parent / LABELS[folder.name], name, dataset)
     has_label = folder.name == TRAINING or path.exists()
-    case = read_case(name, image, path if has_label else None, num_labels=len(labels))
-    if case.label is None:
-        return case
-    return dataclasses.replace(case, label=np.argsort(values).astype(np.uint8)[case.label])
+    return read_case(name, image, path if has_label else None, values)
+
+
+def label_values(root: Path, labels: Sequence[str]) -> LabelValues:
+    """A data set's own values of the anatomy's labels, given its folder or that of its images.
+
+    Raises:
+      DataError: as `read_dataset` and `Dataset.label_values`.
+    """
+    return read_dataset(root.parent if root.name in LABELS else root).label_values(labels)
 
 
 def case_name(image: Path) -> str:

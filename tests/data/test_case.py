@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from jaxseg.data.case import read_case
+from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import DataError
 
+FIVE = LabelValues.plain(5)
 SHAPE = (6, 5, 3)
 SPACING = (1.5, 0.75, 8.0)
 
@@ -34,7 +36,7 @@ def labels(dtype=np.uint8, value=4):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float64])
 def test_types_and_values(image, tmp_path, dtype):
     path = write(tmp_path / "label.nii.gz", labels(dtype))
-    case = read_case("A", image, path)
+    case = read_case("A", image, path, FIVE)
     assert case.name == "A"
     assert case.image.dtype == np.float32
     np.testing.assert_array_equal(case.image, np.arange(90).reshape(SHAPE))
@@ -60,7 +62,7 @@ def test_label_is_optional(image):
 def test_refuses_values_outside_the_label_set(image, tmp_path, label, shown):
     path = write(tmp_path / "label.nii.gz", label)
     with pytest.raises(DataError, match=rf"label\.nii\.gz: label values {shown};.*0 to 4"):
-        read_case("A", image, path)
+        read_case("A", image, path, FIVE)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
@@ -76,11 +78,11 @@ def test_floats_under_an_integer_header_are_read_as_the_labels_they_were(
     nib.Nifti1Image(wanted.astype(float), nib.load(image).affine, header).to_filename(path)
     stored = np.asanyarray(nib.load(path).dataobj)
     assert not np.array_equal(stored, wanted)
-    case = read_case("A", image, path)
+    case = read_case("A", image, path, FIVE)
     assert case.label is not None
     np.testing.assert_array_equal(case.label, wanted)
-    with pytest.raises(DataError, match=rf"label values {highest}; expected whole numbers 0 to"):
-        read_case("A", image, path, num_labels=highest)
+    with pytest.raises(DataError, match=rf"label values {highest}; expected"):
+        read_case("A", image, path, LabelValues.plain(highest))
 
 
 @pytest.mark.parametrize("spacing", [(8.0, 1.5, 1.5), (1.5, 8.0, 1.5), (1.5, 1.5, 1.4)])
@@ -114,25 +116,25 @@ def test_the_orientation_is_the_header_s_if_it_states_one(image, tmp_path):
 
 def test_size_of_the_label_set_is_the_callers(image, tmp_path):
     path = write(tmp_path / "label.nii.gz", labels(value=9))
-    assert read_case("A", image, path, num_labels=10).label is not None
+    assert read_case("A", image, path, LabelValues.plain(10)).label is not None
     with pytest.raises(DataError, match="0 to 8"):
-        read_case("A", image, path, num_labels=9)
-    with pytest.raises(ValueError, match="num_labels is 1"):
-        read_case("A", image, path, num_labels=1)
+        read_case("A", image, path, LabelValues.plain(9))
+    with pytest.raises(TypeError, match="values"):
+        read_case("A", image, path)
 
 
 def test_refuses_another_shape(image, tmp_path):
     path = write(tmp_path / "label.nii.gz", labels()[:, :4])
     with pytest.raises(DataError, match=r"label\.nii\.gz.*\(6, 4, 3\).*\(6, 5, 3\).*image"):
-        read_case("A", image, path)
+        read_case("A", image, path, FIVE)
 
 
 def test_refuses_another_spacing(image, tmp_path):
     path = write(tmp_path / "label.nii.gz", labels(), (1.5, 0.80, 8.0))
     with pytest.raises(DataError, match=r"label\.nii\.gz.*0\.8.* mm differs.*0\.75"):
-        read_case("A", image, path)
+        read_case("A", image, path, FIVE)
     rounded = write(tmp_path / "label.nii.gz", labels(), (1.5, 0.7501, 8.0))
-    assert read_case("A", image, rounded).spacing == SPACING
+    assert read_case("A", image, rounded, FIVE).spacing == SPACING
 
 
 def test_refuses_another_place_only_if_both_state_one(image, tmp_path):
@@ -141,19 +143,19 @@ def test_refuses_another_place_only_if_both_state_one(image, tmp_path):
     mirrored[0, 3] = -5
     path = write(tmp_path / "label.nii.gz", labels(), affine=mirrored)
     with pytest.raises(DataError, match="affine"):
-        read_case("A", image, path)
+        read_case("A", image, path, FIVE)
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[252:256] = bytes(4)  # qform_code and sform_code: the label states no position
     silent = tmp_path / "silent.nii"
     silent.write_bytes(bytes(content))
-    assert read_case("A", image, silent).label is not None
+    assert read_case("A", image, silent, FIVE).label is not None
 
 
 def test_affines_may_differ_by_rounding(image, tmp_path):
     nudged = np.diag([-1.0, -1, 1, 1]) + 1e-4
     nudged[3] = [0, 0, 0, 1]
     path = write(tmp_path / "label.nii.gz", labels(), affine=nudged)
-    assert read_case("A", image, path).label is not None
+    assert read_case("A", image, path, FIVE).label is not None
 
 
 def test_refuses_a_constant_image(tmp_path):
@@ -189,6 +191,6 @@ def test_an_affine_that_is_no_place_states_nothing(image, tmp_path, affine):
         content.set_data_dtype(array.dtype)
         data = content.binaryblock + bytes(4) + array.tobytes(order="F")
         (tmp_path / f"flat_{name}.nii").write_bytes(data)
-    case = read_case("A", tmp_path / "flat_image.nii", tmp_path / "flat_label.nii")
+    case = read_case("A", tmp_path / "flat_image.nii", tmp_path / "flat_label.nii", FIVE)
     assert case.orientation is None
-    assert read_case("A", image, tmp_path / "flat_label.nii").label is not None
+    assert read_case("A", image, tmp_path / "flat_label.nii", FIVE).label is not None

@@ -64,7 +64,7 @@ def test_shares_of_a_pixel_are_kept_where_they_are_asked_for():
 
 def test_facts_tell_the_voxel_edges_where_they_are_known():
     cohort = make_cohort([3, 2])
-    assert cohort.facts() == {"cases": ["Case_000", "Case_001"], "digests": {}}
+    assert cohort.facts() == {"cases": ["Case_000", "Case_001"], "digests": {}, "slices": [2, 3]}
     known = dataclasses.replace(cohort, spacings=((1.0, 2.0, 8.0), (1.5, 1.5, 9.0)))
     assert known.facts()["spacing"] == [[1.0, 1.5, 8.0], [1.5, 2.0, 9.0]]
 

@@ -446,8 +446,8 @@ def test_results_that_do_not_fit_their_image_are_refused(tmp_path):
     source, target = tmp_path / "image.nii.gz", tmp_path / "out.nii.gz"
     with pytest.raises(DataError, match=r"out.nii.gz: array is \(4, 3, 1\); the grid of .* \(4, 3"):
         write_like(target, ramp()[..., :1], source)
-    with pytest.raises(DataError, match="labels 252 to 275; uint8 holds 0 to 255"):
-        write_like(target, ramp() + 252, source)
+    with pytest.raises(DataError, match="labels 252 to 70000; expected 0 to 65535"):
+        write_like(target, np.linspace(252, 70000, 24).reshape(ramp().shape).astype(int), source)
     assert not target.exists()
 
 

@@ -58,7 +58,7 @@ def make(root, fields=VERSION_2, *, ending=".nii.gz", names=("b", "a"), **change
 @pytest.mark.parametrize("fields", [VERSION_1, VERSION_2])
 def test_both_versions_are_read_and_labels_follow_the_anatomy(tmp_path, fields):
     root = make(tmp_path / "Dataset501_Scar", fields)
-    assert read_dataset(root).labels == ("background", "scar", "muscle")
+    assert read_dataset(root).labels == {"background": 0, "scar": 1, "muscle": 2}
     images = find_cases(root)
     assert images == [root / "imagesTr" / f"{name}_0000.nii.gz" for name in ("a", "b")]
     assert find_cases(str(root)) == images
@@ -82,13 +82,13 @@ def test_values_lead_to_the_files_and_back(tmp_path):
     """A permutation of four is not its own inverse, unlike one of three with 0 kept."""
     labels = {"background": 0, "a": 2, "b": 3, "c": 1}
     values = read_dataset(make(tmp_path, labels=labels)).label_values(("background", "a", "b", "c"))
-    assert values.tolist() == [0, 2, 3, 1]
+    assert values.written() == (0, 2, 3, 1)
     write_volume(tmp_path / "labelsTr" / "a.nii.gz", (IMAGE % 4).astype(np.uint8))
     case = load_case(tmp_path / "imagesTr" / "a_0000.nii.gz", labels=("background", "a", "b", "c"))
     # File value 1 is c, the anatomy's 3; 2 is a, its 1; 3 is b, its 2.
     assert case.label is not None
     np.testing.assert_array_equal(case.label, np.array([0, 3, 1, 2])[IMAGE % 4])
-    np.testing.assert_array_equal(values[case.label], IMAGE % 4)
+    np.testing.assert_array_equal(np.array(values.written())[case.label], IMAGE % 4)
 
 
 def test_uncompressed_files(tmp_path):
