@@ -1,0 +1,145 @@
+"""A bundle's `preprocessing.json` followed to the letter, by NumPy and JAX's export alone."""
+
+import json
+from pathlib import Path
+
+import jax.export
+import numpy as np
+
+from tests.by_hand import picture
+
+
+def geometry(note, axis, n, edge):
+    """Offset and step of one axis, by the formula that the note gives."""
+    size, center = note["grid"]["size"][axis], note["grid"]["center"][axis]
+    spacing = note["grid"]["spacing_mm"]
+    if spacing is None:
+        assert note["to_network"][1] == "step = 1; offset = floor(center * n - size / 2 + 0.5)"
+        return np.floor(center * n - size / 2 + 0.5), 1.0
+    assert note["to_network"][1].startswith("step = spacing_mm / voxel size; offset = center * n +")
+    step = spacing / edge
+    return center * n + (0.5 - size / 2) * step - 0.5, step
+
+
+def forward(note, axis, n, edge):
+    """(size, n) weights."""
+    offset, step = geometry(note, axis, n, edge)
+    p = offset + np.arange(note["grid"]["size"][axis])[:, None] * step
+    everywhere = np.arange(-1000, n + 1000)
+    weights = np.maximum(0, 1 - np.abs(p - everywhere) / max(1, step))
+    return (weights / weights.sum(1, keepdims=True))[:, 1000 : 1000 + n]
+
+
+def backward(note, axis, n, edge):
+    """(n, size) weights."""
+    offset, step = geometry(note, axis, n, edge)
+    size = note["grid"]["size"][axis]
+    q = (np.arange(n)[:, None] - offset) / step
+    weights = np.maximum(0, 1 - np.abs(q - np.arange(size)))
+    return np.where((q < -0.5) | (q > size - 0.5), 0, weights)
+
+
+def on_grid(note, image, edges):
+    """Pixels on the grid, 0 in padding, and which are tissue."""
+    rows, columns = (forward(note, k, image.shape[k], edges[k]) for k in (0, 1))
+    shown = np.moveaxis(picture(image), -1, 0)
+    total = rows @ np.where(shown, np.moveaxis(image.astype(float), -1, 0), 0) @ columns.T
+    covered = rows @ shown @ columns.T
+    tissue = covered >= 0.5 - 1e-9
+    return np.divide(total, covered, out=np.zeros_like(total), where=tissue), tissue
+
+
+def normalized(note, image, edges):
+    """Pixels on the grid as the network takes them, and which are tissue."""
+    assert note["intensity"]["method"] == "zscore"
+    pixels, tissue = on_grid(note, image, edges)
+    low, high = np.percentile(pixels[tissue], note["intensity"]["percentiles"])
+    values = np.clip(pixels[tissue], low, high)
+    pixels[tissue] = (values - values.mean()) / values.std()
+    return pixels, tissue
+
+
+def load(path: Path):
+    return jax.export.deserialize(bytearray(path.read_bytes()))
+
+
+def segment(folder, note, image, edges):
+    """Probabilities (slices, H, W, L) on the note's grid, and the label map on the stack's own."""
+    pixels, _ = normalized(note, image, edges)
+    assert list(pixels.shape[1:]) == note["input"]["shape"][1:]
+    network = load(folder / "model.stablehlo")
+    probabilities = np.array(network.call(pixels.astype(note["input"]["dtype"])))
+    assert list(probabilities.shape[1:]) == note["output"]["shape"][1:]
+    assert probabilities.dtype == note["output"]["dtype"]
+    empty = np.ptp(image, axis=(0, 1)) == 0
+    probabilities[empty] = np.eye(len(note["labels"]))[0]
+    rows, columns = (backward(note, k, image.shape[k], edges[k]) for k in (0, 1))
+    native = np.einsum("xr,srcl,yc->xysl", rows, probabilities, columns)
+    native[..., 0] += 1 - np.outer(rows.sum(1), columns.sum(1))[..., None]
+    return probabilities, np.round(native, 5).argmax(-1)
+
+
+def read(folder):
+    return json.loads((folder / "preprocessing.json").read_text())
+
+
+def centered(note, center, **grid):
+    return {**note, "grid": {**note["grid"], "center": center, **grid}}
+
+
+def middle(heart):
+    return [float(np.median(places)) for places in np.nonzero(heart)[1:]]
+
+
+def find_and_segment(folder, image, edges):
+    """The label map of a bundle that finds the heart, and the voxel at its center.
+
+    The steps of the note's "heart", in its order.
+    """
+    note, shape = read(folder), image.shape
+    shown = picture(image)
+    spans = [np.flatnonzero(shown.any((1 - k, 2))) for k in (0, 1)]
+    voxel = [int(span[0] + span[-1]) // 2 for span in spans]
+    sides = [
+        max(48, 8 * int(np.ceil((span[-1] - span[0] + 1) * edge / 8 / 8)))
+        for span, edge in zip(spans, edges, strict=False)
+    ]
+
+    def at(voxel, **grid):
+        center = [(v + 0.5) / n for v, n in zip(voxel, shape, strict=False)]
+        return centered(note, center, **grid)
+
+    def nearest(there, pixel):
+        """The voxel at a pixel of a grid."""
+        found = []
+        for k in (0, 1):
+            offset, step = geometry(there, k, shape[k], edges[k])
+            found.append(int(np.clip(round(offset + pixel[k] * step), 0, shape[k] - 1)))
+        return tuple(found)
+
+    scout = at(voxel, size=sides, spacing_mm=8.0)
+    pixels, tissue = normalized(scout, image, edges)
+    pixels = np.where(tissue, pixels, pixels[tissue].min()).astype(np.float32)
+    localizer = load(folder / "localizer.stablehlo")
+    total = 0.0
+    for flips in ((), (1,), (2,), (1, 2)):
+        straight = np.flip(pixels, flips)
+        turned = np.flip(pixels.swapaxes(1, 2), flips)
+        total = total + np.flip(np.asarray(localizer.call(straight)), flips)
+        total = total + np.flip(np.asarray(localizer.call(turned)), flips).swapaxes(1, 2)
+    heart = total[..., 1] / 8 > 0.5
+    heart[~shown.any((0, 1))] = False
+    assert heart.sum() * 64 * edges[2] >= 5000
+    voxel, tried = nearest(scout, middle(heart)), {}
+    while voxel not in tried and len(tried) < 4:
+        there = at(voxel)
+        probabilities, labels = segment(folder, there, image, edges)
+        pixel = middle(np.round(probabilities, 5).argmax(-1) > 0)
+        spacing = note["grid"]["spacing_mm"]
+        gap = [
+            (p - (n - 1) / 2) * spacing for p, n in zip(pixel, note["grid"]["size"], strict=True)
+        ]
+        tried[voxel] = (np.hypot(*gap), labels)
+        voxel = nearest(there, pixel)
+    best = min(tried, key=lambda v: tried[v][0])
+    return best, tried[best][1]
