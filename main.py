@@ -420,7 +420,7 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines()] or [""]
     fixed = re.search(r"field (\S+) is not supported for overriding", text)
     if fixed:
-        return f"--{fixed[1]}: expected in a config file (docs/own_data.md), not as a flag"
+        return f"--{fixed[1]}: expected in a config file (docs/how-to/own-data.md), not as a flag"
     if "Traceback" in text:  # of the config file; its last line is the reason
         return lines[-1].removeprefix("ValueError: ")
     if isinstance(error, SyntaxError):

@@ -1,6 +1,6 @@
 """Beyond the paper: the full method of stage 4 with what else was measured to help.
 
-Never a row of Table 1. What each addition is worth, and what was left out: docs/experiments.md.
+Never a row of Table 1. What each addition is worth, and what was left out: docs/results.md.
 Augmentation needs some 40 epochs before it pays.
     python main.py --config=configs/best.py                                        # phantom
     python main.py --config=configs/best.py:emidec --config.data.root=DIR          # EMIDEC

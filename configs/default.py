@@ -90,7 +90,8 @@ def _set_data(config: ConfigDict) -> None:
 def _set_mixup_and_augmentation(config: ConfigDict) -> None:
     config.mixup = mixup = ConfigDict()  # Eq. 1-2
     # Share of examples that are mixed. The paper augments with mixed pairs, not saying how many;
-    # with all examples mixed, short schedules do not learn the infarct (docs/screening.md).
+    # with all examples mixed, short schedules do not learn the infarct
+    # (docs/studies/003-share-of-mixed-examples.md).
     mixup.probability = 0.5
     mixup.tolerance = 0.1  # of partners' heights in their stacks (0 base .. 1 apex)
 
@@ -149,8 +150,8 @@ def _set_training(config: ConfigDict) -> None:
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
     optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
-    # Linear rise from 0; 1e-2 is high for a fresh network (docs/screening.md). A run of no more
-    # epochs than these warms up for its first half.
+    # Linear rise from 0; 1e-2 is high for a fresh network (docs/studies/004-warm-up.md). A run of
+    # no more epochs than these warms up for its first half.
     optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # norm of each sub-network's gradient; 0.0: no clipping
     # Decay a step of an exponential average of the network's parameters, which then stands for them

@@ -1,7 +1,7 @@
 """Own data: the full method (stage 4) on scar inside edema inside myocardium, in nnU-Net's layout.
 
 A pattern for any other inclusive pathology: name labels, inclusion pairs and scored regions here;
-no code changes. docs/own_data.md says what the data set must look like.
+no code changes. docs/how-to/own-data.md says what the data set must look like.
     python main.py --config=configs/edema_scar.py                                      # phantom
     python main.py --config=configs/edema_scar.py:nnunet --config.data.root=DIR        # own cases
 
@@ -20,7 +20,7 @@ VARIANTS = ("phantom", "nnunet")
 def get_config(variant: str = "phantom") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"config variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
-    # Own cases start from the protocol for EMIDEC's: the paper's grid, width and epochs.
+    # Own cases start from the protocol for EMIDEC's: its grid, width and epochs.
     config = awce_penalty.get_config("phantom" if variant == "phantom" else "emidec")
     config.update_from_flattened_dict(
         {

@@ -17,7 +17,7 @@ Eq. 3 with the weights as constants, and the weight generator gets an objective 
   and inverse to a label's share of the loss: without bound once a label is learned.
 - "minimize": Eq. 3 itself, the literal reading of the paper, kept to show its trivial optimum.
 
-Measured comparison: docs/screening.md.
+Measured comparison: docs/studies/002-label-weights.md.
 """
 
 import jax

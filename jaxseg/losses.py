@@ -103,7 +103,8 @@ def soft_dice_loss(
 
     Soft targets are sharpened: where Y is neither 0 nor 1 the loss is smallest not at p = Y but
     nearer to the likelier end, as a DSC of label maps rewards. With min(p, Y) in place of p Y the
-    optimum is p = Y; the DSC was no higher for it (docs/screening.md).
+    optimum is p = Y; the DSC was no higher for it
+    (docs/studies/020-soft-targets-in-difficulty-and-dice.md).
 
     Args:
       logits: (B, H, W, L) floating point.

@@ -20,7 +20,7 @@ from jaxseg.metrics import volume
 _SURE = 1e-4
 # The core as a share of the smallest volume: of a true pathology as small as that, too, the core is
 # sure then, as the rim, whose voxels hold a part of it only, lies outside. Measured:
-# docs/screening.md.
+# docs/studies/015-healthy-case.md.
 _CORE = 0.25
 _NOTHING = "nothing, as no training case holds any"
 # Of a logistic function's slope, a Gaussian prior's inverse variance.

@@ -148,7 +148,7 @@ def test_between_slices_that_show_nothing(predict, untouched, value):
 def test_near_a_surface_coil(predict, untouched, axis):
     """The signal rises by a fifth over the picture.
 
-    Of a stronger field `best` keeps less of the infarct: docs/experiments.md, "A heart anywhere".
+    Of a stronger field `best` keeps less of the infarct: docs/results.md, "A heart anywhere".
     """
 
     def change(case):

@@ -63,7 +63,8 @@ USAGE = {
     "field of a number": (["--config.train.epochs.x=1"], "--config: no such field (Attribute"),
     "a list": (
         ["--config.anatomy.labels=a,b"],
-        "--config.anatomy.labels: expected in a config file (docs/own_data.md), not as a flag\n",
+        "--config.anatomy.labels: expected in a config file (docs/how-to/own-data.md), not as a "
+        "flag\n",
     ),
     "wrong type": (
         ["--config.train.epochs=many"],
