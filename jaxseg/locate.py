@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxseg.data import Case, Grid, Preprocessing, most_probable
-from jaxseg.data.scout import SPACING_MM, center_of, scout_grid, scout_of
+from jaxseg.data.scout import SPACING_MM, center_of, peak_of, scout_grid, scout_of
 from jaxseg.inference import Params, Segmenter
 
 # Of the heart on a scout; left ventricles have some 100 ml and more, with their walls.
 _LEAST_ML = 5.0
 # The crop follows the label map until it rests, or so many times.
-_ROUNDS = 4
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find_heart(
 ) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
     """Center the crop on the heart, and segment it there.
 
-    One center for the whole stack. The localizer is right to some millimeters; from there the crop
+    One center for the whole stack. The localizer's peak is right to some 15 mm; from there the crop
     follows the heart of the label map until it rests, so that where the picture ends, or how far
     off its middle the heart lies, leaves no trace.
 
@@ -72,12 +72,11 @@ def find_heart(
       is found.
     """
     scout = scout_grid(case)
-    heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1] > 0.5
-    heart[~case.tissue.any((0, 1))] = False
-    pixel = center_of(heart)
-    if pixel is None or heart.sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
+    heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1]
+    heart[~case.tissue.any((0, 1))] = 0
+    if (heart > 0.5).sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
         return None
-    voxel = scout.voxel(pixel, case.image.shape, case.spacing)
+    voxel = scout.voxel(peak_of(heart), case.image.shape, case.spacing)
     # By voxel: how far off the crop's middle its heart lies, its grid and probabilities.
     crops: dict[tuple[int, int], tuple[float, Grid, np.ndarray]] = {}
     while voxel not in crops and len(crops) < _ROUNDS:
@@ -89,7 +88,9 @@ def find_heart(
         crops[voxel] = (off_center_mm(probabilities, grid, case.spacing), grid, probabilities)
         voxel = grid.voxel(pixel, case.image.shape, case.spacing)
     # Where the crop goes back and forth, the one that its heart is nearest to the middle of.
-    best = min(crops, key=lambda at: (crops[at][0], at))
+    path = list(crops)
+    last = path[path.index(voxel) :] if voxel in crops else path[-1:]
+    best = min(last, key=lambda at: (crops[at][0], at))
     return best, *crops[best][1:]
 
 

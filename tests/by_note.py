@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax.export
 import numpy as np
+import scipy.ndimage
 
 from tests.by_hand import picture
 
@@ -127,11 +128,15 @@ def find_and_segment(folder, image, edges):
         turned = np.flip(pixels.swapaxes(1, 2), flips)
         total = total + np.flip(np.asarray(localizer.call(straight)), flips)
         total = total + np.flip(np.asarray(localizer.call(turned)), flips).swapaxes(1, 2)
-    heart = total[..., 1] / 8 > 0.5
-    heart[~shown.any((0, 1))] = False
-    assert heart.sum() * 64 * edges[2] >= 5000
-    voxel, tried = nearest(scout, middle(heart)), {}
-    while voxel not in tried and len(tried) < 4:
+    heart = total[..., 1] / 8
+    heart[~shown.any((0, 1))] = 0
+    assert (heart > 0.5).sum() * 64 * edges[2] >= 5000
+    heat = scipy.ndimage.gaussian_filter(
+        heart.sum(0), np.sqrt(12.5 / 2), mode="constant", truncate=40
+    )
+    peak = np.unravel_index(heat.argmax(), heat.shape)
+    voxel, tried = nearest(scout, peak), {}
+    while voxel not in tried and len(tried) < 8:
         there = at(voxel)
         probabilities, labels = segment(folder, there, image, edges)
         pixel = middle(np.round(probabilities, 5).argmax(-1) > 0)
@@ -141,5 +146,7 @@ def find_and_segment(folder, image, edges):
         ]
         tried[voxel] = (np.hypot(*gap), labels)
         voxel = nearest(there, pixel)
-    best = min(tried, key=lambda v: tried[v][0])
+    path = list(tried)
+    path = path[path.index(voxel) :] if voxel in tried else path[-1:]
+    best = min(path, key=lambda v: tried[v][0])
     return best, tried[best][1]

@@ -56,15 +56,16 @@ _HEART = (
     "localizer.stablehlo takes scouts (batch, H, W) float32 and gives probabilities "
     "(batch, H, W, 2) of elsewhere and heart; average them over the eight turns and flips of the "
     "scouts",
-    "heart pixels have more than 0.5 of the latter, outside of slices that show nothing; if they "
-    "make up less than 5 ml (64 mm2 times the slice spacing each), no heart is found",
-    "their place on each axis is the median over all slices, in pixels; the voxel there, rounded, "
-    "is the center: the grid is centered on its middle, center = (voxel + 0.5) / n",
+    "set the latter to 0 in slices that show nothing; if pixels of more than 0.5 make up less than "
+    "5 ml (64 mm2 times the slice spacing each), no heart is found",
+    "add the slices up and smooth by weights exp(-d^2 / 12.5), d the distance in pixels, 0 beyond "
+    "the scout; the voxel at the highest pixel, rounded, is the center: the grid is centered on "
+    "its middle, center = (voxel + 0.5) / n",
     "segment the stack on that grid; take the median places of all pixels of a label other than 0, "
-    "and the voxel there, rounded, for the next center; go on until a center comes again, or four "
+    "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
     "are done; without a labeled pixel no heart is found",
-    "of these segmentations the one counts whose median places lie nearest to the middle of its "
-    "grid, in mm",
+    "of the segmentations since that center first came, the one counts whose median places lie "
+    "nearest to the middle of its grid, in mm; where none came again, the eighth",
 )
 _TO_NATIVE = (
     "For each in-plane axis: voxel i lies at q = (i - offset) / step, in network pixels",
