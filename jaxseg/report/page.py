@@ -2,6 +2,7 @@
 
 import base64
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -42,22 +43,35 @@ tr > :first-child { position: sticky; left: 0; border-right: 1px solid var(--lin
 figure { margin: 1.25rem 0 2rem; }
 figure input { position: absolute; opacity: 0; }
 .view { overflow: auto; background: #ffffff; border: 1px solid var(--line); border-radius: 4px; }
-.view img { display: block; width: 100%; height: auto; margin: 0 auto; }
+.view img { display: block; max-width: 100%; max-height: 90vh; width: auto; height: auto;
+  margin: 0 auto; }
 .file { display: flex; align-items: baseline; gap: 1rem; margin-top: .4rem; color: var(--dim);
   font-size: .85rem; }
 .switch { color: var(--link); cursor: pointer; text-decoration: underline; }
 input:focus-visible ~ .file .switch, .table:focus-visible { outline: 2px solid var(--link);
   outline-offset: 2px; }
 input:checked ~ .view { max-height: 92vh; }
-input:checked ~ .view img { width: auto; max-width: none; }
+input:checked ~ .view img { max-width: none; max-height: none; }
 .switch .fit, input:checked ~ .file .full { display: none; }
 input:checked ~ .file .fit { display: inline; }
 figcaption { max-width: 46rem; margin-top: .3rem; color: var(--dim); font-size: .9rem; }
 @media (max-width: 40rem) {
   main { padding: 1.25rem .9rem 3rem; }
   h1 { font-size: 1.4rem; }
-  th, td { padding: .35rem .5rem; }
-  table { font-size: .82rem; }
+  .view img { max-height: none; }
+  .view.wide img { max-width: none; height: 26rem; }
+}
+/* A table too wide for a phone: each row a block, each cell beside the name of its column. */
+@media screen and (max-width: 40rem) {
+  .table, table, tbody, tr, tbody th { display: block; width: auto; }
+  thead { display: none; }
+  tbody tr { padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  tbody tr:last-child { border-bottom: 0; }
+  tr > :first-child { position: static; max-width: none; border-right: 0; }
+  th, td { padding: .15rem .6rem; border-bottom: 0; }
+  td { display: flex; gap: .75rem; }
+  td::before { content: attr(data-column); flex: 0 0 32%; color: var(--dim);
+    overflow-wrap: anywhere; }
 }
 @media print {
   @page { margin: 15mm; }
@@ -71,7 +85,7 @@ figcaption { max-width: 46rem; margin-top: .3rem; color: var(--dim); font-size: 
   table { font-size: 8pt; }
   th, td { padding: .2rem .4rem; }
   .view { border: 0; }
-  .view img, input:checked ~ .view img { width: auto; max-width: 100%; max-height: 230mm; }
+  .view img, input:checked ~ .view img { max-width: 100%; max-height: 230mm; }
 }
 """
 
@@ -80,8 +94,9 @@ def html(title: str, sections: Sequence[Section]) -> str:
     """The document as one HTML page, pictures included.
 
     The page forbids itself all outside content, so it shows the same offline. It follows the
-    reader's light or dark setting, and prints; wide tables scroll in their own box, and each
-    picture can be switched between the page's width and its full size.
+    reader's light or dark setting, and prints; wide tables scroll in their own box, or on a
+    phone stand one row below another, and each picture can be switched between what fits and its
+    full size.
 
     Args:
       title: of the page.
@@ -165,27 +180,31 @@ def _table(table: Table, name: str) -> str:
                 f"{name}: a table row has {len(row)} cells, expected {len(table.header)}: {row}"
             )
         first = f'<th scope="row">{escape(row[0])}</th>'
-        lines.append(f"<tr>{first}{''.join(map(_cell, row[1:]))}</tr>")
+        cells = map(_cell, row[1:], table.header[1:])
+        lines.append(f"<tr>{first}{''.join(cells)}</tr>")
     return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
 
 
-def _cell(text: str) -> str:
+def _cell(text: str, column: str) -> str:
     """A score breaks before its interval or count only; other text where it likes."""
-    if not re.match(r"[-+]?\d", text):
-        return f"<td>{escape(text)}</td>"
-    parts = (f"<span>{escape(part)}</span>" for part in re.split(r" (?=[\[(])", text, maxsplit=1))
-    return f"<td>{' '.join(parts)}</td>"
+    inner = escape(text)
+    if re.match(r"[-+]?\d", text):
+        parts = re.split(r" (?=[\[(])", text, maxsplit=1)
+        inner = " ".join(f"<span>{escape(part)}</span>" for part in parts)
+    return f'<td data-column="{escape(column)}"><div>{inner}</div></td>'
 
 
 def _figure(picture: Picture, anchor: str) -> str:
     """The picture in the page's width; a checkbox, as there is no script, shows it in full size."""
     data = base64.b64encode(picture.png).decode("ascii")
+    width, height = struct.unpack(">II", picture.png[16:24])
+    shape = "view wide" if width > 1.5 * height else "view"
     caption = escape(picture.caption)
     return "\n".join(
         [
             f'<figure id="{anchor}">',
             f'<input type="checkbox" id="{anchor}-size">',
-            '<div class="view">',
+            f'<div class="{shape}">',
             f'<img src="data:image/png;base64,{data}" alt="{caption}">',
             "</div>",
             f'<div class="file"><span>{escape(picture.name)}</span>',

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import struct
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +12,14 @@ from jaxseg.report.page import html
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
 NASTY = "<b>a & \"b\" 'c'</b>"
-PNG = bytes(range(256))
+
+
+def png(width, height):
+    """The start of a file, which holds its size."""
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height)
+
+
+PNG = png(3, 2) + bytes(range(256))
 TABLE = Table(
     ("stage", "LV <1>", "note"),
     (
@@ -22,7 +30,7 @@ TABLE = Table(
 SECTIONS = [
     Section(f"Scores {NASTY}", f"First\nline {NASTY}\n\n\n  Second.\n", (TABLE,)),
     Section(
-        "Figures", "", (Picture(PNG, "figures", f"Seen {NASTY}."), Picture(b"2", "b.png", "B"))
+        "Figures", "", (Picture(PNG, "figures", f"Seen {NASTY}."), Picture(png(1, 1), "b.png", "B"))
     ),
     Section("Figures", "Same title."),
     Section("±", "", (Picture(PNG, "b.png", "Same name."),)),
@@ -99,7 +107,7 @@ def base64_png():
 def test_pictures_are_inside(page):
     sources = page.attributes("img", "src")
     contents = [base64.b64decode(s.split(",", 1)[1], validate=True) for s in sources]
-    assert contents == [PNG, b"2", PNG]
+    assert contents == [PNG, png(1, 1), PNG]
     captions = [f"Seen {NASTY}.", "B", "Same name."]
     assert page.attributes("img", "alt") == captions
     assert page.texts["figcaption"] == captions
@@ -133,10 +141,25 @@ def test_a_table_to_the_letter(text, page):
     assert page.attributes("th", "scope") == ["col"] * 3 + ["row"] * 2
     assert page.texts["td"] == [cell for row in TABLE.rows for cell in row[1:]]
     # A score breaks once, before its interval or count; words break anywhere.
-    assert "<td><span>0.919 ± 0.044</span> <span>[0.90, 0.93] (111)</span></td>" in text
-    assert "<td><span>-1.5</span> <span>(2)</span></td>\n" in text.replace("</td><td>", "</td>\n")
-    assert "<td>a (b) [c]</td>" in text
-    assert "<td>-</td>" in text
+    assert "<div><span>0.919 ± 0.044</span> <span>[0.90, 0.93] (111)</span></div>" in text
+    assert "<div><span>-1.5</span> <span>(2)</span></div>" in text
+    assert "<div>a (b) [c]</div>" in text
+    assert "<div>-</div>" in text
+
+
+def test_each_cell_knows_its_column_where_a_phone_hides_the_header(page):
+    columns = [column for _ in TABLE.rows for column in TABLE.header[1:]]
+    assert page.attributes("td", "data-column") == columns
+
+
+def test_wide_pictures_are_wide_on_a_phone_too():
+    found = {
+        size: Page(html("", [Section("", "", (Picture(png(*size), "a.png", ""),))])).attributes(
+            "div", "class"
+        )
+        for size in ((300, 100), (100, 300))
+    }
+    assert found == {(300, 100): ["view wide", "file"], (100, 300): ["view", "file"]}
 
 
 def test_a_ragged_table_is_refused():
