@@ -35,9 +35,10 @@ def check_case(runs: Sequence[Trained], case: Case, path: Path) -> None:
 
 
 def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
-    """What to tell of a case whose slices are stored turned, beside those that runs learned from.
+    """How a case's slices are stored turned, beside those that runs learned from.
 
     Nothing turns a stack by its affine, which many a file leaves at a default; so this is no error.
+    A run that finds the heart chooses among the orientations by itself (`jaxseg.locate.surest`).
 
     Returns:
       A line without the case's name; None where a case or the runs state no orientation, or one
@@ -47,7 +48,7 @@ def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
         return None
     for run in runs:
         known = run.data.get("orientations")
-        if known and case.orientation not in known:
+        if known and case.orientation not in known and run.localizer is None:
             return (
                 f"rows and columns lead to {case.orientation} by its header, in training they led "
                 f"to {' or '.join(known)}; expected stacks stored as in training"

@@ -35,6 +35,9 @@ def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
     older = dataclasses.replace(run, data=data)
     assert other_orientation([older], turned) is None
     assert other_orientation([older, run], turned) == told
+    finder = dataclasses.replace(run, localizer=run.network)
+    assert other_orientation([finder], turned) is None
+    assert other_orientation([finder, run], turned) == told
     header.set_sform(None, code=0)
     header.set_qform(None, code=0)
     assert other_orientation([run], dataclasses.replace(case, header=header)) is None
