@@ -31,7 +31,7 @@ def get_config(variant: str = "phantom") -> ConfigDict:
         raise ValueError(f"config variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
     config = ConfigDict()
     config.name = "baseline"  # of the stage; names the default workdir and the rows of tables
-    config.variant = variant
+    config.variant = variant  # phantom or emidec, as in configs/STAGE.py:emidec
     config.seed = 0  # root of initialization, batch order and mixup
 
     _set_data(config)
@@ -53,7 +53,7 @@ def _set_data(config: ConfigDict) -> None:
     data.label_values = placeholder(str)
     data.apex_first = True  # whether slice 0 is the apex, as in EMIDEC, or the base
     data.phantom_cases = 0  # cases of the embedded phantom to write and read; 0: cases in root
-    data.phantom_seed = 0
+    data.phantom_seed = 0  # of the phantom's hearts
     data.split = "slice"  # "slice" as in the paper (optimistic), or "case": patient-wise
     data.validation_fraction = 0.1  # of slices or cases; the paper's 90 % / 10 %
     data.folds = 0  # k > 1: k folds instead of the fraction
@@ -80,7 +80,7 @@ def _set_data(config: ConfigDict) -> None:
     config.intensity = intensity = ConfigDict()
     intensity.method = "zscore"  # per stack: "zscore", "percentile" (to 0..1) or "none"
     intensity.low = 1.0  # percentiles of the tissue that intensities are clipped at
-    intensity.high = 99.0
+    intensity.high = 99.0  # likewise
     # Take out a slope of the signal, such as a surface coil leaves; not the paper's.
     intensity.even = False
 
@@ -101,10 +101,10 @@ def _set_mixup_and_augmentation(config: ConfigDict) -> None:
     augment.probability = 0.0  # share of examples moved, and, drawn apart, changed in intensity
     augment.flip = False  # mirror rows and columns
     augment.rotation = 0.0  # degrees
-    augment.zoom = 0.0
+    augment.zoom = 0.0  # change of size
     augment.shift = 0.0  # mm, along rows and along columns, bringing in what lies beside the crop
-    augment.gamma = 0.0
-    augment.contrast = 0.0
+    augment.gamma = 0.0  # change of the exponent that bends intensities
+    augment.contrast = 0.0  # change of the distance to the mean
     augment.brightness = 0.0  # largest shift, in units of the normalized image
     augment.noise = 0.0  # largest standard deviation, in the same units
     augment.bias = 0.0  # change of the signal at the crop's border, as near a surface coil
