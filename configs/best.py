@@ -19,9 +19,10 @@ ADDITIONS = {
     "loss.dice": 1.0,
     "loss.dice_of": "regions",  # what the challenge scores: the infarct with its no-reflow
     "model.groups": 0,  # instance normalization
-    # Flips, turns and changes of contrast: patients are few, and the network overfits to them.
+    # Flips, turns and changes of contrast: patients are few, and the network learns them by heart.
     "augment.probability": 0.5,
     "augment.flip": True,
+    "augment.turn": True,
     "augment.rotation": 30.0,
     "augment.zoom": 0.2,
     "augment.shift": 8.0,

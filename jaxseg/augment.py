@@ -22,6 +22,8 @@ class Augmentation:
       rotation: largest angle in degrees, about the center of the slice.
       zoom: largest change of size: 0.2 is a factor from 1 / 1.2 to 1.2, log-uniform.
       shift: largest shift along rows and along columns, in pixels.
+      turn: turn half of the moved examples by 90 degrees, for square images; with `flip` all eight
+        ways to store a slice.
       gamma: largest change of the exponent that bends intensities between their own minimum and
         maximum; as `zoom`.
       contrast: largest change of the distance to the mean; as `zoom`.
@@ -36,6 +38,7 @@ class Augmentation:
     rotation: float = 0.0
     zoom: float = 0.0
     shift: float = 0.0
+    turn: bool = False
     gamma: float = 0.0
     contrast: float = 0.0
     brightness: float = 0.0
@@ -93,10 +96,12 @@ def _draw_move(key: Array, settings: Augmentation) -> tuple[Array, Array]:
     scale = _factor(zoom_key, settings.zoom)
     flips = jnp.where(jax.random.bernoulli(flip_key, 0.5, (2,)) & settings.flip, -1.0, 1.0)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
+    turned = jax.random.bernoulli(jax.random.fold_in(key, 4)) & settings.turn
     # Keys of their own, so that the other moves stay those of runs without a shift.
     shift_key = jax.random.fold_in(key, 3)
     shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * settings.shift
-    return jnp.array([[cos, -sin], [sin, cos]]) / scale * flips[:, None], shift
+    matrix = jnp.array([[cos, -sin], [sin, cos]]) / scale * flips[:, None]
+    return jnp.where(turned, matrix[::-1], matrix), shift
 
 
 def resample(image: Array, matrix: Array, shift: Array | None = None, *, margin: int = 0) -> Array:

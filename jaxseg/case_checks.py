@@ -38,17 +38,18 @@ def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
     """How a case's slices are stored turned, beside those that runs learned from.
 
     Nothing turns a stack by its affine, which many a file leaves at a default; so this is no error.
-    A run that finds the heart chooses among the orientations by itself (`jaxseg.locate.surest`).
 
     Returns:
       A line without the case's name; None where a case or the runs state no orientation, or one
-      that every run was trained on.
+      that every run was trained on, by its cases or by flips and turns.
     """
     if case.orientation is None:
         return None
     for run in runs:
         known = run.data.get("orientations")
-        if known and case.orientation not in known and run.localizer is None:
+        augment = run.settings["augment"]
+        every_way = augment["probability"] and augment["flip"] and augment["turn"]
+        if known and case.orientation not in known and not every_way:
             return (
                 f"rows and columns lead to {case.orientation} by its header, in training they led "
                 f"to {' or '.join(known)}; expected stacks stored as in training"

@@ -39,14 +39,7 @@ class View:
 
 
 FLIPS = tuple(View(flips) for flips in ((), (1,), (2,), (1, 2)))
-
-
-def transposed(views: Sequence[View]) -> tuple[View, ...]:
-    """The same views of slices whose rows and columns change places."""
-    return tuple(View(view.flips, not view.transposed) for view in views)
-
-
-TURNS_AND_FLIPS = FLIPS + transposed(FLIPS)
+TURNS_AND_FLIPS = FLIPS + tuple(View(view.flips, True) for view in FLIPS)
 
 
 def averaged(
@@ -54,42 +47,6 @@ def averaged(
 ) -> np.ndarray:
     """Probabilities (slices, H, W, L), the mean over views of the images (slices, H, W[, C])."""
     return np.mean([view.back(segment(params, view.of(images))) for view in views], axis=0)
-
-
-def surest(
-    segment: Callable[[Grid, Sequence[View]], np.ndarray], views: Sequence[View]
-) -> Callable[[Grid], np.ndarray]:
-    """A segmentation of slices as they are stored or transposed, whichever the network is surer of.
-
-    A file does not say which of its axes is the rows' in training; the network knows a heart when
-    it sees one. What is chosen on the first grid is kept.
-
-    Args:
-      segment: a grid and views to label probabilities (slices, H, W, L).
-      views: to average over.
-
-    Returns:
-      A grid to label probabilities on it.
-    """
-    chosen: Sequence[View] | None = None
-
-    def at(grid: Grid) -> np.ndarray:
-        nonlocal chosen
-        if chosen is not None:
-            return segment(grid, chosen)
-        found = [(segment(grid, ways), ways) for ways in (views, transposed(views))]
-        probabilities, chosen = max(found, key=lambda one: confidence(one[0]))
-        return probabilities
-
-    return at
-
-
-def confidence(probabilities: np.ndarray) -> float:
-    """Mean logarithm of the largest probability over all labeled pixels of (slices, H, W, L)."""
-    labeled = most_probable(probabilities) > 0
-    if not labeled.any():
-        return -math.inf
-    return float(np.log(probabilities[labeled].max(-1)).mean())
 
 
 def find_heart(

@@ -18,12 +18,12 @@ from jaxseg.data.preprocess import network_images
 from jaxseg.inference import Segmenter, make_probabilities
 from jaxseg.locate import (
     FLIPS,
+    TURNS_AND_FLIPS,
     View,
     averaged,
     find_heart,
     off_center_mm,
     reaches_border,
-    surest,
 )
 from jaxseg.models import UNet
 from jaxseg.presence import PresenceRule
@@ -103,7 +103,8 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
     Args:
       runs: one or more, of one label set; the probabilities of those that find the heart are
         averaged on the native grid.
-      mirror: average over the four mirror images of every slice.
+      mirror: average over the four mirror images of every slice, too, and over its quarter turns
+        where the run was trained on those (`augment.turn`).
 
     Returns:
       A function of a case; it raises DataError as `preprocess_case`, and OutOfMemoryError.
@@ -152,10 +153,10 @@ def _predict_one(
     run: Trained, case: Case, segmenters: Mapping[UNet, Segmenter], mirror: bool
 ) -> Prediction:
     """One run's prediction of a case."""
-    views = FLIPS if mirror else (View(),)
+    views = _views(run) if mirror else (View(),)
     how, shape = recipe.preprocessing(run.settings), case.image.shape
 
-    def segment(grid: Grid, views: Sequence[View] = views) -> np.ndarray:
+    def segment(grid: Grid) -> np.ndarray:
         """(slices, H, W, L) probabilities on a grid; background in slices that show nothing."""
         images, _ = network_images(case, replace(how, grid=grid))
         inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
@@ -168,7 +169,7 @@ def _predict_one(
         probabilities = segment(grid)
     else:
         localize = partial(averaged, segmenters[run.localizer], run.localizer_params)
-        found = find_heart(case, how, localize, surest(segment, views))
+        found = find_heart(case, how, localize, segment)
         if found is None:
             background = np.zeros((*shape, run.anatomy.num_labels), np.float32)
             background[..., 0] = 1
@@ -180,6 +181,11 @@ def _predict_one(
         at_border=reaches_border(probabilities),
         off_center_mm=0.0 if center else off_center_mm(probabilities, grid, case.spacing),
     )
+
+
+def _views(run: Trained) -> tuple[View, ...]:
+    """The mirror images of a slice, with its quarter turns where training showed them as well."""
+    return TURNS_AND_FLIPS if run.settings["augment"]["turn"] else FLIPS
 
 
 def presence_rule(

@@ -128,6 +128,7 @@ RULES: dict[str, Rule] = {
     "mixup.tolerance": _between(0, 1),
     "augment.probability": _between(0, 1),
     "augment.flip": _SWITCH,
+    "augment.turn": _SWITCH,
     "augment.rotation": _between(0, 180),
     "augment.zoom": _between(0, 9),
     "augment.shift": _between(0, 1000),

@@ -151,8 +151,8 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
     low, high = flat["intensity.low"], flat["intensity.high"]
     if not low < high:
         yield f"intensity.low: expected less than intensity.high = {high}, got {low}"
-    if flat["grid.center"] is None and len(set(flat["grid.size"])) > 1:
-        yield f"grid.size: expected a square with grid.center = None, got {flat['grid.size']}"
+    if flat["augment.turn"] and len(set(flat["grid.size"])) > 1:
+        yield f"augment.turn: expected False with a grid that is not square, {flat['grid.size']}"
     for name in ("augment.rotation", "augment.shift"):
         if flat["augment.probability"] and flat[name] and not flat["grid.spacing"]:
             yield (

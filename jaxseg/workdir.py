@@ -20,7 +20,7 @@ _FREE = ("run.", "data.root")
 # What a knob stood at, in effect, in the runs that are older than it: such runs are still read.
 # A new knob gets its line here, so that no network is lost to it.
 _BEFORE = {
-    "augment": {"shift": 0.0, "bias": 0.0},
+    "augment": {"turn": False, "shift": 0.0, "bias": 0.0},
     "intensity": {"even": False},
     "data": {"patients": None, "splits": None, "label_values": None},
     "grid": {"soft_labels": False},

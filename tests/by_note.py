@@ -64,16 +64,12 @@ def load(path: Path):
     return jax.export.deserialize(bytearray(path.read_bytes()))
 
 
-def segment(folder, note, image, edges, *, exchanged=False):
+def segment(folder, note, image, edges):
     """Probabilities (slices, H, W, L) on the note's grid, and the label map on the stack's own."""
     pixels, _ = normalized(note, image, edges)
     assert list(pixels.shape[1:]) == note["input"]["shape"][1:]
     network = load(folder / "model.stablehlo")
-    pixels = pixels.astype(note["input"]["dtype"])
-    if exchanged:
-        probabilities = np.array(network.call(pixels.swapaxes(1, 2))).swapaxes(1, 2)
-    else:
-        probabilities = np.array(network.call(pixels))
+    probabilities = np.array(network.call(pixels.astype(note["input"]["dtype"])))
     assert list(probabilities.shape[1:]) == note["output"]["shape"][1:]
     assert probabilities.dtype == note["output"]["dtype"]
     empty = np.ptp(image, axis=(0, 1)) == 0
@@ -90,11 +86,6 @@ def read(folder):
 
 def centered(note, center, **grid):
     return {**note, "grid": {**note["grid"], "center": center, **grid}}
-
-
-def sureness(probabilities):
-    labeled = np.round(probabilities, 5).argmax(-1) > 0
-    return np.log(probabilities.max(-1)[labeled]).mean() if labeled.any() else -np.inf
 
 
 def middle(heart):
@@ -145,13 +136,9 @@ def find_and_segment(folder, image, edges):
     )
     peak = np.unravel_index(heat.argmax(), heat.shape)
     voxel, tried = nearest(scout, peak), {}
-    ways = [
-        sureness(segment(folder, at(voxel), image, edges, exchanged=way)[0])
-        for way in (False, True)
-    ]
     while voxel not in tried and len(tried) < 8:
         there = at(voxel)
-        probabilities, labels = segment(folder, there, image, edges, exchanged=ways[1] > ways[0])
+        probabilities, labels = segment(folder, there, image, edges)
         pixel = middle(np.round(probabilities, 5).argmax(-1) > 0)
         spacing = note["grid"]["spacing_mm"]
         gap = [

@@ -35,9 +35,10 @@ def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
     older = dataclasses.replace(run, data=data)
     assert other_orientation([older], turned) is None
     assert other_orientation([older, run], turned) == told
-    finder = dataclasses.replace(run, localizer=run.network)
-    assert other_orientation([finder], turned) is None
-    assert other_orientation([finder, run], turned) == told
+    augment = {**run.settings["augment"], "probability": 0.5, "flip": True, "turn": True}
+    versed = dataclasses.replace(run, settings={**run.settings, "augment": augment})
+    assert other_orientation([versed], turned) is None
+    assert other_orientation([versed, run], turned) == told
     header.set_sform(None, code=0)
     header.set_qform(None, code=0)
     assert other_orientation([run], dataclasses.replace(case, header=header)) is None

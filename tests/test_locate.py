@@ -10,11 +10,8 @@ from jaxseg.locate import (
     TURNS_AND_FLIPS,
     View,
     averaged,
-    confidence,
     find_heart,
     reaches_border,
-    surest,
-    transposed,
 )
 
 SHAPE, SPACING = (120, 100, 4), (2.0, 2.5, 8.0)
@@ -75,43 +72,6 @@ def test_an_average_over_views_is_turned_back():
 
     found = averaged(segment, 3.0, images, TURNS_AND_FLIPS)
     np.testing.assert_allclose(found[..., 0], images, atol=1e-12)
-
-
-def test_confidence_is_the_mean_log_probability_of_labeled_pixels():
-    probabilities = np.zeros((1, 2, 2, 3))
-    probabilities[0, 0] = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]
-    probabilities[0, 1] = [[0.3, 0.2, 0.5], [0.6, 0.2, 0.2]]
-    assert confidence(probabilities) == pytest.approx((np.log(0.8) + np.log(0.5)) / 2)
-    assert confidence(probabilities[:, :1, :1]) == -np.inf
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_the_surer_way_of_the_first_grid_is_kept(turned):
-    asked = []
-
-    def segment(grid, views):
-        asked.append((grid, views))
-        sure = (views[0].transposed == turned) ^ (grid == "second")
-        return np.full((1, 2, 2, 2), (0.1, 0.9) if sure else (0.4, 0.6))
-
-    at = surest(segment, FLIPS)
-    assert at("first")[0, 0, 0, 1] == 0.9
-    assert at("second")[0, 0, 0, 1] == 0.6
-    wanted = transposed(FLIPS) if turned else FLIPS
-    assert asked == [("first", FLIPS), ("first", transposed(FLIPS)), ("second", wanted)]
-
-
-def test_in_doubt_slices_stay_as_they_are_stored():
-    chosen = []
-
-    def segment(grid, views):
-        chosen.append(views)
-        return np.zeros((1, 2, 2, 2))
-
-    at = surest(segment, FLIPS)
-    at("first")
-    at("second")
-    assert chosen[-1] == FLIPS
 
 
 @pytest.mark.parametrize(("row", "column"), [(60, 50), (20, 15), (100, 85), (35, 80)])

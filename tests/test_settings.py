@@ -61,6 +61,7 @@ BAD = {
     "mixup.tolerance": SHARE,
     "augment.probability": SHARE,
     "augment.flip": SWITCH,
+    "augment.turn": SWITCH,
     "augment.rotation": (180.5, *FROM_0),
     "augment.zoom": (9.5, *FROM_0),
     "augment.shift": (1001.0, *FROM_0),
@@ -200,7 +201,7 @@ def test_missing_fields_are_named(name):
         ({"data.label_values": "0=background"}, "data.label_values: expected a value for every"),
         ({"data.splits": "s.csv", "data.split": "slice"}, "data.splits: expected None with data."),
         ({"loss.deep": 0.5, "model.depth": 1}, "loss.deep: expected 0 with model.depth = 1"),
-        ({"grid.size": [32, 48], "grid.center": None}, "grid.size: expected a square"),
+        ({"grid.size": [32, 48], "augment.turn": True}, "augment.turn: expected False"),
         (
             {"grid.spacing": 0.0, "augment.probability": 0.5, "augment.rotation": 30.0},
             "augment.rotation: expected 0 with grid.spacing = 0, whose pixels ",

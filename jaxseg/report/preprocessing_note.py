@@ -61,12 +61,8 @@ _HEART = (
     "add the slices up and smooth by weights exp(-d^2 / 12.5), d the distance in pixels, 0 beyond "
     "the scout; the voxel at the highest pixel, rounded, is the center: the grid is centered on "
     "its middle, center = (voxel + 0.5) / n",
-    "segment the stack on that grid twice: its slices as they are, and with rows and columns "
-    "exchanged, those of the probabilities exchanged back; of the two the way counts, here and on "
-    "all further grids, in which the logarithm of the largest probability has the higher mean over "
-    "all pixels of a label other than 0",
-    "take the median places of all pixels of a label other than 0, and the voxel there, rounded, "
-    "for the next center, and segment the stack there; go on until a center comes again, or eight "
+    "segment the stack on that grid; take the median places of all pixels of a label other than 0, "
+    "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
     "are done; without a labeled pixel no heart is found",
     "of the segmentations since that center first came, the one counts whose median places lie "
     "nearest to the middle of its grid, in mm; where none came again, the eighth",
