@@ -50,7 +50,8 @@ def complete(
     """
     workdir.check_writable(folder)
     for run in runs:
-        workdir.check_settings(run.folder, run.settings)
+        own = run_data.resolved(run.settings)  # as training notes it
+        workdir.check_settings(run.folder, own)
     split_cpu(config["run"]["cpu_devices"])
     say(describe())
     cohort = run_data.load_cohort(config)
