@@ -28,6 +28,7 @@ _BEFORE = {
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
     "run": {"convolution": "xla"},
+    "train": {"init_from": None},
 }
 # What file systems without hard links say to one.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -342,8 +343,13 @@ def check_settings(workdir: Path, settings: Mapping[str, Any]) -> None:
     """
     if not (workdir / SETTINGS).exists():
         return
-    differences = _differences(read_settings(workdir), json.loads(json.dumps(settings)))
-    if differences:
+    known, wanted = read_settings(workdir), json.loads(json.dumps(settings))
+    if differences := _differences(known, wanted):
+        if _epochs(wanted) > _epochs(known):
+            differences.append(
+                "  to train its network further, pass another --workdir, the number of further "
+                f"epochs, and --init_from={workdir}"
+            )
         raise WorkdirError(
             f"{workdir}: holds a run of another config; pass another --workdir, or undo\n"
             + "\n".join(differences)
@@ -418,6 +424,11 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif before[name] != now[name]:
             changes.append(f"{name} has another label map")
     return changes
+
+
+def _epochs(settings: Mapping[str, Any]) -> int:
+    found = flatten(settings).get("train.epochs")
+    return found if isinstance(found, int) else 0
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
