@@ -82,7 +82,7 @@ _WORKDIR = _path(
 )
 _INIT_FROM = _path(
     "init_from",
-    help="train: another run's folder, or a bundle, whose parameters the "
+    help="train, ablate, crossvalidate: another run's folder, or a bundle, whose parameters the "
     "training starts from; as --config.train.init_from.",
 )
 _CHECKPOINT = flags.DEFINE_enum(
@@ -182,8 +182,8 @@ _OPTIONAL = {
     "probabilities "
     "overwrite",
     "export": "checkpoint overwrite",
-    "ablate": "workdir seeds folds",
-    "crossvalidate": "workdir seeds folds mirror ensemble",
+    "ablate": "workdir init_from seeds folds",
+    "crossvalidate": "workdir init_from seeds folds mirror ensemble",
 }
 
 

@@ -15,9 +15,10 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 
-from jaxseg import bundle, provenance, recipe, unseen, workdir
+from jaxseg import bundle, provenance, recipe, run_data, unseen, workdir
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.checkpoint_note import digest
+from jaxseg.data import Cohort
 from jaxseg.inference import Params
 from jaxseg.models.weight_generator import ZERO_LAYER
 from jaxseg.settings import SettingsError, flatten, replace
@@ -162,6 +163,28 @@ def _differences(
         ]
         if values[0] != values[1]:
             yield f"{name} {values[0]} there and {values[1]} here"
+
+
+def check_held_out(config: Mapping[str, Any], cohort: Cohort, name: str) -> None:
+    """Make sure, before hours of training, that a run of a study can be scored on all its cases.
+
+    Args:
+      config: of the run, that has passed `check`.
+      cohort: all of its cases.
+      name: of the run.
+
+    Raises:
+      SettingsError: a source that has seen cases which the run holds out.
+    """
+    folder = Path(config["train"]["init_from"])
+    parts = run_data.split_cohort(config, cohort)
+    facts = cohort.facts() | run_data.split_facts(config, cohort, parts)
+    facts[STARTED_FROM] = {"seen": unseen.seen(workdir.read_data(folder))}
+    if names := unseen.validated_though_seen(facts):
+        raise SettingsError(
+            f"train.init_from: {folder} has seen cases that {name} holds out: "
+            f"{unseen.some(names)}; expected a run of other cases"
+        )
 
 
 def load(config: Mapping[str, Any]) -> Start:

@@ -211,7 +211,7 @@ def test_an_empty_root_is_one_line_and_status_1(command_line, tmp_path):
 
 def test_init_from_is_short_for_its_field(call, tmp_path, command_line, finished_run):
     stage = [f"--config={STAGE}", f"--config.data.root={command_line.phantom}"]
-    for mode in ("train",):
+    for mode in ("train", "crossvalidate"):
         flags_of_mode = [f"--mode={mode}", *stage, "--config.data.split=case"]
         for name in ("init_from", "config.train.init_from"):
             status, errors = call(*flags_of_mode, f"--{name}=nope", "--workdir=run")

@@ -12,12 +12,15 @@ import pytest
 
 from configs import edema_scar
 from jaxseg import provenance, recipe, start, unseen, workdir
+from jaxseg.ablation.ablate import ablate
+from jaxseg.crossvalidate import crossvalidate
 from jaxseg.data import DataError
 from jaxseg.data.phantom import write_phantom
 from jaxseg.evaluate import evaluate
 from jaxseg.export import export
 from jaxseg.settings import SettingsError, replace
 from jaxseg.start import merge
+from jaxseg.study import work
 from jaxseg.train import train
 from jaxseg.train_step import TrainState, init_state, placement
 from jaxseg.trained import load_run
@@ -427,3 +430,60 @@ def test_a_source_that_changed_before_the_first_checkpoint_is_refused(tuned, con
     (folder / "data.json").write_text(json.dumps(facts))
     with pytest.raises(WorkdirError, match="what the run started from changed since it began"):
         train(workdir.read_settings(folder), folder, say=quiet)
+
+
+# ---- studies
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What a study trains, with stand-ins for training and evaluation."""
+    found = []
+
+    def stand_in(config, folder, **_):
+        found.append(folder.name)
+        (folder / "checkpoints" / "3").mkdir(parents=True)
+
+    monkeypatch.setattr(work, "train", stand_in)
+    monkeypatch.setattr(work, "evaluate", quiet_evaluation)
+    return found
+
+
+def quiet_evaluation(folder, *, output, **_):
+    output.mkdir(parents=True)
+    (output / "summary.md").touch()
+
+
+def test_folds_whose_cases_were_seen_are_refused(config, source, trained, tmp_path):
+    with pytest.raises(SettingsError) as error:
+        crossvalidate(config, tmp_path / "study", folds=3, say=quiet)
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"{source} has seen cases that tuned-seed-0-fold-0-of-3 holds out: Case_" in message
+    assert trained == []
+    assert not (tmp_path / "study").exists()
+
+
+def test_folds_of_other_cases_are_trained(config, source, trained, monkeypatch, tmp_path):
+    write_phantom(tmp_path / "cases", seed=1, num_cases=4)
+    own = changed(config, data__root=str(tmp_path / "cases"))
+    monkeypatch.setattr("jaxseg.crossvalidate._write", lambda *_: None)
+    moved = shutil.copytree(source, tmp_path / "source")
+    own = changed(own, train__init_from=str(moved))
+    crossvalidate(own, tmp_path / "study", folds=2, say=quiet)
+    assert trained == ["tuned-seed-0-fold-0-of-2", "tuned-seed-0-fold-1-of-2"]
+    shutil.rmtree(moved)  # begun runs do without
+
+
+def test_an_ablation_refuses_them_too(config, trained, monkeypatch, tmp_path):
+    stages = {"a": {"name": "a", "loss.penalty": 0.0}, "b": {"name": "b", "loss.penalty": 0.01}}
+    own = changed(config, data__split_seed=1)
+    with pytest.raises(SettingsError, match=r"has seen cases that a-seed-0-fold-0-of-2 holds out"):
+        ablate(own, stages, tmp_path / "study", seeds=1, folds=2, say=quiet)
+    stages["b"]["model.attention"] = stages["b"].pop("loss.penalty") > 1
+    stages["a"] = {"name": "a", "model.attention": True}
+    write_phantom(tmp_path / "cases", seed=1, num_cases=4)
+    own = changed(config, data__root=str(tmp_path / "cases"))
+    with pytest.raises(SettingsError, match=r"model\.attention True there and False here"):
+        ablate(own, stages, tmp_path / "study", seeds=1, say=quiet)
+    assert trained == []
