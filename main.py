@@ -3,6 +3,8 @@
 Train a stage, or go on where it stopped:
   python main.py --config=configs/awce_penalty.py
   python main.py --config=configs/awce_penalty.py:emidec --config.data.root=DIR --workdir=RUN
+The same from the parameters of another run or of an exported bundle:
+  python main.py --config=... --workdir=RUN --init_from=OTHER_RUN
 The same over several processes, as SLURM, Open MPI or Kubernetes started them (docs/scaling.md):
   srun python main.py --config=... --distributed=auto
 Score a run on its validation cases, or on other cases with labels:
@@ -77,6 +79,11 @@ _WORKDIR = _path(
     help="Folder of the run; train: default runs/STAGE-VARIANT, ablate: default "
     "runs/ablation-VARIANT, crossvalidate: default runs/folds-STAGE-VARIANT, all resume; evaluate, "
     "predict: or a bundle.",
+)
+_INIT_FROM = _path(
+    "init_from",
+    help="train, ablate, crossvalidate: another run's folder, or a bundle, whose parameters the "
+    "training starts from; as --config.train.init_from.",
 )
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint",
@@ -168,19 +175,20 @@ _REQUIRED = {
     "crossvalidate": "config",
 }
 _OPTIONAL = {
-    "train": "workdir distributed num_processes process_id heartbeat_seconds connect_seconds",
+    "train": "workdir init_from distributed num_processes process_id heartbeat_seconds "
+    "connect_seconds",
     "evaluate": "data_root output checkpoint mirror drop_small min_confidence case_decision",
     "predict": "checkpoint mirror center drop_small min_confidence case_decision ensemble "
     "probabilities "
     "overwrite",
     "export": "checkpoint overwrite",
-    "ablate": "workdir seeds folds",
-    "crossvalidate": "workdir seeds folds mirror ensemble",
+    "ablate": "workdir init_from seeds folds",
+    "crossvalidate": "workdir init_from seeds folds mirror ensemble",
 }
 
 
 def _train() -> None:
-    config = _CONFIG.value.to_dict()
+    config = _config()
     folder = _workdir(config, "name", "variant")
     if not _DISTRIBUTED.value:
         train(config, folder, say=say)
@@ -252,7 +260,7 @@ def _export() -> None:
 
 
 def _ablate() -> None:
-    config = _CONFIG.value.to_dict()
+    config = _config()
     stages = {own["name"]: own for own in (stage.get_config().to_dict() for stage in _STAGES)}
     ablate(
         config,
@@ -265,7 +273,7 @@ def _ablate() -> None:
 
 
 def _crossvalidate() -> None:
-    config = _CONFIG.value.to_dict()
+    config = _config()
     crossvalidate(
         config,
         _workdir(config, "name", "variant", start="folds"),
@@ -275,6 +283,18 @@ def _crossvalidate() -> None:
         ensemble=[_folder(folder) for folder in _ENSEMBLE.value or []],
         say=say,
     )
+
+
+def _config() -> dict[str, Any]:
+    """What the config file and the flags say; --init_from is short for its field."""
+    config, source = _CONFIG.value.to_dict(), _INIT_FROM.value
+    train = config.get("train")
+    if source is None or not isinstance(train, dict):  # settings.check names it
+        return config
+    known = train.get("init_from")
+    if known not in (None, source):
+        raise SettingsError(f"--init_from: expected {known}, as train.init_from says, got {source}")
+    return {**config, "train": {**train, "init_from": source}}
 
 
 def _workdir(config: Mapping[str, Any], *fields: str, start: str = "") -> Path:

@@ -45,7 +45,7 @@ from jaxseg.study.networks import (
 from jaxseg.study.plan import Run, plan_runs
 from jaxseg.study.work import complete
 from jaxseg.trained import Trained, run_settings
-from jaxseg.workdir import WorkdirError, write_files
+from jaxseg.workdir import WorkdirError, read_data, write_files
 
 _SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."
@@ -124,6 +124,7 @@ class _Study:
         )
         return (
             "Each case is scored by the networks of the fold that holds it out.",
+            *provenance.started_from(read_data(self.runs[0].folder)),
             *averaged,
             *([mixed] if mixed else []),
         )

@@ -135,7 +135,8 @@ def _score(
         )
     if not scores:
         raise DataError(
-            f"{folder}: the run was trained on all {len(paths)} cases here; expected other cases, "
+            f"{folder}: the run was trained on all {len(paths)} cases here, or the one that it "
+            "started from was; expected other cases, "
             "or the run's with those that it held out"
         )
     notes = unseen.notes(run, scored, [name for name in renamed if name in scored])

@@ -175,7 +175,7 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     """
     settings = without_places(run.settings)
     _write_json(folder / SETTINGS, settings)
-    _write_json(folder / DATA, run.data)
+    _write_json(folder / DATA, provenance.without_places(run.data))
     if sittings := provenance.read(run.folder):
         _write_json(folder / provenance.FILE, provenance.public(sittings))
     if (decision := run.folder / case_decision.FILE).exists():

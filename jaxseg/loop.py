@@ -14,7 +14,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
-from jaxseg import hosts, provenance, workdir
+from jaxseg import hosts, provenance, unseen, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.interrupt import Interrupted, StopRequest, StopVote
@@ -200,6 +200,14 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> s
     rows = {name: validation.score(validation.predict(value)) for name, value in params.items()}
     slices = (plan.num_slices, len(validation.cohort))
     table, csv = score_table(run.config, validation.regions, rows, slices)
+    known = workdir.read_data(run.folder)
+    if sentences := provenance.started_from(known):
+        if names := unseen.validated_though_seen(known):
+            sentences.append(
+                f"Of the validation cases {len(names)} were among these, so that their scores are "
+                "optimistic."
+            )
+        table += f"\n{' '.join(sentences)}\n"
     table += f"\nMade with {provenance.described(provenance.read(run.folder))}.\n"
     if hosts.is_writer():
         workdir.write_atomic(run.folder / "table.md", table)

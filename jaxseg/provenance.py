@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
 
 from jaxseg import __version__
-from jaxseg.workdir import WorkdirError, write_atomic
+from jaxseg.workdir import STARTED_FROM, WorkdirError, write_atomic
 
 FILE = "provenance.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
@@ -118,6 +118,36 @@ def trained_and_scored(folder: Path) -> str:
     if trained == scored:
         return f"Trained and scored with {scored}."
     return f"Trained with {trained}; scored with {scored}."
+
+
+def started_from(data: Mapping[str, Any]) -> list[str]:
+    """A sentence on the run whose parameters a run started from; none where these were random.
+
+    Args:
+      data: of the run, as `jaxseg.workdir.read_data`.
+    """
+    parts, start = [], data.get(STARTED_FROM)
+    seen = len(start["seen"]) if start else 0
+    while start:
+        version = f", jaxseg {start['jaxseg']}" if start.get("jaxseg") else ""
+        parts.append(
+            f"{start['name']} ({start['checkpoint']} checkpoint, step {start['step']}{version})"
+        )
+        start = start.get(STARTED_FROM)
+    if not parts:
+        return []
+    return [
+        f"Training started from the parameters of {', which started from '.join(parts)}; they had "
+        f"learned from {seen} cases."
+    ]
+
+
+def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's data without the folders of the runs that it started from."""
+    if STARTED_FROM not in data:
+        return dict(data)
+    start = without_places(data[STARTED_FROM])
+    return {**data, STARTED_FROM: {**start, "path": PurePath(str(start.get("path", ""))).name}}
 
 
 def differing(made: Mapping[str, str]) -> str | None:

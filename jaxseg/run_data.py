@@ -169,17 +169,26 @@ def written_values(settings: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings whose folder of cases and files of a split are found from any current directory.
+    """Settings whose folders and files are found from any current directory.
 
     The folder of a phantom is its default place here, where `data.root` is None.
     """
-    data = settings["data"]
+    data, train = settings["data"], settings["train"]
     files = {
-        name: str(Path(data[name]).expanduser().absolute())
+        name: _absolute(data[name])
         for name in ("patients", "splits")
         if (data[name] or "").endswith((".csv", ".json"))
     }
-    return {**settings, "data": {**data, "root": str(_folder(data)), **files}}
+    source = train["init_from"] and _absolute(train["init_from"])
+    return {
+        **settings,
+        "data": {**data, "root": str(_folder(data)), **files},
+        "train": {**train, "init_from": source},
+    }
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def is_synthetic(settings: Mapping[str, Any]) -> bool:

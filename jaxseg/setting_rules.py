@@ -171,6 +171,10 @@ RULES: dict[str, Rule] = {
     "train.pathology": _between(0, 1),
     "train.epochs": _whole_between(1, 1_000_000),
     "train.validate_every": _whole(1),
+    "train.init_from": (
+        lambda v: v is None or (isinstance(v, str) and bool(v.strip())),
+        "the folder of a run or of an exported bundle, or None",
+    ),
     "run.devices": _whole(0),
     "run.cpu_devices": _whole_between(1, 256),
     "run.convolution": _one_of(native.CHOICES),

@@ -53,16 +53,18 @@ def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without folders of the machine that trained, which are nobody else's concern."""
-    data, run = settings["data"], settings["run"]
+    data, run, train = settings["data"], settings["run"], settings["train"]
     files = {
         name: PurePath(data[name]).name
         for name in ("patients", "splits")
         if (data.get(name) or "").endswith((".csv", ".json"))
     }
+    source = train.get("init_from")
     return {
         **settings,
         "data": {**data, "root": None, **files},
         "run": {**run, "compilation_cache": ""},
+        "train": {**train, "init_from": PurePath(source).name if source else None},
     }
 
 

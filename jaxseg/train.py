@@ -9,7 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg import hosts, memory, native, provenance, recipe, run_data, settings, workdir
+from jaxseg import (
+    hosts,
+    memory,
+    native,
+    provenance,
+    recipe,
+    run_data,
+    settings,
+    start,
+    unseen,
+    workdir,
+)
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort, with_neighbors
@@ -76,14 +87,19 @@ def train(
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
         say(here)
         _use_compilation_cache(config["run"]["compilation_cache"])
+        origin = _origin(config, folder, say)
         cohort = _read(config) if cohort is None else cohort
         with hosts.agreed():
-            parts = _split(config, folder, cohort, say)
+            parts = _split(config, folder, cohort, origin, say)
         with hosts.agreed():
             _check_shared(folder)
         hosts.introduce(batch_devices(devices))
         with hosts.exit_at_once(unless=_COMMON):
             run, state = _build(config, folder, cohort, parts, devices)
+            if origin is not None:
+                state, fresh = origin.apply(state, placement(devices))
+                at_random = f"; at random: {', '.join(fresh)}" if fresh else ""
+                say(f"starting from {origin.describe()}{at_random}")
             networks = {"network": state.network, **state.params}
             say(describe_networks(networks, recipe.convolution(config)))
             _tell_of_slowness(config, say)
@@ -144,6 +160,20 @@ def _check_shared(folder: Path) -> None:
         )
 
 
+def _origin(config: Mapping[str, Any], folder: Path, say: Say) -> start.Start | None:
+    """What a run that has no checkpoint yet starts from, where that is another run."""
+    if config["train"]["init_from"] is None or hosts.highest(int(start.is_begun(folder))):
+        return None
+    with hosts.agreed():
+        for line in start.check(config):
+            say(line)
+    with hosts.exit_at_once(unless=_COMMON):
+        origin = start.load(config)
+    known = provenance.without_places({workdir.STARTED_FROM: origin.facts})
+    hosts.check_same("the parameters to start from", hosts.digest(json.dumps(known)))
+    return origin
+
+
 def _read(config: Mapping[str, Any]) -> Cohort:
     """Every process reads all cases; the phantom is written by one."""
     if hosts.count() > 1:
@@ -188,9 +218,13 @@ def _tell_of_slowness(config: Mapping[str, Any], say: Say) -> None:
 
 
 def _split(
-    config: Mapping[str, Any], folder: Path, cohort: Cohort, say: Say
+    config: Mapping[str, Any],
+    folder: Path,
+    cohort: Cohort,
+    origin: start.Start | None,
+    say: Say,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split the cohort, and bind the workdir to both."""
+    """Split the cohort, and bind the workdir to both, and to what the run starts from."""
     parts = run_data.split_cohort(config, cohort)
     facts = {
         **cohort.facts(),
@@ -199,6 +233,8 @@ def _split(
         "label_values": run_data.written_values(config),
         "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),
     }
+    if origin is not None:
+        facts[workdir.STARTED_FROM] = origin.facts
     if hosts.is_writer():
         workdir.claim(folder, config, facts)
         provenance.note(folder)
@@ -206,6 +242,11 @@ def _split(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
         f"{len(parts[1])} to validate on ({config['data']['split']} split)"
     )
+    if names := unseen.validated_though_seen(facts):
+        say(
+            f"warning: {len(names)} of the validation cases were {unseen.SEEN}, so that scores on "
+            f"them are optimistic: {unseen.some(names)}"
+        )
     return parts
 
 

@@ -94,8 +94,7 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
       DeviceError: as `check_flags`.
     """
     check_flags()
-    if not folder.is_dir():
-        raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run, or a bundle")
+    _check_folder(folder)
     if bundle.is_bundle(folder):
         return _load_bundle(folder, checkpoint)
     checkpoint = checkpoint or "last"
@@ -103,6 +102,11 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     networks = _networks(config)
     step, params = _restore(folder, checkpoint, _templates(networks, config))
     return _trained(folder, checkpoint, step, config, data, networks, params)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise WorkdirError(f"{folder}: no such folder; expected the workdir of a run, or a bundle")
 
 
 def _trained(
@@ -127,6 +131,19 @@ def _trained(
         localizer=networks.localizer,
         localizer_params=params.get("localizer"),
     )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings of a run or of a bundle, checked; the files of a bundle are checked, too.
+
+    Raises:
+      WorkdirError: there is neither, its settings cannot be read, or a bundle is damaged.
+      SettingsError: as `run_settings`.
+    """
+    _check_folder(folder)
+    if bundle.is_bundle(folder):
+        return _bundle_settings(folder, bundle.read_manifest(folder))
+    return run_settings(folder)
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
@@ -157,12 +174,7 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
             f"{folder}: a bundle of the {manifest.checkpoint} checkpoint alone; "
             f"expected checkpoint={manifest.checkpoint}, got {checkpoint}"
         )
-    bundle.verify(folder, manifest)
-    config, data = workdir.read_settings(folder), workdir.read_data(folder)
-    # A bundle does not say where its cases lay, which inference has no need of.
-    root = "not in the bundle"
-    part = config.get("data")
-    _check(folder, config | {"data": {**part, "root": root}} if isinstance(part, dict) else config)
+    config, data = _bundle_settings(folder, manifest), workdir.read_data(folder)
     networks = _networks(config)
     places = {"network": bundle.PARAMS, "localizer": bundle.LOCALIZER_PARAMS}
     try:
@@ -173,6 +185,16 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "parameters", error) from error
     return _trained(folder, manifest.checkpoint, manifest.step, config, data, networks, params)
+
+
+def _bundle_settings(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
+    bundle.verify(folder, manifest)
+    config = workdir.read_settings(folder)
+    # A bundle does not say where its cases lay, which inference has no need of.
+    root = "not in the bundle"
+    part = config.get("data")
+    _check(folder, config | {"data": {**part, "root": root}} if isinstance(part, dict) else config)
+    return config
 
 
 def _networks(config: Mapping[str, Any]) -> Networks:
@@ -227,9 +249,14 @@ def check_data(run: Trained) -> None:
     Raises:
       WorkdirError: the note lacks a part, as those of older versions lack digests.
     """
-    missing = {"cases", "digests", "training", "validation"} - set(run.data)
+    check_facts(run.folder, run.data)
+
+
+def check_facts(folder: Path, data: Mapping[str, Any]) -> None:
+    """The same of a run in a folder, which is not read."""
+    missing = {"cases", "digests", "training", "validation"} - set(data)
     if missing:
         raise WorkdirError(
-            f"{run.folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}; "
+            f"{folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}; "
             "expected a run of this version of jaxseg"
         )

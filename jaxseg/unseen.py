@@ -2,8 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from jaxseg import provenance
 from jaxseg.trained import Trained
+from jaxseg.workdir import STARTED_FROM
+
+SEEN = "seen by the run this one started from"
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,31 @@ class Verdict:
     slices: Sequence[int] | None = None
 
 
+def seen_before(data: Mapping[str, Any]) -> set[str]:
+    """Digests of the images that the parameters a run started from have learned from.
+
+    Args:
+      data: of the run, as `jaxseg.workdir.read_data`.
+    """
+    return set(data.get(STARTED_FROM, {}).get("seen", ()))
+
+
+def seen(data: Mapping[str, Any]) -> set[str]:
+    """Digests of all images that a run's parameters have learned from, as `seen_before`."""
+    return seen_before(data) | {data["digests"][n]["image"] for n in data["training"]["cases"]}
+
+
+def validated_though_seen(data: Mapping[str, Any]) -> list[str]:
+    """Names of the validation cases that are `seen_before`, whose scores are optimistic."""
+    before = seen_before(data)
+    return [n for n in data["validation"]["cases"] if data["digests"][n]["image"] in before]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three of names, and how many more there are."""
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+
+
 def judge(run: Trained, name: str, image: str) -> Verdict:
     """Whether a case is scored.
 
@@ -31,7 +61,7 @@ def judge(run: Trained, name: str, image: str) -> Verdict:
     """
     known = [other for other, found in run.data["digests"].items() if found["image"] == image]
     if not known:
-        return Verdict()
+        return Verdict(SEEN if image in seen_before(run.data) else None)
     verdicts = [judge_own(run, other) for other in known]
     verdict = next((v for v in verdicts if v.left_out), verdicts[0])
     if verdict.left_out and name not in known:
@@ -41,6 +71,13 @@ def judge(run: Trained, name: str, image: str) -> Verdict:
 
 def judge_own(run: Trained, name: str) -> Verdict:
     """Whether one of the run's own cases is scored, by its name there."""
+    verdict = _by_split(run, name)
+    if verdict.left_out is None and run.data["digests"][name]["image"] in seen_before(run.data):
+        return Verdict(SEEN)
+    return verdict
+
+
+def _by_split(run: Trained, name: str) -> Verdict:
     training, validation = run.data["training"], run.data["validation"]
     if run.settings["data"]["split"] == "slice":
         held_out = validation.get("held_out", {}).get(name)
@@ -78,6 +115,7 @@ def notes(run: Trained, scored: Mapping[str, Verdict], renamed: Sequence[str]) -
     if own and run.checkpoint == "best":
         which = f"{len(own)} of these cases" if others else "these very slices"
         sentences.append(f"The checkpoint was chosen on {which}, so its scores are optimistic.")
+    sentences += provenance.started_from(run.data)
     if run.data.get("synthetic"):
         sentences.append(
             "The run was trained on synthetic cases, jaxseg's phantom: its scores say nothing of "

@@ -14,6 +14,8 @@ from jaxseg.settings import flatten
 
 SETTINGS = "config.json"
 DATA = "data.json"
+STARTED_FROM = "started_from"
+"""Of `data.json`: the run whose parameters this one started from, and the cases that it saw."""
 # Where the data lies and how a run is watched may change between two sittings of one run; what
 # the data is may not, and the cases' digests say so.
 _FREE = ("run.", "data.root")
@@ -26,6 +28,7 @@ _BEFORE = {
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
     "run": {"convolution": "xla"},
+    "train": {"init_from": None},
 }
 # What file systems without hard links say to one.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -284,6 +287,19 @@ def _are_volumes(value: Any) -> bool:
     )
 
 
+def _is_start(value: Any) -> bool:
+    return _is_named_checkpoint(value) and _are_names(value.get("seen"))
+
+
+def _is_named_checkpoint(value: Any) -> bool:
+    """With that which its own run started from, and so on."""
+    return (
+        isinstance(value, dict) and isinstance(value.get("name"), str)
+        and isinstance(value.get("checkpoint"), str) and type(value.get("step")) is int
+        and (STARTED_FROM not in value or _is_named_checkpoint(value[STARTED_FROM]))
+    )  # fmt: skip
+
+
 _PARTS = {
     "cases": (_are_names, "a list of names"),
     "digests": (_are_digests, "digests of image and label map by case"),
@@ -293,6 +309,7 @@ _PARTS = {
     "orientations": (_are_names, "a list of names"),
     "synthetic": (lambda value: isinstance(value, bool), "true or false"),
     "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),
+    STARTED_FROM: (_is_start, "name, checkpoint and step of a run and the digests that it saw"),
 }
 
 
@@ -326,8 +343,13 @@ def check_settings(workdir: Path, settings: Mapping[str, Any]) -> None:
     """
     if not (workdir / SETTINGS).exists():
         return
-    differences = _differences(read_settings(workdir), json.loads(json.dumps(settings)))
-    if differences:
+    known, wanted = read_settings(workdir), json.loads(json.dumps(settings))
+    if differences := _differences(known, wanted):
+        if _epochs(wanted) > _epochs(known):
+            differences.append(
+                "  to train its network further, pass another --workdir, the number of further "
+                f"epochs, and --init_from={workdir}"
+            )
         raise WorkdirError(
             f"{workdir}: holds a run of another config; pass another --workdir, or undo\n"
             + "\n".join(differences)
@@ -359,12 +381,12 @@ def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
 
     Args:
       workdir: of a run that has noted its cases.
-      data: the cases there now, as `read_data`; their digests are compared, and the sides of the
-        split where both name them.
+      data: the cases there now, as `read_data`; their digests are compared, the sides of the split
+        where both name them, and what the run started from where that is read anew.
 
     Raises:
       WorkdirError: other cases, or other images, voxel sizes or label maps in them; another split;
-        a run that is older than the digests.
+        other parameters to start from; a run that is older than the digests.
     """
     known = read_data(workdir)
     if "digests" not in known:
@@ -377,6 +399,12 @@ def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
         raise WorkdirError(
             f"{workdir}: the cases changed since this run began ({shown}); restore them, or pass "
             "another --workdir"
+        )
+    if STARTED_FROM in data and known.get(STARTED_FROM) != data[STARTED_FROM]:
+        raise WorkdirError(
+            f"{workdir}: what the run started from changed since it began "
+            f"({data[STARTED_FROM]['path']}, now at step {data[STARTED_FROM]['step']}); restore "
+            "it, or pass another --workdir"
         )
     for side in ("training", "validation"):
         if side in known and side in data and known[side] != data[side]:
@@ -396,6 +424,11 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         elif before[name] != now[name]:
             changes.append(f"{name} has another label map")
     return changes
+
+
+def _epochs(settings: Mapping[str, Any]) -> int:
+    found = flatten(settings).get("train.epochs")
+    return found if isinstance(found, int) else 0
 
 
 def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -326,6 +326,25 @@ def test_a_state_is_bit_for_bit_what_was_saved_on_any_layout(finished_pair, tmp_
         assert f"state {fingerprint(state_of(copy))}" == expected
 
 
+def test_a_pair_starts_from_the_parameters_that_one_process_starts_from(
+    command_line, finished_run, tmp_path
+):
+    """All processes read them; without them, two steps would not come near."""
+    changes = {"train__init_from": finished_run, "train__epochs": 1, "run__pictures": 0}
+    alone = command_line.start_tiny(tmp_path / "alone", **changes)
+    with explicit(tmp_path / "pair", command_line, **changes) as processes:
+        ends = results(processes)
+    with ended([alone]) as processes:
+        ends += results(processes)
+    assert [status for status, *_ in ends] == [0, 0, 0], ends
+    runs = [tmp_path / "alone", tmp_path / "pair"]
+    ours, theirs = (state_of(run, FIRST) for run in runs)
+    assert max(jax.tree.leaves(largest_differences(ours.params, theirs.params))) < 1e-5
+    facts = [workdir.read_data(run)["started_from"] for run in runs]
+    assert facts[0] == facts[1]
+    assert facts[0]["step"] == STEPS
+
+
 # ---- what one process cannot do, none does
 
 

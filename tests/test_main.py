@@ -209,6 +209,26 @@ def test_an_empty_root_is_one_line_and_status_1(command_line, tmp_path):
     )  # fmt: skip
 
 
+def test_init_from_is_short_for_its_field(call, tmp_path, command_line, finished_run):
+    stage = [f"--config={STAGE}", f"--config.data.root={command_line.phantom}"]
+    for mode in ("train", "crossvalidate"):
+        flags_of_mode = [f"--mode={mode}", *stage, "--config.data.split=case"]
+        for name in ("init_from", "config.train.init_from"):
+            status, errors = call(*flags_of_mode, f"--{name}=nope", "--workdir=run")
+            assert (status, errors.count("\n")) == (1, 1)
+            assert f"error: {tmp_path / 'nope'}: no such folder; expected the workdir of" in errors
+            assert not (tmp_path / "run").exists()
+    status, errors = call(*stage, "--init_from=a", "--config.train.init_from=b")
+    assert (status, errors) == (
+        1, "error: --init_from: expected b, as train.init_from says, got a\n"
+    )  # fmt: skip
+    status, errors = call(*stage, "--init_from=", "--workdir=run")
+    assert status == 1
+    assert errors.startswith("error: train.init_from: expected the folder of a run or of an exp")
+    status, errors = call("--mode=evaluate", "--workdir=run", "--init_from=a")
+    assert (status, errors) == (2, "error: --init_from: not a flag of --mode=evaluate\n")
+
+
 def test_all_bad_settings_are_told_at_once_and_nothing_is_made(call, tmp_path):
     status, errors = call(
         f"--config={STAGE}", "--config.train.epochs=0", "--config.mixup.probability=2.0"

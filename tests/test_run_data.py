@@ -181,6 +181,8 @@ def test_folders_are_resolved(in_tmp):
     assert (found["root"], found["patients"]) == (str(in_tmp / "cases"), r"(\d+)")
     phantom = run_data.resolved(settings(data__phantom_cases=2))["data"]["root"]
     assert phantom == str(in_tmp / "data" / "phantom-2-cases-seed-0")
+    train = run_data.resolved(settings(train__init_from="runs/a"))["train"]
+    assert train["init_from"] == str(in_tmp / "runs" / "a")
 
 
 def test_a_phantom_is_synthetic_whoever_names_its_folder(in_tmp):

@@ -101,6 +101,7 @@ BAD = {
     "train.pathology": SHARE,
     "train.epochs": (10**7, *WHOLE_FROM_1),
     "train.validate_every": WHOLE_FROM_1,
+    "train.init_from": ("", " ", 3, True, ["runs/a"]),
     "run.devices": WHOLE_FROM_0,
     "run.cpu_devices": (257, *WHOLE_FROM_1),
     "run.convolution": NAME,
@@ -333,11 +334,13 @@ def test_replace_invents_no_field(name):
 def test_places_are_left_out_of_settings_and_nothing_else():
     data = {"root": "/home/me", "fold": 1, "patients": "/home/me/p.csv", "splits": None}
     settings = {"seed": 3, "data": data, "run": {"devices": 2}}
+    settings["train"] = {"epochs": 4, "init_from": "/home/me/first"}
     settings["run"]["compilation_cache"] = "~/cache"
     before = json.dumps(settings)
     assert without_places(settings) == {
         "seed": 3,
         "data": {"root": None, "fold": 1, "patients": "p.csv", "splits": None},
         "run": {"devices": 2, "compilation_cache": ""},
+        "train": {"epochs": 4, "init_from": "first"},
     }
     assert json.dumps(settings) == before

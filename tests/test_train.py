@@ -20,6 +20,7 @@ from jaxseg.settings import SettingsError
 from jaxseg.train_step import TrainState, init_state
 from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
+from tests import stopped
 
 STEPS = 35  # 35 slices, batches of 4, 4 epochs
 
@@ -178,6 +179,20 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
     # Means of logged steps may fall in other groups, but no validation differs.
     validated = [[x for x in metrics(r) if x["group"] == "validation"] for r in (run, finished_run)]
     assert validated[0] == validated[1]
+
+
+def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_run, tmp_path):
+    """A sub-network of its own, and an average of another: each must come back as it was."""
+    config = config_of(finished_run)
+    config["grid"]["center"], config["optimizer"]["average"] = None, 0.9
+    config["loss"] |= {"weighted": False, "penalty": 0.0}
+    config["train"]["epochs"], config["run"]["pictures"] = 2, 0
+    config["data"] |= {"phantom_cases": 0}
+    train.train(config, tmp_path / "whole", say=stopped.quiet)
+    stopped.train_stopped(config, tmp_path / "stopped")
+    train.train(config, tmp_path / "stopped", say=stopped.quiet)
+    assert "localizer" in stopped.end_state(tmp_path / "whole").params
+    stopped.assert_same_end(tmp_path / "stopped", tmp_path / "whole")
 
 
 def test_a_signal_in_the_last_moment_is_not_forgotten(

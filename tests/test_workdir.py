@@ -76,6 +76,17 @@ def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
             "spacing",
             [[["1", 1, 1], [1, 1, 1]], [[1, 1, float("nan")], [1, 1, 1]], {"0": 1, "1": 2}],
         ),
+        (
+            "started_from",
+            [
+                None,
+                "runs/a",
+                {"name": "a", "checkpoint": "last", "step": 3},
+                {"name": "a", "checkpoint": "last", "step": "3", "seen": []},
+                {"name": "a", "checkpoint": "last", "step": 3, "seen": [7]},
+                {"name": "a", "checkpoint": "last", "step": 3, "seen": [], "started_from": {}},
+            ],
+        ),
         ("smallest_mm3", [None, 3.0, {}, ["3"], [0], [-1.0], [True], [float("nan")], [[1.0]]]),
     ],
 )

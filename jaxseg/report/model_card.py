@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from jaxseg import provenance
 from jaxseg.report.document import Section, Table, markdown
+from jaxseg.workdir import STARTED_FROM
 
 _PAPER = (
     'Y. Zhou, K. Zhang, X. Luo, S. Wang, X. Zhuang, "Anatomy Prior Based U-net for Pathology '
@@ -173,6 +175,17 @@ needs the eye of an expert before anything rests on it."""
 
 
 def _data(facts: Facts) -> str:
+    more = ""
+    if STARTED_FROM in facts.data:
+        more = (
+            "\n\nTraining started from the parameters of another network, as the section on "
+            "training says. The terms of the data of that one hold for this one as well: **whoever "
+            "exports it states them here.**"
+        )
+    return _own_data(facts) + more
+
+
+def _own_data(facts: Facts) -> str:
     data = facts.settings["data"]
     if data["phantom_cases"] or facts.data.get("synthetic"):
         return (
@@ -229,6 +242,7 @@ def _training(facts: Facts) -> dict[str, object]:
         "optimizer": f"Adam, learning rate {optimizer['learning_rate']:g} to "
         f"{optimizer['final_learning_rate']:g}, {optimizer['schedule']}",
         "seed": settings["seed"],
+        "started from": " ".join(provenance.started_from(facts.data)) or "random parameters",
         "this checkpoint": f"{facts.checkpoint}, step {facts.step} (epoch {epochs:.0f})",
     }
 

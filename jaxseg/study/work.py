@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxseg import run_data, workdir
+from jaxseg import run_data, start, workdir
 from jaxseg.data import Cohort
 from jaxseg.devices import describe, split_cpu
 from jaxseg.evaluate import evaluate
@@ -42,20 +42,28 @@ def complete(
       say: takes each line for the user.
 
     Raises:
-      SettingsError: devices that JAX does not have here, or flags of it that change results.
+      SettingsError: devices that JAX does not have here, or flags of it that change results; as
+        `jaxseg.start.check` and `jaxseg.start.check_held_out`.
       WorkdirError: a folder that holds runs of other settings or cases, or cannot be written to.
       DataError: a case that cannot be used.
       StudyError: runs that diverged.
       Interrupted: SIGTERM or Ctrl-C; the run at work is saved.
     """
     workdir.check_writable(folder)
+    starting: dict[str, dict[str, Any]] = {}  # from another run, by the name of the folder
     for run in runs:
-        workdir.check_settings(run.folder, run.settings)
+        own = run_data.resolved(run.settings)  # as training notes it
+        workdir.check_settings(run.folder, own)
+        if own["train"]["init_from"] and not start.is_begun(run.folder):
+            start.check(own)
+            starting[run.folder.name] = own
     split_cpu(config["run"]["cpu_devices"])
     say(describe())
     cohort = run_data.load_cohort(config)
     _check_data(runs, cohort)
     check(cohort)
+    for name, own in starting.items():
+        start.check_held_out(own, cohort, name)
     _work(runs, cohort, say)
     waiting = [run.folder.name for run in runs if not run.done]
     if waiting:

@@ -95,7 +95,7 @@ def outcomes(content, path, read, errors):
             assert len(problem) < 10_000
         else:
             counts[0] += 1
-    assert min(counts) >= MUTATIONS // 75, counts
+    assert min(counts) >= MUTATIONS // 100, counts
 
 
 DATASETS = {

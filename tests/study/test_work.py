@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from jaxseg import workdir
+from jaxseg import run_data, workdir
 from jaxseg.ablation import ablate as ablation
 from jaxseg.ablation.ablate import ablate
 from jaxseg.data import Cohort
@@ -52,7 +52,7 @@ class Bench:
         if folder.name in self.broken:
             raise self.broken[folder.name]
         self.trained.append(folder.name)
-        workdir.claim(folder, config, cohort.facts())
+        workdir.claim(folder, run_data.resolved(config), cohort.facts())  # as `train` does
 
     def _evaluate(self, folder, *, checkpoint, output, say):
         assert checkpoint == "last"
@@ -89,6 +89,14 @@ def test_what_is_done_is_not_done_again(bench):
     bench.ablate(seeds=2)  # two more
     assert bench.trained == TWO
     assert bench.reports == [ONE, TWO]
+
+
+def test_a_file_of_patients_is_the_same_by_its_relative_path(bench):
+    """Training notes it by the absolute one, which the second command must not take for another."""
+    bench.config = replace(bench.config, {"data.patients": "patients.csv"})
+    for _ in range(2):
+        bench.ablate(seeds=1)
+    assert bench.trained == ONE
 
 
 def test_an_interrupted_study_goes_on(bench):

@@ -1,0 +1,53 @@
+"""A run of this process that is asked to stop, and the arrays that it leaves."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxseg import recipe, workdir
+from jaxseg.checkpoint import Checkpoints
+from jaxseg.interrupt import Interrupted
+from jaxseg.train import train
+from jaxseg.train_step import init_state
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+def train_stopped(config: Mapping[str, Any], folder: Path) -> None:
+    """Train until the first validation, and stop after it."""
+
+    def say(line: str) -> None:
+        if line.startswith("epoch "):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(config, folder, say=say)
+    assert not (folder / "table.md").exists()
+
+
+def end_state(run: Path) -> Any:
+    """The state of the last checkpoint."""
+    config = workdir.read_settings(run)
+    networks, size = recipe.networks(config), recipe.input_shape(config)
+    optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
+    average = bool(config["optimizer"]["average"])
+    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size, average=average))
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.latest_step is not None
+        return checkpoints.restore(template, checkpoints.latest_step)
+
+
+def assert_same_end(run: Path, other: Path) -> None:
+    """Bit for bit: parameters, optimizer and step; and the table."""
+    ours, theirs = end_state(run), end_state(other)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (run / "table.csv").read_text() == (other / "table.csv").read_text()
