@@ -162,7 +162,8 @@ def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
 def test_claim_writes_settings_and_data_once(tmp_path):
     claim(tmp_path, SETTINGS, FACTS)
     assert names(tmp_path) == ["config.json", "data.json"]
-    wanted = changed(grid={"size": [96, 96]}, data={"patients": None, "splits": None})
+    newer = {"patients": None, "splits": None, "label_values": None}
+    wanted = changed(grid={"size": [96, 96]}, data=newer)
     assert read_settings(tmp_path) == wanted
     assert read_data(tmp_path) == FACTS
     claim(tmp_path, SETTINGS, FACTS)  # resumed, tuples and all

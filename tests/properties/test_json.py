@@ -115,7 +115,7 @@ def test_dataset_json(version, tmp_path):
     def read(folder):
         dataset = read_dataset(folder)
         assert dataset.file_ending in (".nii", ".nii.gz")
-        dataset.label_values(dataset.labels)
+        dataset.label_values(sorted(dataset.labels, key=lambda name: dataset.labels[name]))
 
     outcomes(DATASETS[version], tmp_path / "dataset.json", read, DataError)
 
