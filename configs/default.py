@@ -149,7 +149,7 @@ def _set_training(config: ConfigDict) -> None:
     config.optimizer = optimizer = ConfigDict()  # Adam
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
-    optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
+    optimizer.schedule = "cosine"  # "cosine", "linear" or "constant"
     # Linear rise from 0; 1e-2 is high for a fresh network (docs/studies/004-warm-up.md). A run of
     # no more epochs than these warms up for its first half.
     optimizer.warmup_epochs = 5.0

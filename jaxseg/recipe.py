@@ -211,10 +211,6 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
     match fields["schedule"]:
         case "cosine":
             decay = optax.cosine_decay_schedule(first, rest, alpha=last / first)
-        case "exponential":
-            decay = optax.exponential_decay(first, rest, last / first, end_value=last)
-        case "cubic":
-            decay = optax.polynomial_schedule(first, last, 3, rest)
         case "linear":
             decay = optax.linear_schedule(first, last, rest)
         case _:

@@ -11,7 +11,7 @@ from jaxseg.data.preprocess import NORMALIZATIONS
 from jaxseg.data.split import SPLITS
 from jaxseg.losses import DICE_OF, DICE_OVER
 
-SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
 # Far above any short-axis slice: what asks for more is a slip, and would take all memory.
 _MAX_SIDE = 4096

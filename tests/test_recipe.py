@@ -35,9 +35,6 @@ def rates(steps, steps_per_epoch, *, module=baseline, **fields):
     [
         # (1 + cos(pi / 4)) / 2 = 0.853553
         ("cosine", 1e-6 + 0.853553 * (1e-2 - 1e-6), (1e-2 + 1e-6) / 2, 1e-6),
-        ("exponential", 1e-3, 1e-4, 1e-6),
-        # (3 / 4)^3 and (1 / 2)^3 of the way
-        ("cubic", 1e-6 + 0.421875 * (1e-2 - 1e-6), 1e-6 + 0.125 * (1e-2 - 1e-6), 1e-6),
         ("linear", 0.75e-2 + 0.25e-6, (1e-2 + 1e-6) / 2, 1e-6),
         ("constant", 1e-2, 1e-2, 1e-2),
     ],
@@ -48,7 +45,7 @@ def test_learning_rate_by_hand(schedule, at_4, at_6, at_10):
     np.testing.assert_allclose(found[[0, 1, 2, 4, 6, 10]], expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "cubic", "exponential", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
 @pytest.mark.parametrize("warmup_epochs", [0.0, 0.5, 1.0, 3.0])
 def test_the_rate_rises_then_falls_to_the_final_one(schedule, warmup_epochs):
     found = rates(41, 10.0, schedule=schedule, warmup_epochs=warmup_epochs)
