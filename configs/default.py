@@ -130,12 +130,7 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     # Of each of the "labels", or of "regions": those scored per case, as a whole (the infarct with
     # its no-reflow), and each label in none of them.
     loss.dice_of = "labels"
-    loss.dice_smooth = 0.0  # pixels; above 0 the labels that an image lacks count in it too
-    loss.dice_over = "image"  # each "image" for itself, or the "batch" as one
-    # Deep supervision, not the paper's: weight of a coarser level relative to the next finer.
-    loss.deep = 0.0
     loss.epsilon = 1e-3  # Eq. 4's "small given number"
-    loss.support = 0.0  # threshold of Eq. 4's indicators; 0.0 is the literal form
 
     config.balance = balance = ConfigDict()  # what keeps Eq. 3's weights honest (jaxseg/balance.py)
     balance.method = "adversarial"  # "adversarial", "barrier" or "minimize" (trivial optimum)

@@ -76,7 +76,6 @@ def networks(settings: Settings) -> Networks:
         attention=model["attention"],
         dense=model["dense"],
         groups=model["groups"],
-        coarse_logits=bool(settings["loss"]["deep"]),
         dtype=dtype,
         convolve=convolution(settings),
     )
@@ -128,14 +127,10 @@ def objective(settings: Settings, labels: np.ndarray) -> Objective:
         factors=tuple(float(factor) for factor in factors),
         penalty=loss["penalty"],
         epsilon=loss["epsilon"],
-        support=loss["support"],
         inclusions=prior.inclusions,
         difficulty=weights["difficulty"],
         dice=loss["dice"],
         dice_regions=prior.whole_regions if loss["dice_of"] == "regions" else (),
-        dice_smooth=loss["dice_smooth"],
-        dice_over=loss["dice_over"],
-        deep=loss["deep"],
     )
 
 

@@ -9,7 +9,7 @@ from jaxseg import balance, native
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
 from jaxseg.data.split import SPLITS
-from jaxseg.losses import DICE_OF, DICE_OVER
+from jaxseg.losses import DICE_OF
 
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
@@ -150,12 +150,8 @@ RULES: dict[str, Rule] = {
     "loss.weighted": _SWITCH,
     "loss.penalty": _at_least(0),
     "loss.epsilon": _BELOW_1,
-    "loss.support": _BELOW_1,
     "loss.dice": _at_least(0),
     "loss.dice_of": _one_of(DICE_OF),
-    "loss.dice_smooth": _at_least(0),
-    "loss.dice_over": _one_of(DICE_OVER),
-    "loss.deep": _between(0, 1),
     "balance.method": _one_of(balance.METHODS),
     "balance.difficulty": _one_of(balance.DIFFICULTIES),
     "balance.strength": _at_least(0),

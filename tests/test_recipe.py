@@ -148,13 +148,13 @@ def test_the_generator_s_activation_follows_the_method(method, activation):
 
 def test_objective_of_the_last_stage():
     labels = np.repeat([0, 1, 2, 3], [10, 5, 4, 1]).astype(np.uint8).reshape(1, 4, 5)
-    config = settings(awce_penalty, balance__prevalence_power=1.0, loss__support=0.25)
+    config = settings(awce_penalty, balance__prevalence_power=1.0)
     found = recipe.objective(config, labels)
     # Prevalence 0.5, 0.25, 0.2, 0.05; its inverses 2, 4, 5, 20 weigh 4 in sum; the absent label
     # counts as the rarest.
     np.testing.assert_allclose(found.factors, [0.5, 1.0, 1.25, 5.0, 5.0], rtol=1e-6)
     assert (found.method, found.strength) == ("adversarial", 0.7)
-    assert (found.penalty, found.epsilon, found.support) == (0.01, 1e-3, 0.25)
+    assert (found.penalty, found.epsilon) == (0.01, 1e-3)
     assert found.inclusions == EMIDEC.inclusions
     hash(found)  # a static argument of compiled functions
 

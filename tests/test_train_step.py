@@ -58,7 +58,7 @@ def networks(stage: str, dtype=jnp.float32) -> Networks:
 def objective(stage: str, **changes) -> Objective:
     fields = {"method": "adversarial", "strength": 0.7, "factors": FACTORS}
     fields |= {"penalty": STAGES[stage]["penalty"]}
-    return Objective(**fields | {"epsilon": 1e-3, "support": 0.0, "inclusions": PAIRS} | changes)
+    return Objective(**fields | {"epsilon": 1e-3, "inclusions": PAIRS} | changes)
 
 
 def optimizer() -> optax.GradientTransformation:
@@ -350,7 +350,7 @@ def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
     stage = "awce_penalty"
     # "batch" looks across devices.
-    terms = objective(stage, difficulty="batch", dice=0.5, dice_over="batch")
+    terms = objective(stage, difficulty="batch", dice=0.5)
     step = make_train_step(
         networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION, average=0.5
     )

@@ -151,7 +151,8 @@ def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
 def test_claim_writes_settings_and_data_once(tmp_path):
     claim(tmp_path, SETTINGS, FACTS)
     assert names(tmp_path) == ["config.json", "data.json"]
-    wanted = changed(grid={"size": [96, 96]}, data={"patients": None, "splits": None})
+    newer = {"patients": None, "splits": None, "label_values": None}
+    wanted = changed(grid={"size": [96, 96]}, data=newer)
     assert read_settings(tmp_path) == wanted
     assert read_data(tmp_path) == FACTS
     claim(tmp_path, SETTINGS, FACTS)  # resumed, tuples and all
@@ -197,6 +198,30 @@ def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
     newer = {"grid": {"soft_labels": True}, "run": 3}
     (tmp_path / "config.json").write_text(json.dumps(newer))
     assert read_settings(tmp_path) == newer
+
+
+def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
+    old = {
+        "loss": {"deep": 0.0, "support": 0, "dice_smooth": 0.0, "dice_over": "image", "dice": 1.0},
+        "grid": {"soft_labels": False},
+        "run": {"convolution": "xla"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    now = old | {"loss": {"dice": 1.0, "dice_of": "labels"}}
+    assert read_settings(tmp_path) == now
+    check_settings(tmp_path, now)  # and the run can go on
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("loss.support", None)],
+)
+def test_a_run_that_used_a_field_that_is_gone_is_refused_in_a_line(tmp_path, name, value):
+    section, field = name.split(".")
+    (tmp_path / "config.json").write_text(json.dumps({section: {field: value}}))
+    with pytest.raises(WorkdirError, match=rf"{name}: .*got {value!r}; f458d8a is") as error:
+        read_settings(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_an_empty_workdir_suits_any_settings(tmp_path):

@@ -110,7 +110,9 @@ def _method(facts: Facts) -> dict[str, object]:
         "attention blocks": _yes(model["attention"]),
         "pathology mixup (Eq. 1-2)": f"{mixup['probability']:.0%} of the examples",
         "automated weighted cross-entropy (Eq. 3)": _weighting(settings),
-        "neighborhood penalty (Eq. 4-5)": _penalty(loss),
+        "neighborhood penalty (Eq. 4-5)": f"coefficient {loss['penalty']:g}"
+        if loss["penalty"]
+        else "no",
         "beyond the paper": ", ".join(_extras(settings)) or "nothing",
         "input": f"{grid['size'][0]} x {grid['size'][1]} pixels of {spacing}, "
         f"intensities {settings['intensity']['method']} (preprocessing.json)",
@@ -128,13 +130,6 @@ def _weighting(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _penalty(loss: Mapping[str, Any]) -> str:
-    if not loss["penalty"]:
-        return "no"
-    gate = f", indicators above {loss['support']:g}" if loss["support"] else ""
-    return f"coefficient {loss['penalty']:g}{gate}"
-
-
 def _normalization(groups: int) -> str:
     return f"group normalization ({groups} groups)" if groups else "instance normalization"
 
@@ -144,14 +139,10 @@ def _extras(settings: Mapping[str, Any]) -> list[str]:
     average, slices = settings["optimizer"]["average"], settings["model"]["slices"]
     loss = settings["loss"]
     whole = " of whole regions" if loss["dice_of"] == "regions" else ""
-    dice = f"soft Dice loss{whole} over the {loss['dice_over']} (coefficient {loss['dice']:g}"
-    if loss["dice_smooth"]:
-        dice += f", smoothing {loss['dice_smooth']:g} pixels"
     texts = {
         "targets that hold each label's share of a pixel": settings["grid"]["soft_labels"],
         f"ordinary augmentation of {share:.0%} of the examples": share,
-        f"{dice})": loss["dice"],
-        f"deep supervision (weight {loss['deep']:g} a level)": loss["deep"],
+        f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
         f"{pathology:.0%} of the examples with pathology": pathology,
         f"averaged parameters (decay {average:g})": average,
         f"{slices} neighboring slices as input": slices > 1,

@@ -104,7 +104,6 @@ def test_the_protocol_of_the_paper():
         "model.dense": False,
         "loss.weighted": False,
         "loss.penalty": 0.0,
-        "loss.support": 0.0,  # the literal Eq. 4
     }
     assert {name: settings[name] for name in paper} == paper
     assert flat(awce_penalty, "emidec")["loss.penalty"] == 0.01

@@ -33,8 +33,7 @@ def settings(**changes):
         "augment": {"probability": 0.0},
         "model": {"slices": 1, "width": 8, "depth": 2, "dense": False, "attention": True,
                   "groups": 8, "precision": "float32"},
-        "loss": {"weighted": True, "penalty": 0.0, "support": 0.0, "dice": 0.0, "dice_smooth": 0.0,
-                 "dice_of": "labels", "dice_over": "image", "deep": 0.0},
+        "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0, "dice_of": "labels"},
         "balance": {"method": "adversarial", "strength": 0.7, "difficulty": "image",
                     "prevalence_power": 0.0},
         "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine",
@@ -189,7 +188,7 @@ def test_what_goes_beyond_the_paper():
     card = text(settings(**changes))
     what = section(card, "What it is")
     share = "ordinary augmentation of 50% of the examples"
-    assert f"{share}, soft Dice loss over the image (coefficient 1)" in what
+    assert f"{share}, soft Dice loss (coefficient 1)" in what
     assert "averaged parameters (decay 0.99), 3 neighboring slices as input" in what
     assert "sees 3 neighboring slices at a time" in section(card, "Limits")
     assert "images = np.zeros((3, 64, 96, 3), np.float32)" in card
@@ -201,8 +200,7 @@ def test_what_goes_beyond_the_paper():
         ("mixup.probability", 0.0), ("augment.probability", 0.0), ("model.slices", 3),
         ("model.width", 4), ("model.depth", 3), ("model.attention", False), ("model.dense", True),
         ("model.groups", 8), ("model.precision", "bfloat16"), ("loss.weighted", False),
-        ("loss.penalty", 0.5), ("loss.support", 0.5), ("loss.dice", 0.5), ("loss.dice_smooth", 9.0),
-        ("loss.dice_of", "labels"), ("loss.dice_over", "batch"), ("loss.deep", 0.5),
+        ("loss.penalty", 0.5), ("loss.dice", 0.5), ("loss.dice_of", "labels"),
         ("balance.method", "barrier"), ("balance.strength", 0.1), ("balance.difficulty", "batch"),
         ("balance.prevalence_power", 0.25), ("optimizer.average", 0.9), ("train.pathology", 0.8),
         ("grid.soft_labels", False),
