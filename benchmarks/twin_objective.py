@@ -51,8 +51,7 @@ class Stage(nn.Module):
           ValueError: settings that the twin has no counterpart of.
         """
         model, loss, balance = settings["model"], settings["loss"], settings["balance"]
-        known = balance["method"] == "adversarial" and balance["difficulty"] == "image"
-        if model["dense"] or not known or balance["prevalence_power"]:
+        if model["dense"] or balance["method"] != "adversarial":
             raise ValueError("the twin knows no dense blocks, and the default balance alone")
         anatomy = Anatomy.from_dict(settings["anatomy"])
         groups = model["groups"]

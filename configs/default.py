@@ -133,10 +133,8 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     loss.epsilon = 1e-3  # Eq. 4's "small given number"
 
     config.balance = balance = ConfigDict()  # what keeps Eq. 3's weights honest (jaxseg/balance.py)
-    balance.method = "adversarial"  # "adversarial", "barrier" or "minimize" (trivial optimum)
-    balance.strength = 0.7  # coefficient of the entropy or of the barrier
-    balance.difficulty = "image"  # of a label: in the "image" itself, or over the "batch"
-    balance.prevalence_power = 0.0  # 0: weights as generated .. 1: divided by label prevalence
+    balance.method = "adversarial"  # or "minimize", whose optimum is trivial
+    balance.strength = 0.7  # coefficient of the adversarial generator's entropy
     balance.width = 16  # channels of the weight generator's first convolution
 
 

@@ -27,22 +27,18 @@ class Objective:
     Attributes:
       method: of `jaxseg.balance`.
       strength: of `jaxseg.balance`.
-      factors: (L,) as a tuple, prevalence factors on the weights.
       penalty: coefficient of the neighboring loss (Eq. 5); 0 leaves it out.
       epsilon: of Eq. 4.
       inclusions: the anatomy's pairs.
-      difficulty: of `jaxseg.balance`.
       dice: coefficient of the soft Dice loss, which the paper has not; 0 leaves it out.
       dice_regions: of that loss: label tuples; none for each label by itself.
     """
 
     method: str
     strength: float
-    factors: tuple[float, ...]
     penalty: float
     epsilon: float
     inclusions: tuple[Inclusion, ...]
-    difficulty: str = "image"
     dice: float = 0.0
     dice_regions: tuple[LabelSet, ...] = ()
 
@@ -70,8 +66,6 @@ def loss_and_logs(
     images: Array,
     targets: Array,
     scouts: tuple[Array, Array] | None = None,
-    *,
-    axis_name: str | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The stage's loss on one batch.
 
@@ -82,7 +76,6 @@ def loss_and_logs(
       images: (B, H, W, C).
       targets: (B, H, W, L).
       scouts: what the localizer learns from, from `jaxseg.localizer.scout_batch`.
-      axis_name: of the devices that share the batch, if several do.
 
     Returns:
       The loss () whose gradient trains all sub-networks, and logs: every term () and the label
@@ -92,13 +85,10 @@ def loss_and_logs(
     logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None
     if networks.generator is not None:
         generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
-        factors = jnp.array(objective.factors, jnp.float32)
-        weights = jax.lax.stop_gradient(generated) * factors[None, :]
+        weights = jax.lax.stop_gradient(generated)
         generator_loss = balance.generator_objective(
-            logits, targets, generated,
-            method=objective.method, strength=objective.strength, factors=factors,
-            difficulty=objective.difficulty, axis_name=axis_name,
-        )  # fmt: skip
+            logits, targets, generated, method=objective.method, strength=objective.strength
+        )
         logs |= {
             "weighted_cross_entropy": automated_weighted_cross_entropy(logits, targets, weights),
             "generator_objective": generator_loss,

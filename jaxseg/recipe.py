@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxseg import balance, native
+from jaxseg import native
 from jaxseg.anatomy import Anatomy
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
@@ -88,7 +88,6 @@ def networks(settings: Settings) -> Networks:
         num_labels=num_labels,
         width=weights["width"],
         groups=model["groups"],
-        activation=balance.ACTIVATIONS[weights["method"]],
         dtype=dtype,
     )
     return Networks(segmentation, generator, localizer)
@@ -108,27 +107,15 @@ def convolution(settings: Settings) -> Convolve:
         ) from error
 
 
-def objective(settings: Settings, labels: np.ndarray) -> Objective:
-    """What the stage minimizes.
-
-    Args:
-      settings: of the run.
-      labels: (N, H, W) integer, the training slices, whose label prevalence Eq. 3's weights may be
-        asked to make up for.
-    """
+def objective(settings: Settings) -> Objective:
+    """What the stage minimizes."""
     loss, weights, prior = settings["loss"], settings["balance"], anatomy(settings)
-    counts = np.bincount(labels.ravel(), minlength=prior.num_labels)
-    factors = balance.prevalence_factors(
-        jnp.asarray(counts / counts.sum()), power=weights["prevalence_power"]
-    )
     return Objective(
         method=weights["method"],
         strength=weights["strength"],
-        factors=tuple(float(factor) for factor in factors),
         penalty=loss["penalty"],
         epsilon=loss["epsilon"],
         inclusions=prior.inclusions,
-        difficulty=weights["difficulty"],
         dice=loss["dice"],
         dice_regions=prior.whole_regions if loss["dice_of"] == "regions" else (),
     )

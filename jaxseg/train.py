@@ -231,7 +231,7 @@ def _build(
     optimizer = recipe.optimizer(config, schedule)
     average = config["optimizer"]["average"]
     step = make_train_step(
-        networks, optimizer, recipe.objective(config, training.labels), recipe.mixup(config),
+        networks, optimizer, recipe.objective(config), recipe.mixup(config),
         augmentation=recipe.augmentation(config), average=average,
     )  # fmt: skip
     place = placement(devices)

@@ -182,7 +182,7 @@ def make_train_step(
         if networks.localizer is not None:
             scouts = scout_batch(key(_SCOUT), cohort, indices, first)
         (_, logs), gradients = jax.value_and_grad(loss_and_logs, has_aux=True)(
-            state.params, networks, objective, images, targets, scouts, axis_name=axis_name
+            state.params, networks, objective, images, targets, scouts
         )
         if axis_name is not None:
             gradients, logs = jax.lax.pmean((gradients, logs), axis_name)

@@ -30,6 +30,8 @@ _BEFORE = {
 # Fields that are gone, at the value with which they did nothing; None: whatever they held. Older
 # runs have them.
 _REMOVED: dict[str, Any] = {
+    "balance.difficulty": "image",
+    "balance.prevalence_power": 0.0,
     "loss.deep": 0.0,
     "loss.dice_over": "image",
     "loss.dice_smooth": 0.0,

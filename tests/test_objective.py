@@ -11,8 +11,8 @@ from jaxseg.objective import Networks, Objective, loss_and_logs
 
 L, SIZE = 3, 8
 FIELDS = {
-    "method": "adversarial", "strength": 0.7, "factors": (1.0, 2.0, 0.5), "penalty": 0.0,
-    "epsilon": 1e-3, "inclusions": (((2,), (2, 1)),),
+    "method": "adversarial", "strength": 0.7, "penalty": 0.0, "epsilon": 1e-3,
+    "inclusions": (((2,), (2, 1)),),
 }  # fmt: skip
 
 

@@ -31,7 +31,6 @@ from jaxseg.train_step import (
 from tests.toy_cohort import QUICK, SIZE, L, cohort, mixing
 
 PAIRS = (((4,), (4, 3)), ((4, 3), (4, 3, 2)))
-FACTORS = (0.5, 1.0, 1.5, 2.0, 4.0)
 RATE, EPSILON = 1e-2, 1e-3
 STAGES = {
     "baseline": {"attention": False, "weighted": False, "penalty": 0.0},
@@ -56,8 +55,7 @@ def networks(stage: str, dtype=jnp.float32) -> Networks:
 
 
 def objective(stage: str, **changes) -> Objective:
-    fields = {"method": "adversarial", "strength": 0.7, "factors": FACTORS}
-    fields |= {"penalty": STAGES[stage]["penalty"]}
+    fields = {"method": "adversarial", "strength": 0.7, "penalty": STAGES[stage]["penalty"]}
     return Objective(**fields | {"epsilon": 1e-3, "inclusions": PAIRS} | changes)
 
 
@@ -120,15 +118,14 @@ def terms_by_hand(stage: str, logits, generated, targets) -> dict[str, np.ndarra
     terms["loss"] = terms["cross_entropy"]
     if STAGES[stage]["weighted"]:
         generated = np.asarray(generated, np.float64)
-        weights = generated * np.array(FACTORS)
-        awce = -(weights[:, None, None] * targets * log_p).sum(-1).mean()
+        awce = -(generated[:, None, None] * targets * log_p).sum(-1).mean()
         difficulty = -(targets * log_p).sum((1, 2)) / np.maximum(targets.sum((1, 2)), 1e-30)
         q = generated / L
         reward = (q * difficulty).sum(-1) - 0.7 * (q * np.log(q)).sum(-1)
         terms |= {
             "weighted_cross_entropy": awce,
             "generator_objective": -reward.mean(),
-            "label_weights": weights.mean(0),
+            "label_weights": generated.mean(0),
             "loss": awce,
         }
     if STAGES[stage]["penalty"]:
@@ -160,17 +157,13 @@ def gradients_by_hand(stage: str, params, images, targets):
 
     def generator_loss(generator, logits):
         generated = nets.generator.apply({"params": generator}, images)
-        return generator_objective(
-            logits, targets, generated,
-            method="adversarial", strength=0.7, factors=jnp.array(FACTORS),
-        )  # fmt: skip
+        return generator_objective(logits, targets, generated, method="adversarial", strength=0.7)
 
-    gradients, generated, weights = {}, None, None
+    gradients, generated = {}, None
     if rules["weighted"]:
         generated = nets.generator.apply({"params": params["generator"]}, images)
-        weights = generated * jnp.array(FACTORS)[None]
     slope = jax.grad(network_loss, has_aux=True)
-    gradients["network"], logits = slope(params["network"], weights)
+    gradients["network"], logits = slope(params["network"], generated)
     if rules["weighted"]:
         gradients["generator"] = jax.grad(generator_loss)(params["generator"], logits)
     return gradients, logits, generated
@@ -349,8 +342,7 @@ def test_more_devices_than_there_are_is_refused():
 def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
     stage = "awce_penalty"
-    # "batch" looks across devices.
-    terms = objective(stage, difficulty="batch", dice=0.5)
+    terms = objective(stage, dice=0.5)
     step = make_train_step(
         networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION, average=0.5
     )

@@ -124,10 +124,7 @@ def _weighting(settings: Mapping[str, Any]) -> str:
     if not settings["loss"]["weighted"]:
         return "no"
     balance = settings["balance"]
-    return (
-        f"yes; {balance['method']} generator, strength {balance['strength']:g}, difficulty over "
-        f"the {balance['difficulty']}, prevalence to the power {balance['prevalence_power']:g}"
-    )
+    return f"yes; {balance['method']} generator, strength {balance['strength']:g}"
 
 
 def _normalization(groups: int) -> str:

@@ -34,8 +34,7 @@ def settings(**changes):
         "model": {"slices": 1, "width": 8, "depth": 2, "dense": False, "attention": True,
                   "groups": 8, "precision": "float32"},
         "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0, "dice_of": "labels"},
-        "balance": {"method": "adversarial", "strength": 0.7, "difficulty": "image",
-                    "prevalence_power": 0.0},
+        "balance": {"method": "adversarial", "strength": 0.7},
         "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine",
                       "average": 0.0},
         "train": {"epochs": 40, "batch_size": 16, "pathology": 0.0},
@@ -201,9 +200,8 @@ def test_what_goes_beyond_the_paper():
         ("model.width", 4), ("model.depth", 3), ("model.attention", False), ("model.dense", True),
         ("model.groups", 8), ("model.precision", "bfloat16"), ("loss.weighted", False),
         ("loss.penalty", 0.5), ("loss.dice", 0.5), ("loss.dice_of", "labels"),
-        ("balance.method", "barrier"), ("balance.strength", 0.1), ("balance.difficulty", "batch"),
-        ("balance.prevalence_power", 0.25), ("optimizer.average", 0.9), ("train.pathology", 0.8),
-        ("grid.soft_labels", False),
+        ("balance.method", "minimize"), ("balance.strength", 0.1), ("grid.soft_labels", False),
+        ("optimizer.average", 0.9), ("train.pathology", 0.8),
     ],
 )  # fmt: skip
 def test_no_choice_of_the_method_goes_untold(field, value):
