@@ -147,9 +147,6 @@ def _set_training(config: ConfigDict) -> None:
     # no more epochs than these warms up for its first half.
     optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # norm of each sub-network's gradient; 0.0: no clipping
-    # Decay a step of an exponential average of the network's parameters, which then stands for them
-    # in validation and inference; 0.0: none, as in the paper.
-    optimizer.average = 0.0
 
     config.train = train = ConfigDict()
     train.batch_size = 16  # of all devices together; the paper's

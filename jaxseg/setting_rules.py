@@ -160,7 +160,6 @@ RULES: dict[str, Rule] = {
     "optimizer.schedule": _one_of(SCHEDULES),
     "optimizer.warmup_epochs": _at_least(0),
     "optimizer.clip_norm": _at_least(0),
-    "optimizer.average": _BELOW_1,
     "train.batch_size": _whole_between(1, 65_536),
     "train.pathology": _between(0, 1),
     "train.epochs": _whole_between(1, 1_000_000),

@@ -84,7 +84,7 @@ def train(
         hosts.introduce(batch_devices(devices))
         with hosts.exit_at_once(unless=_COMMON):
             run, state = _build(config, folder, cohort, parts, devices)
-            networks = {"network": state.network, **state.params}
+            networks = {"network": state.params["network"], **state.params}  # the network first
             say(describe_networks(networks, recipe.convolution(config)))
             _tell_of_slowness(config, say)
             return _train(run, state, stop, say)
@@ -229,10 +229,9 @@ def _build(
     networks = recipe.networks(config)
     schedule = recipe.learning_rate(config, plan.steps, plan.steps_per_epoch)
     optimizer = recipe.optimizer(config, schedule)
-    average = config["optimizer"]["average"]
     step = make_train_step(
         networks, optimizer, recipe.objective(config), recipe.mixup(config),
-        augmentation=recipe.augmentation(config), average=average,
+        augmentation=recipe.augmentation(config),
     )  # fmt: skip
     place = placement(devices)
     # What a device holds of a training batch, its memory holds in validation too.
@@ -262,7 +261,7 @@ def _build(
         ),
     )
     size = recipe.input_shape(config)
-    state = init_state(networks, optimizer, config["seed"], size, place, average=bool(average))
+    state = init_state(networks, optimizer, config["seed"], size, place)
     return run, state
 
 

@@ -16,7 +16,7 @@ from jaxseg.trained import load_run
 from tests.by_hand import prepared
 
 EXTRAS = {
-    "model__slices": 3, "optimizer__average": 0.9, "train__pathology": 0.8, "model__depth": 2,
+    "model__slices": 3, "train__pathology": 0.8, "model__depth": 2,
     "grid__size": "64,64", "grid__spacing": 2.1, "grid__soft_labels": True,
     "grid__center": "0.5,0.5",  # so that what the network sees can be computed by hand
 }  # fmt: skip

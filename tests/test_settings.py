@@ -90,7 +90,6 @@ BAD = {
     "optimizer.schedule": NAME,
     "optimizer.warmup_epochs": FROM_0,
     "optimizer.clip_norm": FROM_0,
-    "optimizer.average": BELOW_1,
     "train.batch_size": (10**6, *WHOLE_FROM_1),
     "train.pathology": SHARE,
     "train.epochs": (10**7, *WHOLE_FROM_1),

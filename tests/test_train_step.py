@@ -279,32 +279,6 @@ def test_initialization_is_the_seeds():
 # ---- what goes beyond the paper
 
 
-def test_the_average_follows_the_network_and_leaves_it_alone():
-    """Decays (1 + t) / (10 + t) at the start, by hand over three steps; training is the same."""
-    stage = "baseline"
-    step = jax.jit(
-        make_train_step(networks(stage), optimizer(), objective(stage), MIXUP, average=0.2),
-        compiler_options=QUICK,
-    )
-    state, plain = new_state(stage), new_state(stage)
-    kernel = ("network", "logits", "kernel")
-    mean = np.asarray(plain.params["network"]["logits"]["kernel"], np.float64)
-    state = state.replace(average=jax.tree.map(jnp.copy, state.params["network"]))
-    for decay in (1 / 10, 2 / 11, 0.2):  # the third would be 3 / 12
-        state, _ = step(state, cohort(), INDICES)
-        plain, _ = step_of(stage)(plain, cohort(), INDICES)
-        now = np.asarray(state.params[kernel[0]][kernel[1]][kernel[2]], np.float64)
-        mean = decay * mean + (1 - decay) * now
-    np.testing.assert_allclose(state.average["logits"]["kernel"], mean, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        state.params, plain.params,
-    )  # fmt: skip
-    assert state.network is state.average
-    assert plain.network is plain.params["network"]
-    assert not np.allclose(mean, now, atol=1e-4)
-
-
 def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monkeypatch):
     """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
     seen = {}
@@ -343,14 +317,10 @@ def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
     stage = "awce_penalty"
     terms = objective(stage, dice=0.5)
-    step = make_train_step(
-        networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION, average=0.5
-    )
+    step = make_train_step(networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION)
     ends = []
     for devices in (1, 4):
-        start = new_state(stage)
-        average = jax.tree.map(jnp.copy, start.params["network"])
-        state = jax.device_put(start.replace(average=average), placement(devices))
+        state = jax.device_put(new_state(stage), placement(devices))
         slices = jax.device_put(cohort(), placement(devices))
         run = compile_step(step, devices)
         for k in range(3):

@@ -133,7 +133,7 @@ def _normalization(groups: int) -> str:
 
 def _extras(settings: Mapping[str, Any]) -> list[str]:
     share, pathology = settings["augment"]["probability"], settings["train"]["pathology"]
-    average, slices = settings["optimizer"]["average"], settings["model"]["slices"]
+    slices = settings["model"]["slices"]
     loss = settings["loss"]
     whole = " of whole regions" if loss["dice_of"] == "regions" else ""
     texts = {
@@ -141,7 +141,6 @@ def _extras(settings: Mapping[str, Any]) -> list[str]:
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
         f"{pathology:.0%} of the examples with pathology": pathology,
-        f"averaged parameters (decay {average:g})": average,
         f"{slices} neighboring slices as input": slices > 1,
     }
     return [text for text, used in texts.items() if used]

@@ -35,8 +35,7 @@ def settings(**changes):
                   "groups": 8, "precision": "float32"},
         "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0, "dice_of": "labels"},
         "balance": {"method": "adversarial", "strength": 0.7},
-        "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine",
-                      "average": 0.0},
+        "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine"},
         "train": {"epochs": 40, "batch_size": 16, "pathology": 0.0},
     }  # fmt: skip
     for field, value in changes.items():
@@ -181,14 +180,13 @@ def test_what_goes_beyond_the_paper():
     assert re.search(r"\| beyond the paper +\| nothing +\|", section(text(), "What it is"))
     assert "sees one slice at a time" in section(text(), "Limits")
     changes = {
-        "augment__probability": 0.5, "loss__dice": 1.0, "optimizer__average": 0.99,
-        "model__slices": 3,
+        "augment__probability": 0.5, "loss__dice": 1.0, "model__slices": 3,
     }  # fmt: skip
     card = text(settings(**changes))
     what = section(card, "What it is")
     share = "ordinary augmentation of 50% of the examples"
     assert f"{share}, soft Dice loss (coefficient 1)" in what
-    assert "averaged parameters (decay 0.99), 3 neighboring slices as input" in what
+    assert "3 neighboring slices as input" in what
     assert "sees 3 neighboring slices at a time" in section(card, "Limits")
     assert "images = np.zeros((3, 64, 96, 3), np.float32)" in card
 
@@ -201,7 +199,7 @@ def test_what_goes_beyond_the_paper():
         ("model.groups", 8), ("model.precision", "bfloat16"), ("loss.weighted", False),
         ("loss.penalty", 0.5), ("loss.dice", 0.5), ("loss.dice_of", "labels"),
         ("balance.method", "minimize"), ("balance.strength", 0.1), ("grid.soft_labels", False),
-        ("optimizer.average", 0.9), ("train.pathology", 0.8),
+        ("train.pathology", 0.8),
     ],
 )  # fmt: skip
 def test_no_choice_of_the_method_goes_untold(field, value):
