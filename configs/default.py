@@ -113,9 +113,6 @@ def _set_mixup_and_augmentation(config: ConfigDict) -> None:
 
 def _set_networks_and_losses(config: ConfigDict) -> None:
     config.model = model = ConfigDict()
-    # Input channels: 1 a slice alone, 3 or more with its neighbors ("2.5D"), which in a slice split
-    # may be slices of the other side: images that are validated are then seen, unlabeled, before.
-    model.slices = 1
     model.width = 32  # channels of the finest level
     model.depth = 4  # poolings
     model.attention = False  # attention blocks

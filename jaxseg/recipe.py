@@ -58,12 +58,6 @@ def preprocessing(settings: Settings) -> Preprocessing:
     )
 
 
-def input_shape(settings: Settings) -> tuple[int, int, int]:
-    """(H, W, C) of the network's input: a slice on the network grid, and its neighbors."""
-    height, width = grid(settings).size
-    return height, width, settings["model"]["slices"]
-
-
 def networks(settings: Settings) -> Networks:
     """The sub-networks of the stage."""
     model, weights = settings["model"], settings["balance"]

@@ -137,10 +137,6 @@ RULES: dict[str, Rule] = {
     "augment.brightness": _at_least(0),
     "augment.noise": _at_least(0),
     "augment.bias": _between(0, 9),
-    "model.slices": (
-        lambda v: _is_whole(v) and 0 < v < 16 and v % 2 == 1,
-        "an odd whole number up to 15",
-    ),
     "model.width": _whole_between(1, _MAX_WIDTH),
     "model.depth": _whole_between(0, _MAX_DEPTH),
     "model.attention": _SWITCH,

@@ -12,7 +12,7 @@ import numpy as np
 from jaxseg import hosts, memory, native, provenance, recipe, run_data, settings, workdir
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.data import Cohort, with_neighbors
+from jaxseg.data import Cohort
 from jaxseg.devices import describe, describe_networks, split_cpu
 from jaxseg.host_memory import keep_freed_memory
 from jaxseg.inference import make_labels
@@ -236,16 +236,14 @@ def _build(
     place = placement(devices)
     # What a device holds of a training batch, its memory holds in validation too.
     share = plan.batch_size // len(batch_devices(devices))
-    slices = config["model"]["slices"]
     arrays = DeviceCohort.from_slices(
-        _inputs(cohort, parts[0], slices),
+        training.images,
         training.targets,
         training.heights,
         scouts=training.scouts,
         hearts=training.hearts,
         margin=training.margin,
     )
-    whole = cohort.cropped()
     run = Run(
         config=config,
         folder=folder,
@@ -254,17 +252,10 @@ def _build(
         schedule=schedule,
         step=compile_step(step, devices),
         validation=Validation(
-            cohort=whole.take(parts[1]),
-            inputs=_inputs(whole, parts[1], slices),
+            cohort=cohort.cropped().take(parts[1]),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=recipe.anatomy(config),
         ),
     )
-    size = recipe.input_shape(config)
-    state = init_state(networks, optimizer, config["seed"], size, place)
-    return run, state
-
-
-def _inputs(cohort: Cohort, part: np.ndarray, slices: int) -> np.ndarray:
-    """A part of the slices as the network takes them: beside their neighbors in whole stacks."""
-    return with_neighbors(cohort.images, cohort.case_index, slices=slices)[part]
+    size = recipe.grid(config).size
+    return run, init_state(networks, optimizer, config["seed"], size, place)

@@ -69,7 +69,7 @@ def init_state(
     networks: Networks,
     optimizer: optax.GradientTransformation,
     seed: int,
-    size: tuple[int, ...],
+    size: tuple[int, int],
     sharding: Sharding | None = None,
 ) -> TrainState:
     """Initialize parameters and optimizer from the seed, compiled.
@@ -78,7 +78,7 @@ def init_state(
       networks: the sub-networks.
       optimizer: its state starts at zero.
       seed: non-negative, below 2^32.
-      size: (H, W[, C]) of the network's input.
+      size: (H, W) of the network grid.
       sharding: from `placement`; default the first device.
 
     Returns:
@@ -88,7 +88,7 @@ def init_state(
     def init(seed: Array) -> TrainState:
         key = jax.random.fold_in(jax.random.key(seed), _INIT)
         network_key, generator_key = jax.random.split(key)
-        image = jnp.zeros((1, *size, *(1,) * (3 - len(size))))
+        image = jnp.zeros((1, *size, 1))
         params = {"network": initialize(networks.segmentation, network_key, image)}
         if networks.generator is not None:
             params["generator"] = initialize(

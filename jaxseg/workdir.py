@@ -36,6 +36,7 @@ _REMOVED: dict[str, Any] = {
     "loss.dice_over": "image",
     "loss.dice_smooth": 0.0,
     "loss.support": 0.0,
+    "model.slices": 1,
     "optimizer.average": 0.0,
 }
 _LAST_WITH_REMOVED = "f458d8a"

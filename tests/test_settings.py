@@ -70,7 +70,6 @@ BAD = {
     "augment.brightness": FROM_0,
     "augment.noise": FROM_0,
     "augment.bias": (9.5, *FROM_0),
-    "model.slices": (2, 17, *WHOLE_FROM_1),
     "model.width": WHOLE_FROM_1,
     "model.depth": (13, 10**9, *WHOLE_FROM_0),
     "model.attention": SWITCH,

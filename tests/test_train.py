@@ -12,10 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg import recipe, run_data, train, workdir
+from jaxseg import recipe, train, workdir
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.interrupt import Interrupted
-from jaxseg.loop import DivergedError
 from jaxseg.settings import SettingsError
 from jaxseg.train_step import TrainState, init_state
 from jaxseg.trained import load_run
@@ -276,40 +275,6 @@ def test_a_held_workdir_is_refused_and_then_free(tmp_path, finished_run):
     config["data"]["phantom_cases"] = 0
     with pytest.raises(ValueError, match="no such folder"):
         train.train(config, tmp_path, say=devices_alone)
-
-
-@pytest.mark.parametrize("shift", [0.0, 9.0])
-def test_validation_sees_the_neighbors_of_whole_stacks_on_the_network_grid(
-    finished_run, tmp_path, monkeypatch, shift
-):
-    """Also in a split by slice, which holds single slices of a stack out, and with a margin."""
-    config = config_of(finished_run)
-    config["data"] |= {"split": "slice", "validation_fraction": 0.4}
-    config["model"]["slices"], config["train"]["epochs"] = 3, 1
-    config["augment"] |= {"probability": 0.5, "shift": shift}
-    seen = []
-
-    def stop(**parts):
-        seen.append(parts)
-        raise DivergedError("far enough")
-
-    monkeypatch.setattr(train, "Validation", stop)
-    with pytest.raises(DivergedError):
-        train.train(config, tmp_path / "run", say=lambda line: None)
-    held_out, inputs = seen[0]["cohort"], seen[0]["inputs"]
-    whole = run_data.load_cohort(config)
-    assert whole.margin == (3 if shift else 0)  # 9 mm in pixels of 4.2 mm
-    whole = whole.cropped()
-    places = {
-        (whole.case_names[case], number): k
-        for k, (case, number) in enumerate(zip(whole.case_index, whole.slice_index, strict=True))
-    }
-    for given, title in zip(inputs, held_out.titles(), strict=True):
-        name, number = title.split(" slice ")
-        last = max(n for other, n in places if other == name)
-        for channel, offset in enumerate((-1, 0, 1)):
-            neighbor = min(max(int(number) + offset, 0), last)
-            np.testing.assert_array_equal(given[..., channel], whole.images[places[name, neighbor]])
 
 
 def test_bad_settings_make_no_workdir(tmp_path, finished_run):

@@ -204,20 +204,21 @@ def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
     old = {
         "balance": {"difficulty": "image", "prevalence_power": 0.0, "width": 16},
         "loss": {"deep": 0.0, "support": 0, "dice_smooth": 0.0, "dice_over": "image", "dice": 1.0},
+        "model": {"slices": 1},
         "optimizer": {"average": 0.0},
         "grid": {"soft_labels": False},
         "run": {"convolution": "xla"},
     }
     (tmp_path / "config.json").write_text(json.dumps(old))
     now = old | {"loss": {"dice": 1.0, "dice_of": "labels"}, "balance": {"width": 16}}
-    now |= {"optimizer": {}}
+    now |= {"optimizer": {}, "model": {}}
     assert read_settings(tmp_path) == now
     check_settings(tmp_path, now)  # and the run can go on
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("loss.support", None)],
+    [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("model.slices", 3)],
 )
 def test_a_run_that_used_a_field_that_is_gone_is_refused_in_a_line(tmp_path, name, value):
     section, field = name.split(".")

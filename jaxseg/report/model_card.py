@@ -133,7 +133,6 @@ def _normalization(groups: int) -> str:
 
 def _extras(settings: Mapping[str, Any]) -> list[str]:
     share, pathology = settings["augment"]["probability"], settings["train"]["pathology"]
-    slices = settings["model"]["slices"]
     loss = settings["loss"]
     whole = " of whole regions" if loss["dice_of"] == "regions" else ""
     texts = {
@@ -141,7 +140,6 @@ def _extras(settings: Mapping[str, Any]) -> list[str]:
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
         f"{pathology:.0%} of the examples with pathology": pathology,
-        f"{slices} neighboring slices as input": slices > 1,
     }
     return [text for text, used in texts.items() if used]
 
@@ -235,10 +233,8 @@ def _scores(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> str:
-    slices = facts.settings["model"]["slices"]
-    seen = "one slice" if slices == 1 else f"{slices} neighboring slices"
     lines = [
-        f"- It sees {seen} at a time, and nothing outside the network grid, which is background.",
+        "- It sees one slice at a time, and nothing outside the network grid, which is background.",
         "- It was trained on what the table above says: other scanners, protocols, contrast agents "
         "and patients may do worse, and no score here tells by how much.",
         "- Probabilities are a softmax, not calibrated.",
@@ -254,10 +250,6 @@ def _limits(facts: Facts) -> str:
 
 def _usage(facts: Facts) -> str:
     height, width = facts.settings["grid"]["size"]
-    slices = facts.settings["model"]["slices"]
-    shape, kind = f"3, {height}, {width}", "slices"
-    if slices > 1:
-        shape, kind = f"{shape}, {slices}", "slices, each between its neighbors"
     return f"""\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 
@@ -276,7 +268,7 @@ import numpy as np
 from jax import export
 
 network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
-images = np.zeros(({shape}), np.float32)  # your {kind}: any number, this size
+images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
 ```

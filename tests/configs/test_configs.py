@@ -52,7 +52,7 @@ def test_what_goes_beyond_the_paper_is_in_no_stage(variant):
     off = {
         "augment.probability": 0.0, "augment.flip": False, "augment.rotation": 0.0,
         "augment.zoom": 0.0, "augment.gamma": 0.0, "augment.contrast": 0.0,
-        "augment.brightness": 0.0, "augment.noise": 0.0, "model.slices": 1, "loss.dice": 0.0,
+        "augment.brightness": 0.0, "augment.noise": 0.0, "loss.dice": 0.0,
         "model.groups": 8, "grid.soft_labels": False,
         "loss.dice_of": "labels", "grid.center": (0.5, 0.5), "augment.shift": 0.0,
         "augment.turn": False, "augment.bias": 0.0,
