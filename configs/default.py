@@ -147,8 +147,6 @@ def _set_training(config: ConfigDict) -> None:
 
     config.train = train = ConfigDict()
     train.batch_size = 16  # of all devices together; the paper's
-    # Share of examples with pathology, the inner regions of the anatomy; 0.0: as they are found.
-    train.pathology = 0.0
     train.epochs = 400  # the paper's
     train.validate_every = 5  # epochs; validation and a checkpoint
 

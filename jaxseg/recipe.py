@@ -115,20 +115,6 @@ def objective(settings: Settings) -> Objective:
     )
 
 
-def pathology_slices(settings: Settings, labels: np.ndarray) -> tuple[int, ...]:
-    """Indices of the slices with pathology, where training is to see them more often, or none.
-
-    Args:
-      settings: of the run.
-      labels: (N, H, W) integer, the training slices; pathology is what the anatomy's pairs name
-        as inner regions.
-    """
-    if not settings["train"]["pathology"]:
-        return ()
-    inner = {label for region, _ in anatomy(settings).inclusions for label in region}
-    return tuple(np.flatnonzero(np.isin(labels, list(inner)).any((1, 2))).tolist())
-
-
 def smallest_pathology(
     settings: Settings, cohort: Cohort, training: np.ndarray
 ) -> list[float | None]:

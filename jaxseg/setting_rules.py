@@ -157,7 +157,6 @@ RULES: dict[str, Rule] = {
     "optimizer.warmup_epochs": _at_least(0),
     "optimizer.clip_norm": _at_least(0),
     "train.batch_size": _whole_between(1, 65_536),
-    "train.pathology": _between(0, 1),
     "train.epochs": _whole_between(1, 1_000_000),
     "train.validate_every": _whole(1),
     "run.devices": _whole(0),

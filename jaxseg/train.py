@@ -223,8 +223,6 @@ def _build(
         epochs=config["train"]["epochs"],
         validate_every=config["train"]["validate_every"],
         seed=config["seed"],
-        frequent=recipe.pathology_slices(config, training.labels),
-        share=config["train"]["pathology"],
     )
     networks = recipe.networks(config)
     schedule = recipe.learning_rate(config, plan.steps, plan.steps_per_epoch)

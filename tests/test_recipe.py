@@ -146,12 +146,6 @@ def test_objective_of_the_last_stage():
     hash(found)  # a static argument of compiled functions
 
 
-def test_pathology_is_what_the_pairs_name_as_inner():
-    labels = np.array([[[0, 1, 2]], [[0, 0, 3]], [[0, 0, 0]], [[4, 3, 2]]], np.uint8)
-    assert recipe.pathology_slices(settings(train__pathology=0.7), labels) == (1, 3)
-    assert recipe.pathology_slices(settings(), labels) == ()
-
-
 def test_objective_of_the_baseline():
     assert recipe.objective(settings()).penalty == 0.0
 

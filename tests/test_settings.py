@@ -90,7 +90,6 @@ BAD = {
     "optimizer.warmup_epochs": FROM_0,
     "optimizer.clip_norm": FROM_0,
     "train.batch_size": (10**6, *WHOLE_FROM_1),
-    "train.pathology": SHARE,
     "train.epochs": (10**7, *WHOLE_FROM_1),
     "train.validate_every": WHOLE_FROM_1,
     "run.devices": WHOLE_FROM_0,
@@ -163,10 +162,6 @@ def test_missing_fields_are_named(name):
         (
             {"loss.penalty": 0.01, "anatomy.inclusions": []},
             "loss.penalty: expected 0 where anatomy.inclusions names no pair",
-        ),
-        (
-            {"train.pathology": 0.5, "anatomy.inclusions": []},
-            "train.pathology: expected 0 where anatomy.inclusions names no pair",
         ),
         ({"balance.strength": 0.0}, "balance.strength: expected more than 0 with balance.method"),
         (

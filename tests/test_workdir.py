@@ -206,12 +206,13 @@ def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
         "loss": {"deep": 0.0, "support": 0, "dice_smooth": 0.0, "dice_over": "image", "dice": 1.0},
         "model": {"slices": 1},
         "optimizer": {"average": 0.0},
+        "train": {"pathology": 0.0},
         "grid": {"soft_labels": False},
         "run": {"convolution": "xla"},
     }
     (tmp_path / "config.json").write_text(json.dumps(old))
     now = old | {"loss": {"dice": 1.0, "dice_of": "labels"}, "balance": {"width": 16}}
-    now |= {"optimizer": {}, "model": {}}
+    now |= {"optimizer": {}, "model": {}, "train": {}}
     assert read_settings(tmp_path) == now
     check_settings(tmp_path, now)  # and the run can go on
 

@@ -132,14 +132,12 @@ def _normalization(groups: int) -> str:
 
 
 def _extras(settings: Mapping[str, Any]) -> list[str]:
-    share, pathology = settings["augment"]["probability"], settings["train"]["pathology"]
-    loss = settings["loss"]
+    share, loss = settings["augment"]["probability"], settings["loss"]
     whole = " of whole regions" if loss["dice_of"] == "regions" else ""
     texts = {
         "targets that hold each label's share of a pixel": settings["grid"]["soft_labels"],
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
-        f"{pathology:.0%} of the examples with pathology": pathology,
     }
     return [text for text, used in texts.items() if used]
 

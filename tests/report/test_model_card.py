@@ -36,7 +36,7 @@ def settings(**changes):
         "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0, "dice_of": "labels"},
         "balance": {"method": "adversarial", "strength": 0.7},
         "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine"},
-        "train": {"epochs": 40, "batch_size": 16, "pathology": 0.0},
+        "train": {"epochs": 40, "batch_size": 16},
     }  # fmt: skip
     for field, value in changes.items():
         section, name = field.split("__")
@@ -193,7 +193,6 @@ def test_what_goes_beyond_the_paper():
         ("model.groups", 8), ("model.precision", "bfloat16"), ("loss.weighted", False),
         ("loss.penalty", 0.5), ("loss.dice", 0.5), ("loss.dice_of", "labels"),
         ("balance.method", "minimize"), ("balance.strength", 0.1), ("grid.soft_labels", False),
-        ("train.pathology", 0.8),
     ],
 )  # fmt: skip
 def test_no_choice_of_the_method_goes_untold(field, value):
