@@ -152,9 +152,6 @@ def _set_training(config: ConfigDict) -> None:
 
     config.run = run = ConfigDict()  # changes nothing in the result, so a resumed run may differ
     run.devices = 0  # devices that each process uses: 0 all of its own
-    # Devices to split a CPU into, a thread pool each: one a core is faster where XLA's convolutions
-    # are in use (docs/performance.md); rounds otherwise, as any other number of devices does.
-    run.cpu_devices = 1
     # What computes 3x3 convolutions: "native" is this project's own code for CPUs, which needs a
     # C++ compiler once and rounds otherwise than "xla"; "auto": native where it can be had.
     run.convolution = "auto"

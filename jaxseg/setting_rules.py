@@ -160,7 +160,6 @@ RULES: dict[str, Rule] = {
     "train.epochs": _whole_between(1, 1_000_000),
     "train.validate_every": _whole(1),
     "run.devices": _whole(0),
-    "run.cpu_devices": _whole_between(1, 256),
     "run.convolution": _one_of(native.CHOICES),
     "run.log_every": _whole(1),
     "run.pictures": _whole(0),

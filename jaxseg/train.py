@@ -13,7 +13,7 @@ from jaxseg import hosts, memory, native, provenance, recipe, run_data, settings
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.data import Cohort
-from jaxseg.devices import describe, describe_networks, split_cpu
+from jaxseg.devices import describe, describe_networks
 from jaxseg.host_memory import keep_freed_memory
 from jaxseg.inference import make_labels
 from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
@@ -63,7 +63,6 @@ def train(
         settings.check(config)
         config = run_data.resolved(config)
         keep_freed_memory()
-        split_cpu(config["run"]["cpu_devices"])
         here = describe()
         devices = _devices(config)
         convolution = recipe.convolution(config).__name__

@@ -38,6 +38,7 @@ _REMOVED: dict[str, Any] = {
     "loss.support": 0.0,
     "model.slices": 1,
     "optimizer.average": 0.0,
+    "run.cpu_devices": None,
     "train.pathology": 0.0,
 }
 _LAST_WITH_REMOVED = "f458d8a"

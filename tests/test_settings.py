@@ -93,7 +93,6 @@ BAD = {
     "train.epochs": (10**7, *WHOLE_FROM_1),
     "train.validate_every": WHOLE_FROM_1,
     "run.devices": WHOLE_FROM_0,
-    "run.cpu_devices": (257, *WHOLE_FROM_1),
     "run.convolution": NAME,
     "run.log_every": WHOLE_FROM_1,
     "run.pictures": WHOLE_FROM_0,

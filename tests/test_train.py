@@ -17,7 +17,6 @@ from jaxseg.checkpoint import Checkpoints
 from jaxseg.interrupt import Interrupted
 from jaxseg.settings import SettingsError
 from jaxseg.train_step import TrainState, init_state
-from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 
 STEPS = 35  # 35 slices, batches of 4, 4 epochs
@@ -289,26 +288,3 @@ def test_bad_settings_make_no_workdir(tmp_path, finished_run):
         with pytest.raises(SettingsError, match=r"run.devices: expected at most the 1 of this"):
             train.train(config, tmp_path / "run", say=pytest.fail)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_cpu_is_split_before_jax_uses_it_or_not_at_all(tmp_path, finished_run):
-    config = config_of(finished_run)
-    config["run"]["cpu_devices"] = jax.local_device_count() + 1  # the tests have begun to use it
-    config["train"]["batch_size"] = 12
-    with pytest.raises(SettingsError, match=r"run\.cpu_devices: expected 1, or what JAX uses"):
-        train.train(config, tmp_path / "run", say=pytest.fail)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_split_cpu_trains_the_same_network(tmp_path, command_line, finished_run):
-    process = command_line.start_tiny(tmp_path / "run", run__cpu_devices=2)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    whole, split = (load_run(run, checkpoint="last") for run in (finished_run, tmp_path / "run"))
-    assert whole.step == split.step
-    # Another order of sums, and Adam divides small gradients by their own size.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), whole.params, split.params
-    )
-    leaves = zip(jax.tree.leaves(whole.params), jax.tree.leaves(split.params), strict=True)
-    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in leaves), "one device was used"

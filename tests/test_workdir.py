@@ -208,11 +208,11 @@ def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
         "optimizer": {"average": 0.0},
         "train": {"pathology": 0.0},
         "grid": {"soft_labels": False},
-        "run": {"convolution": "xla"},
+        "run": {"convolution": "xla", "cpu_devices": 2},
     }
     (tmp_path / "config.json").write_text(json.dumps(old))
     now = old | {"loss": {"dice": 1.0, "dice_of": "labels"}, "balance": {"width": 16}}
-    now |= {"optimizer": {}, "model": {}, "train": {}}
+    now |= {"optimizer": {}, "model": {}, "train": {}, "run": {"convolution": "xla"}}
     assert read_settings(tmp_path) == now
     check_settings(tmp_path, now)  # and the run can go on
 

@@ -8,7 +8,7 @@ import jax
 
 from jaxseg import run_data, workdir
 from jaxseg.data import Cohort
-from jaxseg.devices import describe, split_cpu
+from jaxseg.devices import describe
 from jaxseg.evaluate import evaluate
 from jaxseg.loop import DivergedError, Say
 from jaxseg.study.plan import Run
@@ -51,7 +51,6 @@ def complete(
     workdir.check_writable(folder)
     for run in runs:
         workdir.check_settings(run.folder, run.settings)
-    split_cpu(config["run"]["cpu_devices"])
     say(describe())
     cohort = run_data.load_cohort(config)
     _check_data(runs, cohort)
