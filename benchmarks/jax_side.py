@@ -85,16 +85,16 @@ def build(workload: Workload) -> Task:
             return _without_mixup(workload)
 
 
-def _networks(workload: Workload, labels: Any) -> tuple[Any, Any, Any]:
+def _networks(workload: Workload) -> tuple[Any, Any, Any]:
     settings = workload.settings()
     optimizer = recipe.optimizer(settings, optax.constant_schedule(_RATE))
-    return recipe.networks(settings), recipe.objective(settings, labels), optimizer
+    return recipe.networks(settings), recipe.objective(settings), optimizer
 
 
 def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     """One step of training, as `jaxseg.train` does it; and its slices."""
     data = read_slices(workload)
-    networks, objective, optimizer = _networks(workload, data.labels)
+    networks, objective, optimizer = _networks(workload)
     mixup = recipe.mixup(workload.settings())
     step = compile_step(make_train_step(networks, optimizer, objective, mixup), workload.devices)
     place, size = placement(workload.devices), (workload.size, workload.size)
@@ -130,7 +130,7 @@ def _epoch(workload: Workload) -> Task:
 def _without_mixup(workload: Workload) -> Task:
     """The step taken apart: images and targets are there already."""
     data = read_slices(workload)
-    networks, objective, optimizer = _networks(workload, data.labels)
+    networks, objective, optimizer = _networks(workload)
     cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
     indices = jnp.arange(workload.batch)
     mixup = recipe.mixup(workload.settings())

@@ -22,14 +22,12 @@ class Terms:
       strength: coefficient of the entropy.
       penalty: coefficient of the neighboring loss; 0 leaves it out.
       epsilon: of Eq. 4.
-      support: of Eq. 4.
       inclusions: the anatomy's pairs.
     """
 
     strength: float
     penalty: float
     epsilon: float
-    support: float
     inclusions: Sequence[tuple[LabelSet, LabelSet]]
 
 
@@ -53,8 +51,7 @@ class Stage(nn.Module):
           ValueError: settings that the twin has no counterpart of.
         """
         model, loss, balance = settings["model"], settings["loss"], settings["balance"]
-        known = balance["method"] == "adversarial" and balance["difficulty"] == "image"
-        if model["dense"] or not known or balance["prevalence_power"]:
+        if model["dense"] or balance["method"] != "adversarial":
             raise ValueError("the twin knows no dense blocks, and the default balance alone")
         anatomy = Anatomy.from_dict(settings["anatomy"])
         groups = model["groups"]
@@ -68,10 +65,7 @@ class Stage(nn.Module):
         generator = None
         if loss["weighted"]:
             generator = WeightGenerator(anatomy.num_labels, width=balance["width"], groups=groups)
-        terms = Terms(
-            balance["strength"], loss["penalty"], loss["epsilon"], loss["support"],
-            anatomy.inclusions,
-        )  # fmt: skip
+        terms = Terms(balance["strength"], loss["penalty"], loss["epsilon"], anatomy.inclusions)
         return cls(network, generator, terms)
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -115,6 +109,6 @@ def _neighboring(probabilities: Tensor, terms: Terms) -> Tensor:
     for inner, outer in terms.inclusions:
         a = probabilities[:, list(inner)].sum(1)
         b = probabilities[:, list(outer)].sum(1)
-        gate = (a > terms.support) & (b > terms.support) & (a * b < 1.0 - terms.epsilon)
+        gate = (a > 0) & (b > 0) & (a * b < 1.0 - terms.epsilon)
         total = total + torch.where(gate, 1.0 - a - b, 0.0).mean()
     return total

@@ -58,8 +58,7 @@ class Workload:
       loader_workers: None mixes on the device; a number mixes with SciPy in that many workers of a
         DataLoader, 0 in the training process itself. PyTorch's alone.
       device: "cpu" or "gpu".
-      devices: that this project splits the CPU's cores into, as `run.cpu_devices`; tasks "step"
-        and "epoch".
+      devices: that this project splits the CPU's cores into; tasks "step" and "epoch".
       convolution: of this project, as `run.convolution`.
       cores: threads of either framework.
       data: folder of `write_data`.

@@ -113,9 +113,6 @@ def _set_mixup_and_augmentation(config: ConfigDict) -> None:
 
 def _set_networks_and_losses(config: ConfigDict) -> None:
     config.model = model = ConfigDict()
-    # Input channels: 1 a slice alone, 3 or more with its neighbors ("2.5D"), which in a slice split
-    # may be slices of the other side: images that are validated are then seen, unlabeled, before.
-    model.slices = 1
     model.width = 32  # channels of the finest level
     model.depth = 4  # poolings
     model.attention = False  # attention blocks
@@ -130,18 +127,11 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     # Of each of the "labels", or of "regions": those scored per case, as a whole (the infarct with
     # its no-reflow), and each label in none of them.
     loss.dice_of = "labels"
-    loss.dice_smooth = 0.0  # pixels; above 0 the labels that an image lacks count in it too
-    loss.dice_over = "image"  # each "image" for itself, or the "batch" as one
-    # Deep supervision, not the paper's: weight of a coarser level relative to the next finer.
-    loss.deep = 0.0
     loss.epsilon = 1e-3  # Eq. 4's "small given number"
-    loss.support = 0.0  # threshold of Eq. 4's indicators; 0.0 is the literal form
 
     config.balance = balance = ConfigDict()  # what keeps Eq. 3's weights honest (jaxseg/balance.py)
-    balance.method = "adversarial"  # "adversarial", "barrier" or "minimize" (trivial optimum)
-    balance.strength = 0.7  # coefficient of the entropy or of the barrier
-    balance.difficulty = "image"  # of a label: in the "image" itself, or over the "batch"
-    balance.prevalence_power = 0.0  # 0: weights as generated .. 1: divided by label prevalence
+    balance.method = "adversarial"  # or "minimize", whose optimum is trivial
+    balance.strength = 0.7  # coefficient of the adversarial generator's entropy
     balance.width = 16  # channels of the weight generator's first convolution
 
 
@@ -149,24 +139,19 @@ def _set_training(config: ConfigDict) -> None:
     config.optimizer = optimizer = ConfigDict()  # Adam
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
-    optimizer.schedule = "cosine"  # "cosine", "cubic", "exponential", "linear" or "constant"
+    optimizer.schedule = "cosine"  # "cosine", "linear" or "constant"
     # Linear rise from 0; 1e-2 is high for a fresh network (docs/studies/004-warm-up.md). A run of
     # no more epochs than these warms up for its first half.
     optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # norm of each sub-network's gradient; 0.0: no clipping
-    # Decay a step of an exponential average of the network's parameters, which then stands for them
-    # in validation and inference; 0.0: none, as in the paper.
-    optimizer.average = 0.0
 
     config.train = train = ConfigDict()
     train.batch_size = 16  # of all devices together; the paper's
-    # Share of examples with pathology, the inner regions of the anatomy; 0.0: as they are found.
-    train.pathology = 0.0
     train.epochs = 400  # the paper's
     train.validate_every = 5  # epochs; validation and a checkpoint
     # Fine-tuning: folder of another run (its last checkpoint) or exported bundle whose parameters
     # this run starts from, with an optimizer and a schedule of its own; also --init_from=RUN. None:
-    # random parameters. model.slices, width, depth, attention, dense and groups must be as there;
+    # random parameters. model.width, depth, attention, dense and groups must be as there;
     # where the labels are others, the layers that give one output a label start at random. Cases
     # that the other run was trained on are left out of evaluation. Fewer epochs and a lower
     # optimizer.learning_rate than for a new network will usually do.
@@ -174,9 +159,6 @@ def _set_training(config: ConfigDict) -> None:
 
     config.run = run = ConfigDict()  # changes nothing in the result, so a resumed run may differ
     run.devices = 0  # devices that each process uses: 0 all of its own
-    # Devices to split a CPU into, a thread pool each: one a core is faster where XLA's convolutions
-    # are in use (docs/performance.md); rounds otherwise, as any other number of devices does.
-    run.cpu_devices = 1
     # What computes 3x3 convolutions: "native" is this project's own code for CPUs, which needs a
     # C++ compiler once and rounds otherwise than "xla"; "auto": native where it can be had.
     run.convolution = "auto"

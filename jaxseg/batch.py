@@ -49,15 +49,14 @@ class DeviceCohort(flax.struct.PyTreeNode):
     ) -> Self:
         """Put slices on the first device; what a step would compute again and again, once.
 
-        Images are (N, H, W[, C]), labels (N, H, W) integers or (N, H, W, L) shares; H and W with
+        Images are (N, H, W), labels (N, H, W) integers or (N, H, W, L) shares; H and W with
         the margin.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         inner = jax.vmap(partial(crop, margin=margin))(labels)
         eligible = jax.vmap(foreground_of)(inner).any((1, 2))
-        images = images.reshape(*labels.shape[:3], -1)
         return cls(
-            images=images,
+            images=images[..., None],
             labels=labels,
             heights=jnp.asarray(heights),
             eligible=eligible,

@@ -1,11 +1,10 @@
 """Checkpoints of a run: the only file that knows Orbax.
 
 A checkpoint holds items, so that inference reads what it needs alone: `network`, the parameters of
-the segmentation generator (their average where the run keeps one), `localizer`, those of the
-network that finds the heart, where there is one, and `training`, everything else that a resumed run
-needs. The latest and the best checkpoint are kept; writing is asynchronous
-and atomic (a directory appears under its final name only when it is complete). For a bundle,
-parameters are also written bare.
+the segmentation generator, `localizer`, those of the network that finds the heart, where there is
+one, and `training`, everything else that a resumed run needs. The latest and the best checkpoint
+are kept; writing is asynchronous and atomic (a directory appears under its final name only when it
+is complete). For a bundle, parameters are also written bare.
 
 Beside both lies a note: score, step and a digest of each item, since the format itself has no
 checksum over its numbers: a flipped bit would otherwise be read as another parameter.
@@ -56,13 +55,8 @@ _ITEMS = ("network", _LOCALIZER, "training")
 
 def _split(state: TrainState) -> dict[str, Any]:
     """A state's items by name."""
-    # What stands for the network in inference is stored once.
     params = dict(state.params)
-    if state.average is None:
-        del params["network"]
-    items = {"network": state.network}
-    if _LOCALIZER in params:
-        items[_LOCALIZER] = params.pop(_LOCALIZER)
+    items = {name: params.pop(name) for name in ("network", _LOCALIZER) if name in params}
     training = {"params": params, "opt_state": state.opt_state}
     return items | {"training": training | {"step": state.step, "seed": state.seed}}
 
@@ -233,13 +227,8 @@ class Checkpoints(AbstractContextManager):
         items = _split(template)
         self._check_shapes(items["network"], step)
         restored = self._restore(step, **items)
-        network, training = restored["network"], restored.pop("training")
-        params = {**training["params"], **restored}
-        if template.average is not None:
-            params["network"] = training["params"]["network"]
-        average = None if template.average is None else network
-        rest = (training["opt_state"], training["step"], training["seed"])
-        return TrainState(params, *rest, average)
+        training = restored.pop("training")
+        return TrainState(**training | {"params": {**training["params"], **restored}})
 
     def restore_network(self, template: Any, step: int, *, item: str = "network") -> Any:
         """Read the parameters of a sub-network that inference uses, alone.

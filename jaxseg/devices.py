@@ -75,22 +75,6 @@ def describe_networks(params: Mapping[str, Any], convolve: Convolve) -> str:
     return f"{counts}; convolutions by {'XLA' if convolve is convolve_xla else 'native code'}"
 
 
-def split_cpu(count: int) -> None:
-    """Give the CPU so many devices, if JAX has not begun to use it as another number.
-
-    Raises:
-      SettingsError: it has.
-    """
-    if count == 1:
-        return
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError as error:
-        raise SettingsError(
-            f"run.cpu_devices: expected 1, or what JAX uses in this process already, got {count}"
-        ) from error
-
-
 def _missing(error: Exception) -> DeviceError:
     name, wanted = "JAX_PLATFORMS", _asked_for()
     if not wanted:  # its deprecated predecessor

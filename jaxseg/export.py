@@ -180,12 +180,8 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         _write_json(folder / provenance.FILE, provenance.public(sittings))
     if (decision := run.folder / case_decision.FILE).exists():
         shutil.copy(decision, folder / case_decision.FILE)
-    note = preprocessing_note(
-        recipe.preprocessing(settings),
-        run.anatomy,
-        spacing=run.data.get("spacing"),
-        slices=run.slices,
-    )
+    how = recipe.preprocessing(settings)
+    note = preprocessing_note(how, run.anatomy, spacing=run.data.get("spacing"))
     _write_json(folder / bundle.PREPROCESSING, note)
     try:
         save_params(folder / bundle.PARAMS, run.params)
@@ -193,7 +189,7 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
             save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params)
     except ValueError as error:  # Orbax, of a full disk
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
-    exported = export_probabilities(run.network, run.params, _artifact_size(run))
+    exported = export_probabilities(run.network, run.params, run.grid.size)
     (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
     if run.localizer is not None:
         finder = export_probabilities(run.localizer, run.localizer_params, None)
@@ -222,11 +218,6 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     )
     (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
     return sum(file.size for file in files.values())
-
-
-def _artifact_size(run: Trained) -> tuple[int, ...]:
-    """Shape of one input of the artifact, as the notes beside it say."""
-    return run.grid.size if run.slices == 1 else recipe.input_shape(run.settings)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -27,7 +27,7 @@ def make_probabilities(network: UNet, *, batch_size: int) -> Segmenter:
       batch_size: slices a call; the last batch is filled up, so that one shape is compiled.
 
     Returns:
-      A function of parameters and images (N, H, W[, C]), giving (N, H, W, L) float32.
+      A function of parameters and images (N, H, W), giving (N, H, W, L) float32.
     """
 
     def probabilities(params: Params, images: Array) -> Array:
@@ -46,15 +46,14 @@ def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
 
 
 def export_probabilities(
-    network: UNet, params: Params, size: tuple[int, ...] | None
+    network: UNet, params: Params, size: tuple[int, int] | None
 ) -> jax.export.Exported:
     """Lower label probabilities to StableHLO, with the parameters inside.
 
     Args:
       network: the segmentation generator.
       params: its parameters.
-      size: (H, W) of the network grid, or (H, W, C) where a slice comes with its neighbors; None
-        for any (H, W) that the network takes.
+      size: (H, W) of the network grid; None for any that the network takes.
 
     Returns:
       A function of images (B, *size) float32, giving (B, H, W, L) float32, for any B of at least 1
@@ -87,18 +86,17 @@ def _no_source_paths() -> Iterator[None]:
 
 
 def _logits(network: UNet, params: Params, images: Array) -> Array:
-    channels = images if images.ndim == 4 else images[..., None]
-    return cast(Array, network.apply({"params": params}, channels))
+    return cast(Array, network.apply({"params": params}, images[..., None]))
 
 
 def _batched(function: Callable[[Params, Array], Array], batch_size: int) -> Segmenter:
     def run(params: Params, images: np.ndarray) -> np.ndarray:
-        if images.ndim not in (3, 4) or not len(images):
-            raise ValueError(f"images must be (N, H, W[, C]) with N > 0, got shape {images.shape}")
+        if images.ndim != 3 or not len(images):
+            raise ValueError(f"images must be (N, H, W) with N > 0, got shape {images.shape}")
         results = []
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
-            filled = np.pad(batch, ((0, batch_size - len(batch)), *[(0, 0)] * (images.ndim - 1)))
+            filled = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0)))
             results.append(np.asarray(function(params, jnp.asarray(filled)))[: len(batch)])
         return np.concatenate(results)
 

@@ -45,7 +45,7 @@ TURNS_AND_FLIPS = FLIPS + tuple(View(view.flips, True) for view in FLIPS)
 def averaged(
     segment: Segmenter, params: Params, images: np.ndarray, views: Sequence[View]
 ) -> np.ndarray:
-    """Probabilities (slices, H, W, L), the mean over views of the images (slices, H, W[, C])."""
+    """Probabilities (slices, H, W, L), the mean over views of the images (slices, H, W)."""
     return np.mean([view.back(segment(params, view.of(images))) for view in views], axis=0)
 
 

@@ -155,8 +155,8 @@ def _flush(run: Run, pending: list[dict[str, Array]], done: int, logbook: Logboo
 
 
 def _network_params(state: TrainState) -> Any:
-    """The parameters that inference uses, on the first device, where validation runs."""
-    return jax.device_put(state.network, jax.local_devices()[0])
+    """The network's parameters on the first device, where validation runs."""
+    return jax.device_put(state.params["network"], jax.local_devices()[0])
 
 
 def _validate(run: Run, state: TrainState, done: int, logbook: Logbook | None) -> Summary:

@@ -69,33 +69,14 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
 
 DICE_OF = ("labels", "regions")
 """What has a soft Dice coefficient: each label, or each scored region as a whole."""
-DICE_OVER = ("image", "batch")
-"""What a soft Dice coefficient is taken over."""
 
 
-def soft_dice_loss(
-    logits: Array,
-    targets: Array,
-    *,
-    regions: Sequence[LabelSet] = (),
-    smooth: float = 0.0,
-    over: str = "image",
-    axis_name: str | None = None,
-) -> Array:
-    """One minus the soft Dice coefficient, over the labels that an image holds, or over all.
+def soft_dice_loss(logits: Array, targets: Array, *, regions: Sequence[LabelSet] = ()) -> Array:
+    """One minus the soft Dice coefficient, over the labels that an image holds.
 
-        1/B sum_b 1/|S_b| sum_{i in S_b} (1 - (2 sum_x p_i Y_i + s) / (sum_x p_i + sum_x Y_i + s))
+        1/B sum_b 1/|S_b| sum_{i in S_b} (1 - 2 sum_x p_i Y_i / (sum_x p_i + sum_x Y_i))
 
-    p are the softmax of the logits, S_b the labels of image b, background included. A smoothing
-    s > 0 makes S_b all labels: one that an image lacks is then asked for nothing of it, the more
-    sharply the smaller s.
-
-    Over the "image" each image counts alike. Over the "batch" its images are taken as one,
-
-        1/|S| sum_{i in S} (1 - (2 sum_{b,x} p_i Y_i + s) / (sum_{b,x} p_i + sum_{b,x} Y_i + s))
-
-    so that what is called a label on an image without it counts too, by its area, where another
-    image of the batch holds that label; the smoothing counts once then.
+    p are the softmax of the logits, S_b the labels of image b, background included.
 
     Regions, if given, stand in the place of labels, each with the sum of its labels'
     probabilities. They may overlap, as those of a challenge do: a pixel of no-reflow that is called
@@ -110,21 +91,16 @@ def soft_dice_loss(
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is held if it has any.
       regions: label tuples; none for each label by itself.
-      smooth: s, in pixels.
-      over: one of `DICE_OVER`.
-      axis_name: of the devices that share the "batch", if several do.
 
     Returns:
       () float32, 0 to 1.
 
     Raises:
-      ValueError: if the shapes differ or are not of rank 4, for an unknown `over`, or a region of
-        a label that the logits do not hold.
+      ValueError: if the shapes differ or are not of rank 4, or a region is of a label that the
+        logits do not hold.
     """
     _check_pair(logits, targets)
     _check_regions("regions", regions, logits.shape[-1])
-    if over not in DICE_OVER:
-        raise ValueError(f"over must be one of {', '.join(DICE_OVER)}, got {over!r}")
     probabilities = jax.nn.softmax(logits.astype(jnp.float32))
     if regions:
         probabilities, targets = (
@@ -133,29 +109,21 @@ def soft_dice_loss(
         )
     overlap, mass = (probabilities * targets).sum((1, 2)), targets.sum((1, 2))
     total = probabilities.sum((1, 2)) + mass
-    if over == "batch":
-        overlap, mass, total = (x.sum(0, keepdims=True) for x in (overlap, mass, total))
-        if axis_name is not None:
-            overlap, mass, total = jax.lax.psum((overlap, mass, total), axis_name)
-    held = (mass > 0) | (smooth > 0)
-    dice = (2 * overlap + smooth) / jnp.where(held, total + smooth, 1.0)
+    held = mass > 0
+    dice = 2 * overlap / jnp.where(held, total, 1.0)
     return (jnp.where(held, 1.0 - dice, 0.0).sum(-1) / jnp.maximum(held.sum(-1), 1)).mean()
 
 
-def neighborhood_penalty(
-    inner: Array, outer: Array, *, epsilon: float, support: float = 0.0
-) -> Array:
+def neighborhood_penalty(inner: Array, outer: Array, *, epsilon: float) -> Array:
     """Eq. 4: L_NP(a, b) = mean(1_{a>0} x 1_{b>0} x (1 - a - b)) where a b < 1 - epsilon.
 
     The mean runs over all pixels; those outside the gate count as 0. On softmax outputs both
-    indicators of the literal form are 1 everywhere; a `support` above 0 asks for that much
-    probability before a pixel counts as belonging to a region.
+    indicators are 1 everywhere.
 
     Args:
       inner: (B, H, W) probability of the inner region, a.
       outer: (B, H, W) probability of the outer region, b.
       epsilon: margin of the product, below which two regions count as apart.
-      support: threshold of both indicators; 0 is the literal form.
 
     Returns:
       () float32; it may be negative, as 1 - a - b is.
@@ -169,16 +137,12 @@ def neighborhood_penalty(
         )
     a = inner.astype(jnp.float32)
     b = outer.astype(jnp.float32)
-    gate = (a > support) & (b > support) & (a * b < 1.0 - epsilon)
+    gate = (a > 0) & (b > 0) & (a * b < 1.0 - epsilon)
     return jnp.where(gate, 1.0 - a - b, 0.0).mean()
 
 
 def neighboring_loss(
-    probabilities: Array,
-    inclusions: Sequence[Inclusion],
-    *,
-    epsilon: float,
-    support: float = 0.0,
+    probabilities: Array, inclusions: Sequence[Inclusion], *, epsilon: float
 ) -> Array:
     """Eq. 5: the neighborhood penalty summed over the inclusion pairs of the anatomy.
 
@@ -187,7 +151,6 @@ def neighboring_loss(
       inclusions: pairs (inner, outer) of label tuples; a region's probability is the sum over its
         labels. For EMIDEC ((4,), (4, 3)) and ((4, 3), (4, 3, 2)).
       epsilon: as in `neighborhood_penalty`.
-      support: as in `neighborhood_penalty`.
 
     Returns:
       () float32.
@@ -204,7 +167,7 @@ def neighboring_loss(
     _check_regions("inclusions", regions, probabilities.shape[-1])
     pairs = [[_region(probabilities, labels) for labels in pair] for pair in inclusions]
     return sum(
-        (neighborhood_penalty(a, b, epsilon=epsilon, support=support) for a, b in pairs),
+        (neighborhood_penalty(a, b, epsilon=epsilon) for a, b in pairs),
         start=jnp.float32(0.0),
     )
 

@@ -121,7 +121,7 @@ def pathology_mixup(
     """Eq. 2: (1 - lambda) M∘T + lambda F inside the fixed foreground, F outside it.
 
     Args:
-      fixed_image: (H, W[, C]) float; channels, such as neighboring slices, mix alike.
+      fixed_image: (H, W[, C]) float; channels mix alike.
       fixed_label: (H, W) integer labels, 0 is background, or (H, W, L) float, each label's share of
         a pixel.
       moving_image: of the same shape, float.

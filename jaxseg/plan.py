@@ -14,9 +14,8 @@ class Plan:
     """Course of a run.
 
     Slices come in a fresh random order every epoch, and batches follow each other across epochs, so
-    that every batch is full and no slice is left out. Where some slices are frequent, an epoch is
-    as long, and the slices of either kind take turns within it. Everything follows from
-    (seed, step): a resumed run sees what an uninterrupted one would have seen.
+    that every batch is full and no slice is left out. Everything follows from (seed, step): a
+    resumed run sees what an uninterrupted one would have seen.
 
     Attributes:
       num_slices: training slices, N.
@@ -24,9 +23,6 @@ class Plan:
       epochs: passes over the slices.
       validate_every: epochs between validations; the end of the run is always validated.
       seed: of the run.
-      frequent: indices of the slices that make up `share` of an epoch; none leaves every slice
-        once an epoch.
-      share: of an epoch's examples, between 0 and 1.
     """
 
     num_slices: int
@@ -34,8 +30,6 @@ class Plan:
     epochs: int
     validate_every: int
     seed: int
-    frequent: tuple[int, ...] = ()
-    share: float = 0.0
 
     @property
     def steps_per_epoch(self) -> float:
@@ -70,15 +64,5 @@ class Plan:
         return batch
 
     def _order(self, epoch: int) -> NDArray[np.intp]:
-        """The examples (num_slices,) of an epoch, in their order."""
-        rng = np.random.default_rng([_ORDER, self.seed, epoch])
-        if not 0 < len(self.frequent) < self.num_slices:
-            return rng.permutation(self.num_slices)
-        rest = np.setdiff1d(np.arange(self.num_slices), self.frequent)
-        count = round(self.share * self.num_slices)
-        parts = [
-            # Each slice of a kind as often as any other of it, give or take one.
-            np.resize(rng.permutation(slices), size)
-            for slices, size in ((self.frequent, count), (rest, self.num_slices - count))
-        ]
-        return rng.permutation(np.concatenate(parts))
+        """The slices (num_slices,) of an epoch, in their order."""
+        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(self.num_slices)

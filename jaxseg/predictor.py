@@ -8,12 +8,7 @@ import numpy as np
 
 from jaxseg import memory, recipe, workdir
 from jaxseg.case_checks import unusual_shape
-from jaxseg.data import (
-    Case,
-    Grid,
-    probabilities_to_native,
-    with_neighbors,
-)
+from jaxseg.data import Case, Grid, probabilities_to_native
 from jaxseg.data.preprocess import network_images
 from jaxseg.inference import Segmenter, make_probabilities
 from jaxseg.locate import (
@@ -159,8 +154,7 @@ def _predict_one(
     def segment(grid: Grid) -> np.ndarray:
         """(slices, H, W, L) probabilities on a grid; background in slices that show nothing."""
         images, _ = network_images(case, replace(how, grid=grid))
-        inputs = with_neighbors(images, np.zeros(len(images), int), slices=run.slices)
-        probabilities = averaged(segmenters[run.network], run.params, inputs, views)
+        probabilities = averaged(segmenters[run.network], run.params, images, views)
         probabilities[~case.tissue.any((0, 1))] = np.eye(run.anatomy.num_labels)[0]
         return probabilities
 

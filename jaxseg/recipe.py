@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxseg import balance, native
+from jaxseg import native
 from jaxseg.anatomy import Anatomy
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
@@ -58,12 +58,6 @@ def preprocessing(settings: Settings) -> Preprocessing:
     )
 
 
-def input_shape(settings: Settings) -> tuple[int, int, int]:
-    """(H, W, C) of the network's input: a slice on the network grid, and its neighbors."""
-    height, width = grid(settings).size
-    return height, width, settings["model"]["slices"]
-
-
 def networks(settings: Settings) -> Networks:
     """The sub-networks of the stage."""
     model, weights = settings["model"], settings["balance"]
@@ -76,7 +70,6 @@ def networks(settings: Settings) -> Networks:
         attention=model["attention"],
         dense=model["dense"],
         groups=model["groups"],
-        coarse_logits=bool(settings["loss"]["deep"]),
         dtype=dtype,
         convolve=convolution(settings),
     )
@@ -89,7 +82,6 @@ def networks(settings: Settings) -> Networks:
         num_labels=num_labels,
         width=weights["width"],
         groups=model["groups"],
-        activation=balance.ACTIVATIONS[weights["method"]],
         dtype=dtype,
     )
     return Networks(segmentation, generator, localizer)
@@ -109,48 +101,18 @@ def convolution(settings: Settings) -> Convolve:
         ) from error
 
 
-def objective(settings: Settings, labels: np.ndarray) -> Objective:
-    """What the stage minimizes.
-
-    Args:
-      settings: of the run.
-      labels: (N, H, W) integer, the training slices, whose label prevalence Eq. 3's weights may be
-        asked to make up for.
-    """
+def objective(settings: Settings) -> Objective:
+    """What the stage minimizes."""
     loss, weights, prior = settings["loss"], settings["balance"], anatomy(settings)
-    counts = np.bincount(labels.ravel(), minlength=prior.num_labels)
-    factors = balance.prevalence_factors(
-        jnp.asarray(counts / counts.sum()), power=weights["prevalence_power"]
-    )
     return Objective(
         method=weights["method"],
         strength=weights["strength"],
-        factors=tuple(float(factor) for factor in factors),
         penalty=loss["penalty"],
         epsilon=loss["epsilon"],
-        support=loss["support"],
         inclusions=prior.inclusions,
-        difficulty=weights["difficulty"],
         dice=loss["dice"],
         dice_regions=prior.whole_regions if loss["dice_of"] == "regions" else (),
-        dice_smooth=loss["dice_smooth"],
-        dice_over=loss["dice_over"],
-        deep=loss["deep"],
     )
-
-
-def pathology_slices(settings: Settings, labels: np.ndarray) -> tuple[int, ...]:
-    """Indices of the slices with pathology, where training is to see them more often, or none.
-
-    Args:
-      settings: of the run.
-      labels: (N, H, W) integer, the training slices; pathology is what the anatomy's pairs name
-        as inner regions.
-    """
-    if not settings["train"]["pathology"]:
-        return ()
-    inner = {label for region, _ in anatomy(settings).inclusions for label in region}
-    return tuple(np.flatnonzero(np.isin(labels, list(inner)).any((1, 2))).tolist())
 
 
 def smallest_pathology(
@@ -211,10 +173,6 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
     match fields["schedule"]:
         case "cosine":
             decay = optax.cosine_decay_schedule(first, rest, alpha=last / first)
-        case "exponential":
-            decay = optax.exponential_decay(first, rest, last / first, end_value=last)
-        case "cubic":
-            decay = optax.polynomial_schedule(first, last, 3, rest)
         case "linear":
             decay = optax.linear_schedule(first, last, rest)
         case _:

@@ -56,4 +56,4 @@ def resume(
 def _check_best(checkpoints: Checkpoints, state: TrainState, restored: int) -> None:
     best = checkpoints.best_step
     if best is not None and best != restored:
-        checkpoints.restore_network(state.network, best)
+        checkpoints.restore_network(state.params["network"], best)

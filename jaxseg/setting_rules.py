@@ -9,9 +9,9 @@ from jaxseg import balance, native
 from jaxseg.data.phantom_layout import LAYOUTS
 from jaxseg.data.preprocess import NORMALIZATIONS
 from jaxseg.data.split import SPLITS
-from jaxseg.losses import DICE_OF, DICE_OVER
+from jaxseg.losses import DICE_OF
 
-SCHEDULES = ("cosine", "cubic", "exponential", "linear", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
 # Far above any short-axis slice: what asks for more is a slip, and would take all memory.
 _MAX_SIDE = 4096
@@ -137,10 +137,6 @@ RULES: dict[str, Rule] = {
     "augment.brightness": _at_least(0),
     "augment.noise": _at_least(0),
     "augment.bias": _between(0, 9),
-    "model.slices": (
-        lambda v: _is_whole(v) and 0 < v < 16 and v % 2 == 1,
-        "an odd whole number up to 15",
-    ),
     "model.width": _whole_between(1, _MAX_WIDTH),
     "model.depth": _whole_between(0, _MAX_DEPTH),
     "model.attention": _SWITCH,
@@ -150,25 +146,17 @@ RULES: dict[str, Rule] = {
     "loss.weighted": _SWITCH,
     "loss.penalty": _at_least(0),
     "loss.epsilon": _BELOW_1,
-    "loss.support": _BELOW_1,
     "loss.dice": _at_least(0),
     "loss.dice_of": _one_of(DICE_OF),
-    "loss.dice_smooth": _at_least(0),
-    "loss.dice_over": _one_of(DICE_OVER),
-    "loss.deep": _between(0, 1),
     "balance.method": _one_of(balance.METHODS),
-    "balance.difficulty": _one_of(balance.DIFFICULTIES),
     "balance.strength": _at_least(0),
-    "balance.prevalence_power": _between(0, 1),
     "balance.width": _whole_between(1, _MAX_WIDTH),
     "optimizer.learning_rate": _above(0),
     "optimizer.final_learning_rate": _above(0),
     "optimizer.schedule": _one_of(SCHEDULES),
     "optimizer.warmup_epochs": _at_least(0),
     "optimizer.clip_norm": _at_least(0),
-    "optimizer.average": _BELOW_1,
     "train.batch_size": _whole_between(1, 65_536),
-    "train.pathology": _between(0, 1),
     "train.epochs": _whole_between(1, 1_000_000),
     "train.validate_every": _whole(1),
     "train.init_from": (
@@ -176,7 +164,6 @@ RULES: dict[str, Rule] = {
         "the folder of a run or of an exported bundle, or None",
     ),
     "run.devices": _whole(0),
-    "run.cpu_devices": _whole_between(1, 256),
     "run.convolution": _one_of(native.CHOICES),
     "run.log_every": _whole(1),
     "run.pictures": _whole(0),

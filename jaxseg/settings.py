@@ -190,11 +190,6 @@ def _of_the_loss(flat: Mapping[str, Any]) -> Iterator[str]:
             "balance.strength: expected more than 0 with balance.method = adversarial, whose "
             "weights would otherwise all go to one label, got 0"
         )
-    for name in ("loss.penalty", "train.pathology"):
-        if flat[name] and not flat["anatomy.inclusions"]:
-            yield f"{name}: expected 0 where anatomy.inclusions names no pair, got {flat[name]}"
-    if flat["loss.deep"] and flat["model.depth"] < 2:
-        yield (
-            f"loss.deep: expected 0 with model.depth = {flat['model.depth']}, whose decoder has no "
-            f"coarser level, got {flat['loss.deep']}"
-        )
+    penalty = flat["loss.penalty"]
+    if penalty and not flat["anatomy.inclusions"]:
+        yield f"loss.penalty: expected 0 where anatomy.inclusions names no pair, got {penalty}"

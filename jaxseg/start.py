@@ -27,7 +27,7 @@ from jaxseg.trained import Trained, check_facts, load_run, read_config
 from jaxseg.workdir import STARTED_FROM, WorkdirError
 
 # Fields by which parameters are of other shapes, or the same numbers compute something else.
-_NETWORK = ("slices", "width", "depth", "attention", "dense", "groups")
+_NETWORK = ("width", "depth", "attention", "dense", "groups")
 # Fields by which the images of one network look unlike those of the other.
 _IMAGES: tuple[str, ...] = (
     "grid.size", "grid.spacing", "intensity.method", "intensity.low", "intensity.high",
@@ -66,11 +66,9 @@ class Start:
         """
         own = jax.device_get(state.params)
         params, fresh = merge(own, self.params, same_labels=self.same_labels)
-        average = None if state.average is None else params["network"]
-        # Copies: a buffer that stands for two leaves, or is NumPy's, cannot be donated.
+        # Copies: a buffer that is NumPy's cannot be donated.
         copied = jax.jit(lambda trees: jax.tree.map(jnp.copy, trees), out_shardings=sharding)
-        params, average = copied((params, average))
-        return state.replace(params=params, average=average), fresh
+        return state.replace(params=copied(params)), fresh
 
 
 def merge(
@@ -99,8 +97,6 @@ def merge(
             fresh.append(path[0])
         elif per_label and (not same_labels or path not in found):
             fresh.append("/".join(path[:2]))
-        elif path not in merged and per_label:
-            continue  # of deep supervision, which the run does without
         else:
             shapes = [leaves[path].shape if path in leaves else None for leaves in (merged, found)]
             if shapes[0] != shapes[1]:
@@ -209,8 +205,8 @@ def _generator(run: Trained) -> Params:
     """Of the same checkpoint, out of what a resumed run needs."""
     networks = recipe.networks(replace(run.settings, {"run.convolution": "xla"}))
     optimizer = recipe.optimizer(run.settings, optax.constant_schedule(0.0))
-    size, average = recipe.input_shape(run.settings), bool(run.settings["optimizer"]["average"])
-    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size, average=average))
+    size = recipe.grid(run.settings).size
+    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size))
     with Checkpoints(run.folder, read_only=True) as checkpoints:
         return checkpoints.restore(template, run.step).params["generator"]
 

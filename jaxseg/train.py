@@ -23,8 +23,8 @@ from jaxseg import (
 )
 from jaxseg.batch import DeviceCohort
 from jaxseg.checkpoint import Checkpoints
-from jaxseg.data import Cohort, with_neighbors
-from jaxseg.devices import describe, describe_networks, split_cpu
+from jaxseg.data import Cohort
+from jaxseg.devices import describe, describe_networks
 from jaxseg.host_memory import keep_freed_memory
 from jaxseg.inference import make_labels
 from jaxseg.interrupt import Interrupted, StopRequest, catch_signals
@@ -74,7 +74,6 @@ def train(
         settings.check(config)
         config = run_data.resolved(config)
         keep_freed_memory()
-        split_cpu(config["run"]["cpu_devices"])
         here = describe()
         devices = _devices(config)
         convolution = recipe.convolution(config).__name__
@@ -100,7 +99,7 @@ def train(
                 state, fresh = origin.apply(state, placement(devices))
                 at_random = f"; at random: {', '.join(fresh)}" if fresh else ""
                 say(f"starting from {origin.describe()}{at_random}")
-            networks = {"network": state.network, **state.params}
+            networks = {"network": state.params["network"], **state.params}  # the network first
             say(describe_networks(networks, recipe.convolution(config)))
             _tell_of_slowness(config, say)
             return _train(run, state, stop, say)
@@ -264,30 +263,25 @@ def _build(
         epochs=config["train"]["epochs"],
         validate_every=config["train"]["validate_every"],
         seed=config["seed"],
-        frequent=recipe.pathology_slices(config, training.labels),
-        share=config["train"]["pathology"],
     )
     networks = recipe.networks(config)
     schedule = recipe.learning_rate(config, plan.steps, plan.steps_per_epoch)
     optimizer = recipe.optimizer(config, schedule)
-    average = config["optimizer"]["average"]
     step = make_train_step(
-        networks, optimizer, recipe.objective(config, training.labels), recipe.mixup(config),
-        augmentation=recipe.augmentation(config), average=average,
+        networks, optimizer, recipe.objective(config), recipe.mixup(config),
+        augmentation=recipe.augmentation(config),
     )  # fmt: skip
     place = placement(devices)
     # What a device holds of a training batch, its memory holds in validation too.
     share = plan.batch_size // len(batch_devices(devices))
-    slices = config["model"]["slices"]
     arrays = DeviceCohort.from_slices(
-        _inputs(cohort, parts[0], slices),
+        training.images,
         training.targets,
         training.heights,
         scouts=training.scouts,
         hearts=training.hearts,
         margin=training.margin,
     )
-    whole = cohort.cropped()
     run = Run(
         config=config,
         folder=folder,
@@ -296,17 +290,10 @@ def _build(
         schedule=schedule,
         step=compile_step(step, devices),
         validation=Validation(
-            cohort=whole.take(parts[1]),
-            inputs=_inputs(whole, parts[1], slices),
+            cohort=cohort.cropped().take(parts[1]),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=recipe.anatomy(config),
         ),
     )
-    size = recipe.input_shape(config)
-    state = init_state(networks, optimizer, config["seed"], size, place, average=bool(average))
-    return run, state
-
-
-def _inputs(cohort: Cohort, part: np.ndarray, slices: int) -> np.ndarray:
-    """A part of the slices as the network takes them: beside their neighbors in whole stacks."""
-    return with_neighbors(cohort.images, cohort.case_index, slices=slices)[part]
+    size = recipe.grid(config).size
+    return run, init_state(networks, optimizer, config["seed"], size, place)

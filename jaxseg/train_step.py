@@ -35,19 +35,12 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: of the optimizer.
       step: () int32, steps done.
       seed: () uint32, root of all randomness.
-      average: exponential average of the network's parameters; None where none is kept.
     """
 
     params: dict
     opt_state: optax.OptState
     step: Array
     seed: Array
-    average: Any = None
-
-    @property
-    def network(self) -> Any:
-        """The network's parameters that inference uses: their average where one is kept."""
-        return self.params["network"] if self.average is None else self.average
 
 
 class TrainStep(Protocol):
@@ -76,10 +69,8 @@ def init_state(
     networks: Networks,
     optimizer: optax.GradientTransformation,
     seed: int,
-    size: tuple[int, ...],
+    size: tuple[int, int],
     sharding: Sharding | None = None,
-    *,
-    average: bool = False,
 ) -> TrainState:
     """Initialize parameters and optimizer from the seed, compiled.
 
@@ -87,9 +78,8 @@ def init_state(
       networks: the sub-networks.
       optimizer: its state starts at zero.
       seed: non-negative, below 2^32.
-      size: (H, W[, C]) of the network's input.
+      size: (H, W) of the network grid.
       sharding: from `placement`; default the first device.
-      average: whether an average of the network's parameters is kept; it starts from them.
 
     Returns:
       A state at step 0.
@@ -98,7 +88,7 @@ def init_state(
     def init(seed: Array) -> TrainState:
         key = jax.random.fold_in(jax.random.key(seed), _INIT)
         network_key, generator_key = jax.random.split(key)
-        image = jnp.zeros((1, *size, *(1,) * (3 - len(size))))
+        image = jnp.zeros((1, *size, 1))
         params = {"network": initialize(networks.segmentation, network_key, image)}
         if networks.generator is not None:
             params["generator"] = initialize(
@@ -112,30 +102,9 @@ def init_state(
                 jax.random.fold_in(key, 2),
                 jnp.zeros((1, multiple, multiple, 1)),
             )
-        # A copy, since a buffer that stands for two leaves cannot be donated.
-        mean = jax.tree.map(jnp.copy, params["network"]) if average else None
-        return TrainState(params, optimizer.init(params), jnp.int32(0), seed, mean)
+        return TrainState(params, optimizer.init(params), jnp.int32(0), seed)
 
     return jax.jit(init, out_shardings=sharding)(jnp.uint32(seed))
-
-
-def updated_average(average: Any, params: Any, step: Array, decay: float) -> Any:
-    """Move an exponential average towards new parameters.
-
-    The decay grows from (1 + t) / (10 + t) at step t to `decay`, so that initial parameters are
-    soon forgotten.
-
-    Args:
-      average: tree of arrays, the average before.
-      params: tree of the same shapes.
-      step: () int32, steps done before this one.
-      decay: in (0, 1).
-
-    Returns:
-      decay_t average + (1 - decay_t) params, as such a tree.
-    """
-    decay_now = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda mean, new: mean + (1.0 - decay_now) * (new - mean), average, params)
 
 
 def make_train_step(
@@ -145,7 +114,6 @@ def make_train_step(
     mixup: Mixup,
     *,
     augmentation: Augmentation = _NO_AUGMENTATION,
-    average: float = 0.0,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Bind the stage's settings; what remains is the pure step.
 
@@ -155,7 +123,6 @@ def make_train_step(
       objective: what the stage minimizes.
       mixup: settings of mixup.
       augmentation: settings of ordinary augmentation, after mixup.
-      average: decay of the average of the network's parameters, for states that keep one.
 
     Returns:
       `train_step(state, cohort, indices, *, axis_name=None) -> (state, logs)`. Indices (B,) are
@@ -182,7 +149,7 @@ def make_train_step(
         if networks.localizer is not None:
             scouts = scout_batch(key(_SCOUT), cohort, indices, first)
         (_, logs), gradients = jax.value_and_grad(loss_and_logs, has_aux=True)(
-            state.params, networks, objective, images, targets, scouts, axis_name=axis_name
+            state.params, networks, objective, images, targets, scouts
         )
         if axis_name is not None:
             gradients, logs = jax.lax.pmean((gradients, logs), axis_name)
@@ -192,11 +159,7 @@ def make_train_step(
             "gradient_norm": optax.tree.norm(gradients),
             "update_norm": optax.tree.norm(updates),
         }
-        mean = state.average
-        if mean is not None:
-            mean = updated_average(mean, params["network"], state.step, average)
-        step = state.step + 1
-        return TrainState(params, opt_state, step, state.seed, mean), logs
+        return TrainState(params, opt_state, state.step + 1, state.seed), logs
 
     return train_step
 

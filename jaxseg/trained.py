@@ -57,11 +57,6 @@ class Trained:
         network = describe_networks({"network": self.params}, self.network.convolve)
         return f"{self.folder}: {self.checkpoint} checkpoint, step {self.step}; {network}"
 
-    @property
-    def slices(self) -> int:
-        """Input channels: a slice and its neighbors."""
-        return self.settings["model"]["slices"]
-
     def written(self, labels: np.ndarray) -> np.ndarray:
         """A label map in the values that the label files of the training data have."""
         values = self.data.get("label_values")
@@ -204,14 +199,14 @@ def _networks(config: Mapping[str, Any]) -> Networks:
 
 def _templates(networks: Networks, config: Mapping[str, Any]) -> dict[str, Params]:
     """Shapes of the parameters of the sub-networks that inference uses."""
-    inputs = {"network": (networks.segmentation, recipe.input_shape(config))}
+    sizes = {"network": (networks.segmentation, recipe.grid(config).size)}
     if networks.localizer is not None:
-        inputs["localizer"] = (networks.localizer, (*SIZE, 1))
+        sizes["localizer"] = (networks.localizer, SIZE)
     return {
         name: jax.eval_shape(
-            network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+            network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size, 1), jnp.float32)
         )["params"]
-        for name, (network, shape) in inputs.items()
+        for name, (network, size) in sizes.items()
     }
 
 

@@ -22,13 +22,11 @@ class Validation:
 
     Attributes:
       cohort: the validation slices, on the network grid.
-      inputs: the same slices as the network takes them, (N, H, W[, C]).
       segment: from `jaxseg.inference.make_labels`.
       anatomy: whose slice regions are scored.
     """
 
     cohort: Cohort
-    inputs: np.ndarray
     segment: Segmenter
     anatomy: Anatomy
 
@@ -39,11 +37,11 @@ class Validation:
 
     def predict(self, params: Params) -> np.ndarray:
         """Label maps (N, H, W) uint8 of the validation slices."""
-        return self.segment(params, self.inputs)
+        return self.segment(params, self.cohort.images)
 
     def predict_first(self, params: Params) -> np.ndarray:
         """The label map (1, H, W) uint8 of the first slice: compiles all that `predict` needs."""
-        return self.segment(params, self.inputs[:1])
+        return self.segment(params, self.cohort.images[:1])
 
     def score(self, predictions: np.ndarray) -> Summary:
         """DSC over the slices that hold each region: mean, standard deviation, count."""

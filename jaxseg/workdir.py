@@ -30,6 +30,21 @@ _BEFORE = {
     "run": {"convolution": "xla"},
     "train": {"init_from": None},
 }
+# Fields that are gone, at the value with which they did nothing; None: whatever they held. Older
+# runs have them.
+_REMOVED: dict[str, Any] = {
+    "balance.difficulty": "image",
+    "balance.prevalence_power": 0.0,
+    "loss.deep": 0.0,
+    "loss.dice_over": "image",
+    "loss.dice_smooth": 0.0,
+    "loss.support": 0.0,
+    "model.slices": 1,
+    "optimizer.average": 0.0,
+    "run.cpu_devices": None,
+    "train.pathology": 0.0,
+}
+_LAST_WITH_REMOVED = "f458d8a"
 # What file systems without hard links say to one.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 # A file that lists thousands of cases or parameters stays far below.
@@ -214,15 +229,28 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
-    """The settings of the run in a workdir; of an older one with what newer knobs stood at.
+    """The settings of the run in a workdir; of an older one as this version has them.
+
+    Fields that are newer stand at what they were in effect, and fields that are gone are left out.
 
     Raises:
-      WorkdirError: if there is no run, or its settings cannot be read.
+      WorkdirError: if there is no run, its settings cannot be read, or a field that is gone was in
+        use.
     """
     settings = read_json(workdir / SETTINGS)
     for name, before in _BEFORE.items():
         if isinstance(settings.get(name), dict):
             settings[name] = before | settings[name]
+    for name, unused in _REMOVED.items():
+        section, _, field = name.partition(".")
+        if not isinstance(settings.get(section), dict) or field not in settings[section]:
+            continue
+        value = settings[section].pop(field)
+        if unused is not None and value != unused:
+            raise WorkdirError(
+                f"{workdir / SETTINGS}: {name}: expected {unused!r}, as the field was removed, got "
+                f"{value!r:.80}; {_LAST_WITH_REMOVED} is the last commit that reads this run"
+            )
     return settings
 
 

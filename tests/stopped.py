@@ -36,10 +36,9 @@ def train_stopped(config: Mapping[str, Any], folder: Path) -> None:
 def end_state(run: Path) -> Any:
     """The state of the last checkpoint."""
     config = workdir.read_settings(run)
-    networks, size = recipe.networks(config), recipe.input_shape(config)
+    networks, size = recipe.networks(config), recipe.grid(config).size
     optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
-    average = bool(config["optimizer"]["average"])
-    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size, average=average))
+    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size))
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.latest_step is not None
         return checkpoints.restore(template, checkpoints.latest_step)

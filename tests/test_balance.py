@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from jaxseg import balance
-from jaxseg.balance import generator_objective, label_cross_entropy, prevalence_factors
+from jaxseg.balance import generator_objective, label_cross_entropy
 from jaxseg.losses import automated_weighted_cross_entropy
 
 LN2, LN3 = np.log(2), np.log(3)
@@ -21,7 +21,6 @@ TARGETS = jnp.array([[[[1.0, 0, 0], [1, 0, 0]], [[0.5, 0.5, 0], [0, 1, 0]]]])
 # Label 0: (2 + 1/2) ln 2. Label 1: 1/2 ln 4 + ln 8/3 = 4 ln 2 - ln 3.
 SUMS = np.array([2.5 * LN2, 4 * LN2 - LN3])
 DIFFICULTY = SUMS / [2.5, 1.5]
-ONES = jnp.ones(3)
 
 
 def soft_case(seed: int, absent: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -34,19 +33,13 @@ def soft_case(seed: int, absent: int | None = None) -> tuple[np.ndarray, np.ndar
     return rng.normal(scale=2, size=targets.shape), targets
 
 
-def activate(scores: jax.Array, method: str) -> jax.Array:
+def activate(scores: jax.Array) -> jax.Array:
     """As `WeightGenerator` does, on free scores."""
-    if balance.ACTIVATIONS[method] == "exp":
-        return jnp.exp(scores)
     return scores.shape[-1] * jax.nn.softmax(scores)
 
 
-def objective(scores, logits, targets, method, strength, factors=None):
-    factors = jnp.ones(scores.shape[-1]) if factors is None else factors
-    return generator_objective(
-        logits, targets, activate(scores, method),
-        method=method, strength=strength, factors=factors,
-    )  # fmt: skip
+def objective(scores, logits, targets, method, strength):
+    return generator_objective(logits, targets, activate(scores), method=method, strength=strength)
 
 
 def descend(logits, targets, method, *, strength, rate, steps) -> np.ndarray:
@@ -55,7 +48,7 @@ def descend(logits, targets, method, *, strength, rate, steps) -> np.ndarray:
     scores = minimize(
         lambda z: objective(z, logits, targets, method, strength), shape, rate=rate, steps=steps
     )
-    return np.asarray(activate(scores, method))
+    return np.asarray(activate(scores))
 
 
 def minimize(loss, shape, *, rate, steps) -> jax.Array:
@@ -69,93 +62,44 @@ def minimize(loss, shape, *, rate, steps) -> jax.Array:
 
 
 def test_label_cross_entropy_by_hand():
-    difficulty, present = label_cross_entropy(LOGITS, TARGETS)
+    difficulty = label_cross_entropy(LOGITS, TARGETS)
     np.testing.assert_allclose(difficulty, [[*DIFFICULTY, 0]], rtol=1e-6)
-    np.testing.assert_array_equal(present, [[True, True, False]])
 
 
 def test_label_cross_entropy_matches_float64_in_each_image():
     logits, targets = soft_case(0, absent=1)
-    difficulty, present = jax.jit(label_cross_entropy)(jnp.float32(logits), jnp.float32(targets))
+    difficulty = jax.jit(label_cross_entropy)(jnp.float32(logits), jnp.float32(targets))
     losses = -targets * log_softmax(logits, axis=-1)
     mass = targets.sum((1, 2))
     expected = np.divide(losses.sum((1, 2)), mass, out=np.zeros((2, 4)), where=mass > 0)
     np.testing.assert_allclose(difficulty, expected, rtol=1e-5)
-    np.testing.assert_array_equal(present, mass > 0)
-    assert not present[0, 1]
-    assert present.sum() == 7
-
-
-def test_prevalence_factors_by_hand():
-    prevalence = jnp.array([0.8, 0.15, 0.05])
-    np.testing.assert_allclose(prevalence_factors(prevalence, power=0.0), 1, rtol=1e-6)
-    # Power 1: every label the same total weight, 1/3 each.
-    factors = prevalence_factors(prevalence, power=1.0)
-    np.testing.assert_allclose(factors, [1 / 2.4, 1 / 0.45, 1 / 0.15], rtol=1e-6)
-    # Power 1/2: 1 / sqrt(p), over sum p / sqrt(p) = sum sqrt(p).
-    roots = np.sqrt([0.8, 0.15, 0.05])
-    halfway = prevalence_factors(prevalence, power=0.5)
-    np.testing.assert_allclose(halfway, 1 / roots / roots.sum(), rtol=1e-6)
-    assert float((halfway * prevalence).sum()) == pytest.approx(1)
-
-
-def test_a_label_that_never_occurs_counts_as_the_rarest():
-    factors = prevalence_factors(jnp.array([0.9, 0.1, 0.0]), power=1.0)
-    np.testing.assert_allclose(factors, [1 / 1.8, 5, 5], rtol=1e-6)
+    assert (mass > 0).sum() == 7
 
 
 # Objectives by hand
 
 WEIGHTS = jnp.array([[1.5, 0.9, 0.6]])
 Q = np.array([0.5, 0.3, 0.2])
-FACTORS = jnp.array([0.5, 2.0, 4.0])
-PAPER = (1.5 * 0.5 * SUMS[0] + 0.9 * 2.0 * SUMS[1]) / 4  # Eq. 3 with w f, over four pixels
+PAPER = (1.5 * SUMS[0] + 0.9 * SUMS[1]) / 4  # Eq. 3, over four pixels
 
 
 @pytest.mark.parametrize(
     ("method", "expected"),
     [
-        # The absent label adds entropy and no difficulty; factors play no part.
+        # The absent label adds entropy and no difficulty.
         ("adversarial", -(Q[:2] @ DIFFICULTY - 0.7 * (Q @ np.log(Q)))),
-        # The absent label's weight is left out of the barrier.
-        ("barrier", PAPER - 0.7 * (np.log(1.5) + np.log(0.9))),
         ("minimize", PAPER),
     ],
 )
 def test_objective_by_hand(method, expected):
-    value = generator_objective(
-        LOGITS, TARGETS, WEIGHTS, method=method, strength=0.7, factors=FACTORS
-    )
+    value = generator_objective(LOGITS, TARGETS, WEIGHTS, method=method, strength=0.7)
     assert float(value) == pytest.approx(expected, rel=1e-6)
     # The mean over images: twice the same image changes nothing.
     twice = generator_objective(
         *(jnp.concatenate([a, a]) for a in (LOGITS, TARGETS, WEIGHTS)),
-        method=method, strength=0.7, factors=FACTORS,
+        method=method, strength=0.7,
     )  # fmt: skip
     assert float(twice) == pytest.approx(expected, rel=1e-6)
-
-
-def test_batch_difficulty_is_the_mean_over_the_images_that_hold_the_label():
-    logits, targets = (jnp.float32(a) for a in soft_case(5, absent=1))
-    each = np.asarray(label_cross_entropy(logits, targets)[0], np.float64)
-    shared = each.mean(0)
-    shared[1] = each[1, 1]  # the first image does not hold label 1
-    weights = jnp.array([[1.0, 2.0, 0.5, 0.5], [0.4, 0.8, 1.2, 1.6]])
-    q = np.asarray(weights, np.float64) / 4
-    expected = -((q @ shared) - 0.7 * (q * np.log(q)).sum(-1)).mean()
-    settings = {"method": "adversarial", "strength": 0.7, "factors": jnp.ones(4)}
-    value = generator_objective(logits, targets, weights, difficulty="batch", **settings)
-    assert float(value) == pytest.approx(expected, rel=1e-5)
-    # Shared by two devices of one image each, the batch is still the batch.
-    split = jax.vmap(
-        lambda *arrays: generator_objective(
-            *(a[None] for a in arrays), difficulty="batch", axis_name="devices", **settings
-        ),
-        axis_name="devices",
-    )(logits, targets, weights)
-    assert float(split.mean()) == pytest.approx(expected, rel=1e-5)
-    with pytest.raises(ValueError, match="must be one of image, batch, got 'pixel'"):
-        generator_objective(logits, targets, weights, difficulty="pixel", **settings)
 
 
 @each_method
@@ -169,14 +113,9 @@ def test_no_gradient_reaches_the_network(method):
     assert np.abs(to_scores).min() > 0
 
 
-def test_every_method_has_an_activation_and_others_are_refused():
-    assert (
-        set(balance.METHODS) == set(balance.ACTIVATIONS) == {"adversarial", "barrier", "minimize"}
-    )
-    with pytest.raises(
-        ValueError, match="must be one of adversarial, barrier, minimize, got 'none'"
-    ):
-        generator_objective(LOGITS, TARGETS, WEIGHTS, method="none", strength=0.3, factors=FACTORS)
+def test_other_methods_are_refused():
+    with pytest.raises(ValueError, match="must be one of adversarial, minimize, got 'none'"):
+        generator_objective(LOGITS, TARGETS, WEIGHTS, method="none", strength=0.3)
 
 
 # Optima
@@ -186,7 +125,7 @@ def test_every_method_has_an_activation_and_others_are_refused():
 def test_adversarial_weight_follows_difficulty(strength):
     logits, targets = soft_case(3, absent=2)
     logits, targets = jnp.float32(logits), jnp.float32(targets)
-    difficulty = np.asarray(label_cross_entropy(logits, targets)[0], np.float64)
+    difficulty = np.asarray(label_cross_entropy(logits, targets), np.float64)
     optimum = softmax(difficulty / strength, axis=-1)
     # At z = c / strength the gradient is zero, and elsewhere it is not.
     slope = jax.grad(objective)
@@ -198,32 +137,6 @@ def test_adversarial_weight_follows_difficulty(strength):
     # Bounded below by the share of a label without difficulty among three of the greatest.
     floor = 4 / (1 + 3 * np.exp(difficulty.max(-1) / strength))
     assert (weights.min(-1) > floor).all()
-
-
-def test_barrier_weight_is_inverse_to_the_loss():
-    logits, targets = soft_case(4, absent=3)
-    logits, targets = jnp.float32(logits), jnp.float32(targets)
-    factors = jnp.array([0.5, 1.0, 2.0, 3.0])
-    difficulty, present = (np.asarray(a) for a in label_cross_entropy(logits, targets))
-    # Where f_i w_i times label i's share of the loss equals the strength.
-    losses = difficulty * np.asarray(targets).mean((1, 2)) * np.asarray(factors)
-    optimum = np.log(np.where(present, 0.1 / np.where(present, losses, 1), 1.0))
-    slope = jax.grad(objective)
-    at_optimum = slope(jnp.float32(optimum), logits, targets, "barrier", 0.1, factors)
-    np.testing.assert_allclose(at_optimum, 0, atol=1e-6)
-    weights = descend(logits, targets, "barrier", strength=0.1, rate=2.0, steps=500)
-    product = weights * losses / np.asarray(factors)
-    np.testing.assert_allclose(product[present], 0.1, rtol=1e-3)
-    assert weights[~present] == 1  # nothing moves the weight of an absent label
-
-
-def test_barrier_survives_an_absent_label_of_zero_weight():
-    weights = jnp.array([[1.0, 1.0, 0.0]])
-    value, slope = jax.value_and_grad(generator_objective, 2)(
-        LOGITS, TARGETS, weights, method="barrier", strength=0.1, factors=ONES
-    )
-    assert jnp.isfinite(value)
-    assert jnp.isfinite(slope).all()
 
 
 def awce(logits, targets, weights) -> float:
@@ -248,10 +161,10 @@ def test_a_floor_under_the_weights_leaves_cross_entropy_alone():
     floor = 0.25
 
     def lifted(scores):
-        return floor + (1 - floor) * activate(scores, "minimize")
+        return floor + (1 - floor) * activate(scores)
 
     def loss(scores):
-        settings = {"method": "minimize", "strength": 0.0, "factors": ONES}
+        settings = {"method": "minimize", "strength": 0.0}
         return generator_objective(LOGITS, TARGETS, lifted(scores), **settings)
 
     weights = lifted(minimize(loss, (1, 3), rate=5.0, steps=3000))
@@ -303,7 +216,7 @@ def train_toy(method: str, rate: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
     def loss(classifier, scores):
         logits = features @ classifier
-        weights = jax.lax.stop_gradient(activate(scores, method))
+        weights = jax.lax.stop_gradient(activate(scores))
         network = automated_weighted_cross_entropy(logits, targets, weights)
         return network + objective(scores, logits, targets, method, 0.7)
 
@@ -315,7 +228,7 @@ def train_toy(method: str, rate: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     classifier, scores = jax.jit(lambda both: jax.lax.fori_loop(0, 1000, step, both))(start)
     predicted = np.asarray((features @ classifier).argmax(-1)).ravel()
     overlap = np.array([dsc(predicted, labels, i) for i in range(3)])
-    return np.asarray(activate(scores, method))[0], overlap
+    return np.asarray(activate(scores))[0], overlap
 
 
 def test_joint_training_learns_only_with_honest_weights():

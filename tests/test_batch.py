@@ -51,19 +51,12 @@ def test_an_example_depends_on_its_place_in_the_global_batch_alone():
     assert (other[0][0] != whole[0][0]).any()
 
 
-def test_images_of_one_slice_have_one_channel_and_those_of_three_three():
-    images, labels, heights = np.zeros((4, 6, 8), np.float32), np.zeros((4, 6, 8)), np.arange(4.0)
-    assert DeviceCohort.from_slices(images, labels, heights).images.shape == (4, 6, 8, 1)
-    stacked = np.stack([images] * 3, -1)
-    assert DeviceCohort.from_slices(stacked, labels, heights).images.shape == (4, 6, 8, 3)
-
-
 def test_with_a_margin_the_crop_is_mixed_and_pasted():
     rng, plain, margin = np.random.default_rng(3), cohort(), 3
-    images = rng.normal(size=(8, 22, 22, 1)).astype(np.float32)
+    images = rng.normal(size=(8, 22, 22)).astype(np.float32)
     labels = rng.integers(0, L, (8, 22, 22)).astype(np.uint8)
     inner = np.s_[:, 3:-3, 3:-3]
-    images[inner], labels[inner] = plain.images, plain.labels
+    images[inner], labels[inner] = plain.images[..., 0], plain.labels
     wide = DeviceCohort.from_slices(images, labels, plain.heights, margin=margin)
     np.testing.assert_array_equal(wide.eligible, plain.eligible)
     assert not wide.eligible[4], "what the margin holds is no foreground"
@@ -71,7 +64,7 @@ def test_with_a_margin_the_crop_is_mixed_and_pasted():
     indices, key = jnp.arange(8), jax.random.key(1)
     found, targets = batch(key, wide, indices, 0)
     mixed_images, mixed_targets = batch(key, plain, indices, 0)
-    wanted, shares = images.copy(), np.eye(L)[labels]
+    wanted, shares = images[..., None].copy(), np.eye(L)[labels]
     wanted[inner], shares[inner] = mixed_images, mixed_targets
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     np.testing.assert_allclose(targets, shares, atol=1e-6)

@@ -53,17 +53,15 @@ def save_all(folder, scores: dict[int, float | None]) -> None:
             checkpoints.save(new_state(step), score)
 
 
-@pytest.mark.parametrize("averaged", [False, True])
-def test_a_localizer_is_an_item_of_its_own(tmp_path, averaged):
+def test_a_localizer_is_an_item_of_its_own(tmp_path):
     state = new_state(7, localizer=True)
-    if averaged:
-        state = state.replace(average=jax.tree.map(lambda x: x + 1, state.params["network"]))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, 0.5)
     assert (tmp_path / "checkpoints" / "7" / "localizer").is_dir()
     with Checkpoints(tmp_path) as checkpoints:
         assert_bitwise(checkpoints.restore(copy(state), 7), state)
-        for item, params in (("localizer", state.params["localizer"]), ("network", state.network)):
+        for item in ("localizer", "network"):
+            params = state.params[item]
             assert_bitwise(checkpoints.restore_network(copy(params), 7, item=item), params)
         other = {"kernel": jnp.zeros(5)}
         with pytest.raises(ValueError, match="kernel"):
@@ -84,18 +82,6 @@ def test_a_state_comes_back_bitwise(tmp_path):
     np.testing.assert_array_equal(np.signbit(found), np.signbit(special))
     assert isinstance(restored, TrainState)
     assert restored.step.sharding == state.step.sharding
-
-
-def test_the_average_stands_for_the_network_and_both_come_back(tmp_path):
-    state = new_state(5)
-    state = state.replace(average=jax.tree.map(lambda leaf: leaf + 1, state.params["network"]))
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(state, 0.5)
-        checkpoints.wait()
-        assert_bitwise(checkpoints.restore(copy(state), 5), state)
-        assert_bitwise(checkpoints.restore_network(copy(state).average, 5), state.average)
-    with pytest.raises(AssertionError):
-        assert_bitwise(state.average, state.params["network"])
 
 
 @pytest.mark.parametrize(

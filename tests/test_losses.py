@@ -49,10 +49,10 @@ def awce64(logits, targets, weights) -> float:
     return total / np.prod(logits.shape[:3])
 
 
-def penalty64(a, b, epsilon, support=0.0) -> float:
+def penalty64(a, b, epsilon) -> float:
     """Eq. 4 as it reads, pixel by pixel."""
     terms = [
-        (1 - x - y) * (x > support) * (y > support) * (x * y < 1 - epsilon)
+        (1 - x - y) * (x > 0) * (y > 0) * (x * y < 1 - epsilon)
         for x, y in zip(a.ravel(), b.ravel(), strict=True)
     ]
     return float(np.mean(terms))
@@ -110,8 +110,6 @@ def test_neighborhood_penalty_by_hand():
     for gradient in jax.grad(penalty, (0, 1))(a, b):
         expected = np.array([0, -1, 0, 0, -1, -1]) / 6
         np.testing.assert_allclose(gradient[0, 0], expected, rtol=1e-6)
-    # A support of 0.25 is passed by what exceeds it: only the last pixel has both above.
-    assert float(penalty(a, b, support=0.25)) == pytest.approx(-0.78 / 6, rel=1e-6)
 
 
 def test_the_product_gate_is_strict():
@@ -156,9 +154,8 @@ def test_cross_entropies_match_float64(seed):
     np.testing.assert_allclose(weighted[1][1], shares, rtol=1e-5)
 
 
-@pytest.mark.parametrize("support", [0.0, 0.2])
 @pytest.mark.parametrize("epsilon", [0.05, 0.7])
-def test_neighboring_loss_matches_float64(epsilon, support):
+def test_neighboring_loss_matches_float64(epsilon):
     # Concentrated, so that gates are met open and shut.
     rng = np.random.default_rng(4)
     probabilities = rng.dirichlet(np.full(5, 0.3), size=SHAPE[:3]).astype(np.float32)
@@ -167,13 +164,13 @@ def test_neighboring_loss_matches_float64(epsilon, support):
     expected, slope, opened = 0.0, np.zeros(SHAPE), 0
     for inner, outer in INCLUSIONS:
         a, b = region(exact, inner), region(exact, outer)
-        expected += penalty64(a, b, epsilon, support)
-        gate = (a > support) & (b > support) & (a * b < 1 - epsilon)
+        expected += penalty64(a, b, epsilon)
+        gate = (a > 0) & (b > 0) & (a * b < 1 - epsilon)
         opened += gate.sum()
         for labels in (inner, outer):
             slope[..., list(labels)] -= gate[..., None] / gate.size
     assert 0 < opened < 2 * np.prod(SHAPE[:3])
-    loss = partial(neighboring_loss, inclusions=INCLUSIONS, epsilon=epsilon, support=support)
+    loss = partial(neighboring_loss, inclusions=INCLUSIONS, epsilon=epsilon)
     value, gradient = jax.value_and_grad(loss)(probabilities)
     assert float(value) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-8)
@@ -204,49 +201,6 @@ def test_soft_dice_by_hand():
     np.testing.assert_allclose(loss, (first + second) / 2, rtol=1e-6)
 
 
-def test_smoothed_soft_dice_by_hand_counts_labels_that_are_not_there():
-    p = np.array([[[[0.9, 0.1], [0.7, 0.3]]]])
-    y = np.array([[[[1.0, 0.0], [1.0, 0.0]]]])
-    expected = 1 - ((2 * 1.6 + 0.5) / (1.6 + 2 + 0.5) + 0.5 / (0.4 + 0.5)) / 2
-    loss = soft_dice_loss(*single(np.log(p), y), smooth=0.5)
-    np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    # More of the absent label costs more, and without smoothing it costs label 0 alone.
-    worse = soft_dice_loss(*single(np.log([[[[0.6, 0.4], [0.6, 0.4]]]]), y), smooth=0.5)
-    assert worse > loss + 0.1
-
-
-def test_soft_dice_over_the_batch_by_hand_takes_its_images_as_one():
-    """Label 1 of the second image, which does not hold it, counts against label 1 of the first."""
-    p = np.array([[[[0.8, 0.2], [0.4, 0.6]]], [[[0.9, 0.1], [0.7, 0.3]]]])
-    y = np.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[1.0, 0.0], [1.0, 0.0]]]])
-    one = 2 * (0.8 + 0.9 + 0.7) / (1.2 + 1.6 + 3)
-    other = 2 * 0.6 / (0.8 + 0.4 + 1)
-    logits, targets = single(np.log(p), y)
-    loss = soft_dice_loss(logits, targets, over="batch")
-    np.testing.assert_allclose(loss, 1 - (one + other) / 2, rtol=1e-6)
-    smoothed = 1 - ((2.4 * 2 + 0.5) / (5.8 + 0.5) + (1.2 + 0.5) / (2.2 + 0.5)) / 2
-    loss = soft_dice_loss(logits, targets, smooth=0.5, over="batch")
-    np.testing.assert_allclose(loss, smoothed, rtol=1e-6)
-    # A label that no image of the batch holds is left out, as in an image alone.
-    np.testing.assert_allclose(
-        soft_dice_loss(logits[1:], targets[1:], over="batch"),
-        soft_dice_loss(logits[1:], targets[1:]),
-        rtol=1e-6,
-    )
-    with pytest.raises(ValueError, match="over must be one of image, batch, got 'pixel'"):
-        soft_dice_loss(logits, targets, over="pixel")
-
-
-def test_soft_dice_over_the_batch_is_the_same_for_devices_that_share_it():
-    logits, targets = single(*soft_case(9)[:2])
-    shared = jax.vmap(
-        lambda z, y: soft_dice_loss(z[None], y[None], over="batch", axis_name="devices"),
-        axis_name="devices",
-    )(logits, targets)
-    whole = soft_dice_loss(logits, targets, over="batch")
-    np.testing.assert_allclose(shared, [whole, whole], rtol=1e-6)
-
-
 def test_soft_dice_of_regions_by_hand():
     """One row of four pixels, labels 0, 1, 2, 2; regions 0, the union of 1 and 2, and 2 in it."""
     p = np.array([[[[0.7, 0.2, 0.1], [0.1, 0.4, 0.5], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]]]])
@@ -256,13 +210,11 @@ def test_soft_dice_of_regions_by_hand():
     inner = 2 * (0.2 + 0.8) / (1.6 + 2)
     loss = soft_dice_loss(*single(np.log(p), y), regions=((0,), (1, 2), (2,)))
     np.testing.assert_allclose(loss, 1 - (outside + union + inner) / 3, rtol=1e-6)
-    # An image that lacks a whole region is not asked for it; smoothed, it is.
+    # An image that lacks a whole region is not asked for it.
     healthy = np.eye(3)[np.array([[[0, 1, 1, 1]]])]
     union = 2 * 2.6 / (2.9 + 3)
     loss = soft_dice_loss(*single(np.log(p), healthy), regions=((0,), (1, 2), (2,)))
     np.testing.assert_allclose(loss, 1 - (outside + union) / 2, rtol=1e-6)
-    loss = soft_dice_loss(*single(np.log(p), healthy), regions=((2,),), smooth=0.4)
-    np.testing.assert_allclose(loss, 1 - 0.4 / (1.6 + 0.4), rtol=1e-6)
     with pytest.raises(ValueError, match="regions name label 3, labels are 0 to 2"):
         soft_dice_loss(*single(np.log(p), y), regions=((0,), (1, 3)))
 
@@ -304,8 +256,6 @@ def test_uniform_weights_are_plain_cross_entropy():
 
 ALL = {
     "dice": lambda z, t: soft_dice_loss(z, t),
-    "batch dice": lambda z, t: soft_dice_loss(z, t, over="batch"),
-    "smoothed dice": lambda z, t: soft_dice_loss(z, t, smooth=2.0),
     "cross_entropy": lambda z, t: cross_entropy(z, t),
     "weighted": lambda z, t: automated_weighted_cross_entropy(z, t, jnp.full((2, 5), 1.7)),
     "penalty": lambda z, t: neighborhood_penalty(

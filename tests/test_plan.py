@@ -50,26 +50,6 @@ def test_batches_have_the_documented_type():
     assert PLAN.indices(6).shape == (3,)
 
 
-@pytest.mark.parametrize(
-    ("share", "frequent", "others"),
-    [(0.5, (3, 3), (0, 1)), (0.75, (4, 5), (0, 1)), (0.0, (0, 0), (1, 2)), (1.0, (6, 6), (0, 0))],
-)
-def test_frequent_slices_make_up_their_share_of_an_epoch(share, frequent, others):
-    """Twelve slices, two of them frequent: 6, 9, 0 or 12 examples of an epoch are of these two."""
-    plan = Plan(12, 4, epochs=3, validate_every=1, seed=0, frequent=(3, 8), share=share)
-    epochs = examples(plan, 9).reshape(3, 12)
-    for epoch in epochs:
-        counts = np.bincount(epoch, minlength=12)
-        assert counts[[3, 8]].sum() == 12 * share
-        assert (counts[[3, 8]].min(), counts[[3, 8]].max()) == frequent
-        rest = np.delete(counts, [3, 8])
-        assert (rest.min(), rest.max()) == others
-    # Orders of their own, and not the one kind after the other.
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    if share == 0.5:
-        assert all(len(np.unique(np.isin(epoch[:6], (3, 8)))) == 2 for epoch in epochs)
-
-
 def test_epochs_and_seeds_have_orders_of_their_own():
     plan = Plan(num_slices=50, batch_size=50, epochs=3, validate_every=1, seed=0)
     orders = [tuple(plan.indices(step)) for step in range(3)]

@@ -65,8 +65,7 @@ def _fresh(text: str) -> TrainState:
     config = json.loads(text)
     networks = recipe.networks(config)
     optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
-    average = bool(config["optimizer"]["average"])
-    return init_state(networks, optimizer, 7, recipe.input_shape(config), average=average)
+    return init_state(networks, optimizer, 7, recipe.grid(config).size)
 
 
 def applied(config):
@@ -92,14 +91,12 @@ def differing(first, second):
 # ---- merging, by hand
 
 
-def tree(value, labels=5, *, width=4, deep=False, localizer=False):
+def tree(value, labels=5, *, width=4, localizer=False):
     def filled(*shape):
         return np.full(shape, value, np.float32)
 
     network = {"encoder0": {"conv1": {"kernel": filled(3, 3, 1, width)}}}
     network["logits"] = {"kernel": filled(width, labels), "bias": filled(labels)}
-    if deep:
-        network["logits1"] = {"kernel": filled(2 * width, labels)}
     generator = {"conv1": {"kernel": filled(3, 3)}, "conv6": {"kernel": filled(3, labels)}}
     params = {"network": network, "generator": generator}
     if localizer:
@@ -146,14 +143,6 @@ def test_a_sub_network_that_one_of_them_lacks():
     assert (merged.keys(), at_random) == ({"network"}, ())
 
 
-def test_heads_of_deep_supervision_come_and_go():
-    merged, at_random = merge(tree(0, deep=True), tree(1), same_labels=True)
-    assert at_random == ("network/logits1",)
-    assert values(merged["network"]["logits"])["['bias']"] == {1}
-    merged, at_random = merge(tree(0), tree(1, deep=True), same_labels=True)
-    assert (at_random, merged["network"].keys()) == ((), {"encoder0", "logits"})
-
-
 def test_any_other_difference_is_an_error():
     with pytest.raises(ValueError, match=r"network/encoder0/conv1/kernel: expected shape .*8\), g"):
         merge(tree(0, width=8), tree(1), same_labels=False)
@@ -177,7 +166,7 @@ def test_the_first_logits_are_the_source_s(config, source):
     run = load_run(source)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
     network = recipe.networks(config).segmentation
-    trees = (state.network, run.params, fresh(config).network)
+    trees = (state.params["network"], run.params, fresh(config).params["network"])
     segment = jax.jit(lambda params: network.apply({"params": params}, images))
     ours, theirs, other = (np.asarray(segment(params)) for params in trees)
     np.testing.assert_array_equal(ours, theirs)
@@ -199,14 +188,11 @@ def test_other_labels_drop_only_the_heads(config, source, anatomy):
     assert not any(re.search(heads, name) for name in heads_of_fresh)
 
 
-def test_an_average_starts_from_the_parameters_and_a_localizer_at_random(config, source):
-    own = changed(config, optimizer__average=0.9, grid__center=None)
+def test_a_localizer_that_the_source_lacks_starts_at_random(config):
+    own = changed(config, grid__center=None)
     state, at_random = applied(own)
     assert at_random == ("localizer",)
-    assert differing(state.average, load_run(source).params) == set()
     assert differing(state.params["localizer"], fresh(own).params["localizer"]) == set()
-    first, second = (jax.tree.leaves(tree)[0] for tree in (state.average, state.params["network"]))
-    assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer()
 
 
 def test_a_bundle_is_started_from_without_its_generator(config, bundle_folder):
@@ -214,7 +200,7 @@ def test_a_bundle_is_started_from_without_its_generator(config, bundle_folder):
     start.check(own)
     state, at_random = applied(own)
     assert at_random == ("generator",)
-    assert differing(state.network, load_run(bundle_folder).params) == set()
+    assert differing(state.params["network"], load_run(bundle_folder).params) == set()
 
 
 # ---- what is refused
@@ -236,8 +222,8 @@ def refused(config, folder, *words, error: type[Exception] = WorkdirError):
         ({"model__width": 8}, ["model.width 4 there and 8 here"]),
         ({"model__groups": 2}, ["model.groups 4 there and 2 here"]),
         (
-            {"model__depth": 2, "model__attention": False, "model__slices": 3},
-            ["slices 1 there and 3", "depth 1 there and 2", "attention True there and False here"],
+            {"model__depth": 2, "model__attention": False},
+            ["depth 1 there and 2", "attention True there and False here"],
         ),
         ({"model__dense": True, "balance__width": 8}, ["model.dense False", "balance.width 4 the"]),
     ],

@@ -12,13 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg import recipe, run_data, train, workdir
+from jaxseg import recipe, train, workdir
 from jaxseg.checkpoint import Checkpoints
 from jaxseg.interrupt import Interrupted
-from jaxseg.loop import DivergedError
 from jaxseg.settings import SettingsError
 from jaxseg.train_step import TrainState, init_state
-from jaxseg.trained import load_run
 from jaxseg.workdir import WorkdirError
 from tests import stopped
 
@@ -182,9 +180,8 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
 
 
 def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_run, tmp_path):
-    """A sub-network of its own, and an average of another: each must come back as it was."""
     config = config_of(finished_run)
-    config["grid"]["center"], config["optimizer"]["average"] = None, 0.9
+    config["grid"]["center"] = None
     config["loss"] |= {"weighted": False, "penalty": 0.0}
     config["train"]["epochs"], config["run"]["pictures"] = 2, 0
     config["data"] |= {"phantom_cases": 0}
@@ -293,40 +290,6 @@ def test_a_held_workdir_is_refused_and_then_free(tmp_path, finished_run):
         train.train(config, tmp_path, say=devices_alone)
 
 
-@pytest.mark.parametrize("shift", [0.0, 9.0])
-def test_validation_sees_the_neighbors_of_whole_stacks_on_the_network_grid(
-    finished_run, tmp_path, monkeypatch, shift
-):
-    """Also in a split by slice, which holds single slices of a stack out, and with a margin."""
-    config = config_of(finished_run)
-    config["data"] |= {"split": "slice", "validation_fraction": 0.4}
-    config["model"]["slices"], config["train"]["epochs"] = 3, 1
-    config["augment"] |= {"probability": 0.5, "shift": shift}
-    seen = []
-
-    def stop(**parts):
-        seen.append(parts)
-        raise DivergedError("far enough")
-
-    monkeypatch.setattr(train, "Validation", stop)
-    with pytest.raises(DivergedError):
-        train.train(config, tmp_path / "run", say=lambda line: None)
-    held_out, inputs = seen[0]["cohort"], seen[0]["inputs"]
-    whole = run_data.load_cohort(config)
-    assert whole.margin == (3 if shift else 0)  # 9 mm in pixels of 4.2 mm
-    whole = whole.cropped()
-    places = {
-        (whole.case_names[case], number): k
-        for k, (case, number) in enumerate(zip(whole.case_index, whole.slice_index, strict=True))
-    }
-    for given, title in zip(inputs, held_out.titles(), strict=True):
-        name, number = title.split(" slice ")
-        last = max(n for other, n in places if other == name)
-        for channel, offset in enumerate((-1, 0, 1)):
-            neighbor = min(max(int(number) + offset, 0), last)
-            np.testing.assert_array_equal(given[..., channel], whole.images[places[name, neighbor]])
-
-
 def test_bad_settings_make_no_workdir(tmp_path, finished_run):
     config = config_of(finished_run)
     config["train"]["batch_size"] = 0
@@ -339,26 +302,3 @@ def test_bad_settings_make_no_workdir(tmp_path, finished_run):
         with pytest.raises(SettingsError, match=r"run.devices: expected at most the 1 of this"):
             train.train(config, tmp_path / "run", say=pytest.fail)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_cpu_is_split_before_jax_uses_it_or_not_at_all(tmp_path, finished_run):
-    config = config_of(finished_run)
-    config["run"]["cpu_devices"] = jax.local_device_count() + 1  # the tests have begun to use it
-    config["train"]["batch_size"] = 12
-    with pytest.raises(SettingsError, match=r"run\.cpu_devices: expected 1, or what JAX uses"):
-        train.train(config, tmp_path / "run", say=pytest.fail)
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_split_cpu_trains_the_same_network(tmp_path, command_line, finished_run):
-    process = command_line.start_tiny(tmp_path / "run", run__cpu_devices=2)
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    whole, split = (load_run(run, checkpoint="last") for run in (finished_run, tmp_path / "run"))
-    assert whole.step == split.step
-    # Another order of sums, and Adam divides small gradients by their own size.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), whole.params, split.params
-    )
-    leaves = zip(jax.tree.leaves(whole.params), jax.tree.leaves(split.params), strict=True)
-    assert any((np.asarray(a) != np.asarray(b)).any() for a, b in leaves), "one device was used"

@@ -31,7 +31,6 @@ from jaxseg.train_step import (
 from tests.toy_cohort import QUICK, SIZE, L, cohort, mixing
 
 PAIRS = (((4,), (4, 3)), ((4, 3), (4, 3, 2)))
-FACTORS = (0.5, 1.0, 1.5, 2.0, 4.0)
 RATE, EPSILON = 1e-2, 1e-3
 STAGES = {
     "baseline": {"attention": False, "weighted": False, "penalty": 0.0},
@@ -56,9 +55,8 @@ def networks(stage: str, dtype=jnp.float32) -> Networks:
 
 
 def objective(stage: str, **changes) -> Objective:
-    fields = {"method": "adversarial", "strength": 0.7, "factors": FACTORS}
-    fields |= {"penalty": STAGES[stage]["penalty"]}
-    return Objective(**fields | {"epsilon": 1e-3, "support": 0.0, "inclusions": PAIRS} | changes)
+    fields = {"method": "adversarial", "strength": 0.7, "penalty": STAGES[stage]["penalty"]}
+    return Objective(**fields | {"epsilon": 1e-3, "inclusions": PAIRS} | changes)
 
 
 def optimizer() -> optax.GradientTransformation:
@@ -120,15 +118,14 @@ def terms_by_hand(stage: str, logits, generated, targets) -> dict[str, np.ndarra
     terms["loss"] = terms["cross_entropy"]
     if STAGES[stage]["weighted"]:
         generated = np.asarray(generated, np.float64)
-        weights = generated * np.array(FACTORS)
-        awce = -(weights[:, None, None] * targets * log_p).sum(-1).mean()
+        awce = -(generated[:, None, None] * targets * log_p).sum(-1).mean()
         difficulty = -(targets * log_p).sum((1, 2)) / np.maximum(targets.sum((1, 2)), 1e-30)
         q = generated / L
         reward = (q * difficulty).sum(-1) - 0.7 * (q * np.log(q)).sum(-1)
         terms |= {
             "weighted_cross_entropy": awce,
             "generator_objective": -reward.mean(),
-            "label_weights": weights.mean(0),
+            "label_weights": generated.mean(0),
             "loss": awce,
         }
     if STAGES[stage]["penalty"]:
@@ -160,17 +157,13 @@ def gradients_by_hand(stage: str, params, images, targets):
 
     def generator_loss(generator, logits):
         generated = nets.generator.apply({"params": generator}, images)
-        return generator_objective(
-            logits, targets, generated,
-            method="adversarial", strength=0.7, factors=jnp.array(FACTORS),
-        )  # fmt: skip
+        return generator_objective(logits, targets, generated, method="adversarial", strength=0.7)
 
-    gradients, generated, weights = {}, None, None
+    gradients, generated = {}, None
     if rules["weighted"]:
         generated = nets.generator.apply({"params": params["generator"]}, images)
-        weights = generated * jnp.array(FACTORS)[None]
     slope = jax.grad(network_loss, has_aux=True)
-    gradients["network"], logits = slope(params["network"], weights)
+    gradients["network"], logits = slope(params["network"], generated)
     if rules["weighted"]:
         gradients["generator"] = jax.grad(generator_loss)(params["generator"], logits)
     return gradients, logits, generated
@@ -286,32 +279,6 @@ def test_initialization_is_the_seeds():
 # ---- what goes beyond the paper
 
 
-def test_the_average_follows_the_network_and_leaves_it_alone():
-    """Decays (1 + t) / (10 + t) at the start, by hand over three steps; training is the same."""
-    stage = "baseline"
-    step = jax.jit(
-        make_train_step(networks(stage), optimizer(), objective(stage), MIXUP, average=0.2),
-        compiler_options=QUICK,
-    )
-    state, plain = new_state(stage), new_state(stage)
-    kernel = ("network", "logits", "kernel")
-    mean = np.asarray(plain.params["network"]["logits"]["kernel"], np.float64)
-    state = state.replace(average=jax.tree.map(jnp.copy, state.params["network"]))
-    for decay in (1 / 10, 2 / 11, 0.2):  # the third would be 3 / 12
-        state, _ = step(state, cohort(), INDICES)
-        plain, _ = step_of(stage)(plain, cohort(), INDICES)
-        now = np.asarray(state.params[kernel[0]][kernel[1]][kernel[2]], np.float64)
-        mean = decay * mean + (1 - decay) * now
-    np.testing.assert_allclose(state.average["logits"]["kernel"], mean, rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        state.params, plain.params,
-    )  # fmt: skip
-    assert state.network is state.average
-    assert plain.network is plain.params["network"]
-    assert not np.allclose(mean, now, atol=1e-4)
-
-
 def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monkeypatch):
     """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
     seen = {}
@@ -349,16 +316,11 @@ def test_more_devices_than_there_are_is_refused():
 def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
     stage = "awce_penalty"
-    # "batch" looks across devices.
-    terms = objective(stage, difficulty="batch", dice=0.5, dice_over="batch")
-    step = make_train_step(
-        networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION, average=0.5
-    )
+    terms = objective(stage, dice=0.5)
+    step = make_train_step(networks(stage), optimizer(), terms, MIXUP, augmentation=AUGMENTATION)
     ends = []
     for devices in (1, 4):
-        start = new_state(stage)
-        average = jax.tree.map(jnp.copy, start.params["network"])
-        state = jax.device_put(start.replace(average=average), placement(devices))
+        state = jax.device_put(new_state(stage), placement(devices))
         slices = jax.device_put(cohort(), placement(devices))
         run = compile_step(step, devices)
         for k in range(3):

@@ -133,6 +133,14 @@ def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path, random_ru
     refused(odd, "grid.spacing: expected a number from 0 to 100", error=ValueError)
 
 
+def test_a_run_of_an_earlier_version_is_read_unless_it_used_what_is_gone(tmp_path, random_run):
+    off = {"loss__deep": 0.0, "optimizer__average": 0.0, "model__slices": 1, "run__cpu_devices": 2}
+    before = load_run(edited(random_run, tmp_path / "before", "config.json", **off))
+    assert before.settings == load_run(random_run).settings
+    deep = edited(random_run, tmp_path / "deep", "config.json", loss__deep=0.5)
+    refused(deep, r"loss\.deep", "0.5", "f458d8a")
+
+
 def test_a_checkpoint_without_its_network_is_refused(tmp_path, random_run):
     folder = copied(random_run, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "5" / "network")

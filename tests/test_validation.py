@@ -27,9 +27,7 @@ COHORT = Cohort(
 
 
 def validation():
-    return Validation(
-        COHORT, COHORT.images, lambda params, images: (images > params).astype(np.uint8), EMIDEC
-    )
+    return Validation(COHORT, lambda params, images: (images > params).astype(np.uint8), EMIDEC)
 
 
 def summary(mean, n):

@@ -211,6 +211,36 @@ def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
     assert read_settings(tmp_path) == newer
 
 
+def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
+    old = {
+        "balance": {"difficulty": "image", "prevalence_power": 0.0, "width": 16},
+        "loss": {"deep": 0.0, "support": 0, "dice_smooth": 0.0, "dice_over": "image", "dice": 1.0},
+        "model": {"slices": 1},
+        "optimizer": {"average": 0.0},
+        "train": {"pathology": 0.0},
+        "grid": {"soft_labels": False},
+        "run": {"convolution": "xla", "cpu_devices": 2},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    now = old | {"loss": {"dice": 1.0, "dice_of": "labels"}, "balance": {"width": 16}}
+    now |= {"optimizer": {}, "model": {}, "train": {"init_from": None}}
+    now |= {"run": {"convolution": "xla"}}
+    assert read_settings(tmp_path) == now
+    check_settings(tmp_path, now)  # and the run can go on
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("model.slices", 3)],
+)
+def test_a_run_that_used_a_field_that_is_gone_is_refused_in_a_line(tmp_path, name, value):
+    section, field = name.split(".")
+    (tmp_path / "config.json").write_text(json.dumps({section: {field: value}}))
+    with pytest.raises(WorkdirError, match=rf"{name}: .*got {value!r}; f458d8a is") as error:
+        read_settings(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_an_empty_workdir_suits_any_settings(tmp_path):
     check_settings(tmp_path, SETTINGS)
     assert names(tmp_path) == []

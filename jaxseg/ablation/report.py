@@ -13,7 +13,7 @@ from jaxseg.ablation.published import display_name
 from jaxseg.ablation.scores import read_run_scores
 from jaxseg.ablation.statistics import Comparison, compare
 from jaxseg.anatomy import Anatomy
-from jaxseg.data import Cohort, with_neighbors
+from jaxseg.data import Cohort
 from jaxseg.inference import make_labels
 from jaxseg.loop import Say
 from jaxseg.report import curves, mixup_figure, pictures, stage_figure
@@ -141,15 +141,12 @@ def _stages(
     """The last checkpoints' label maps of the most telling validation slices of the cohort."""
     held_out = cohort.take(validation)
     telling = pictures.telling_slices(held_out.labels, held_out.case_index, _SHOWN_SLICES)
-    chosen = validation[telling]
-    slices = cohort.take(chosen)
+    slices = held_out.take(telling)
     maps = {}
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
         segment = make_labels(trained.network, batch_size=_BATCH_SIZE)
-        # Neighbors are those of whole stacks, on whichever side of a split by slice they are.
-        inputs = with_neighbors(cohort.images, cohort.case_index, slices=trained.slices)
-        maps[display_name(run.stage)] = segment(trained.params, inputs[chosen])
+        maps[display_name(run.stage)] = segment(trained.params, slices.images)
     return stage_figure.stage_figure(slices.images, slices.labels, maps, slices.titles(), anatomy)
 
 

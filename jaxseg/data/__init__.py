@@ -15,7 +15,7 @@ from jaxseg.data.grid import (
 )
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
 from jaxseg.data.padding import tissue_of
-from jaxseg.data.preprocess import Preprocessing, normalize, preprocess_case, with_neighbors
+from jaxseg.data.preprocess import Preprocessing, normalize, preprocess_case
 from jaxseg.data.split import split
 
 __all__ = [
@@ -41,6 +41,5 @@ __all__ = [
     "to_native",
     "to_network",
     "voxel_spacing",
-    "with_neighbors",
     "write_like",
 ]

@@ -113,34 +113,6 @@ def even_out(images: np.ndarray, tissue: NDArray[np.bool_], *, margin: int = 0) 
     return (images - np.tensordot(slopes, plane, 1)).astype(np.float32)
 
 
-def with_neighbors(images: np.ndarray, case_index: np.ndarray, *, slices: int) -> np.ndarray:
-    """Each slice with its neighbors in the stack as channels, for a "2.5D" network.
-
-    Channel slices // 2 is the slice itself, those before it lie before it in the stack. Beyond an
-    end of the stack stands the slice at that end.
-
-    Args:
-      images: (N, H, W), slices in the order of their stacks, one stack after the other.
-      case_index: (N,) integer, which stack a slice belongs to.
-      slices: channels, odd.
-
-    Returns:
-      (N, H, W, slices); (N, H, W) for one, the images themselves.
-
-    Raises:
-      ValueError: an even number of slices.
-    """
-    if slices < 1 or slices % 2 == 0:
-        raise ValueError(f"slices is {slices}; expected an odd number: a slice and its neighbors")
-    if slices == 1:
-        return images
-    first = np.searchsorted(case_index, case_index, side="left")
-    last = np.searchsorted(case_index, case_index, side="right") - 1
-    offsets = np.arange(slices) - slices // 2
-    places = np.arange(len(images))[:, None] + offsets
-    return np.moveaxis(images[np.clip(places, first[:, None], last[:, None])], 1, -1)
-
-
 def preprocess_case(
     case: Case, how: Preprocessing, *, margin: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -2,7 +2,7 @@
 
 from jaxseg.models.convolution import Convolve, convolve_xla
 from jaxseg.models.initialization import initialize
-from jaxseg.models.unet import COARSE, UNet
+from jaxseg.models.unet import UNet
 from jaxseg.models.weight_generator import WeightGenerator
 
-__all__ = ["COARSE", "Convolve", "UNet", "WeightGenerator", "convolve_xla", "initialize"]
+__all__ = ["Convolve", "UNet", "WeightGenerator", "convolve_xla", "initialize"]

@@ -8,8 +8,6 @@ from jax.typing import DTypeLike
 from jaxseg.models.convolution import Convolve, convolve_xla
 from jaxseg.models.layers import Conv3x3, ConvNormRelu, Upsample, max_pool
 
-COARSE = "coarse"  # collection of the decoder's coarser logits, coarsest first
-
 
 class Block(nn.Module):
     """U-net block: two convolution layers, gated by an attention branch on the block's input.
@@ -60,8 +58,6 @@ class UNet(nn.Module):
       attention: multiply every block's output with its attention map (the ablation's second stage).
       dense: densely connected blocks (the ablation text's "dense U-net").
       groups: of the normalization, as `GroupNorm`.
-      coarse_logits: logits at each coarser level of the decoder as well, kept in the collection
-        `COARSE` by `apply(..., mutable=[COARSE])`: for deep supervision.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
       convolve: what computes 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.
     """
@@ -72,7 +68,6 @@ class UNet(nn.Module):
     attention: bool = True
     dense: bool = False
     groups: int = 8
-    coarse_logits: bool = False
     dtype: DTypeLike = jnp.float32
     convolve: Convolve = convolve_xla
 
@@ -104,12 +99,6 @@ class UNet(nn.Module):
                 name=name,
             )  # fmt: skip
 
-        def head(name: str) -> nn.Dense:
-            return nn.Dense(
-                self.num_labels, dtype=jnp.float32, name=name,
-                kernel_init=nn.initializers.he_normal(),
-            )  # fmt: skip
-
         x = images.astype(self.dtype)
         skips = []
         for level in range(self.depth):
@@ -121,6 +110,7 @@ class UNet(nn.Module):
             x = Upsample(self.width * 2**level, self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = block(level, f"decoder{level}")(x)
-            if level and self.coarse_logits:
-                self.sow(COARSE, "levels", head(f"logits{level}")(x))
-        return head("logits")(x)
+        return nn.Dense(
+            self.num_labels, dtype=jnp.float32, name="logits",
+            kernel_init=nn.initializers.he_normal(),
+        )(x)  # fmt: skip

@@ -24,14 +24,12 @@ class WeightGenerator(nn.Module):
       num_labels: L, background included.
       width: channels of the first convolution; the next ones have up to four times as many.
       groups: of the normalization, as `GroupNorm`.
-      activation: "softmax" gives L softmax(z), weights that sum to L; "exp" gives exp(z), free.
       dtype: compute dtype; parameters and weights are float32.
     """
 
     num_labels: int
     width: int = 16
     groups: int = 8
-    activation: str = "softmax"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -42,10 +40,10 @@ class WeightGenerator(nn.Module):
           images: (B, H, W, C) floating point, the input of the segmentation generator.
 
         Returns:
-          Weights (B, L) float32, positive.
+          Weights L softmax(z) (B, L) float32: positive, and summing to L.
 
         Raises:
-          ValueError: if the images are not of rank 4 or the activation has no such name.
+          ValueError: if the images are not of rank 4.
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
@@ -60,11 +58,4 @@ class WeightGenerator(nn.Module):
             self.num_labels, (3, 3), dtype=jnp.float32, name=ZERO_LAYER,
             kernel_init=nn.initializers.zeros_init(),
         )(x)  # fmt: skip
-        scores = x.mean((1, 2))
-        match self.activation:
-            case "softmax":
-                return self.num_labels * nn.softmax(scores)
-            case "exp":
-                return jnp.exp(scores)
-            case _:
-                raise ValueError(f"activation must be 'softmax' or 'exp', got {self.activation!r}")
+        return self.num_labels * nn.softmax(x.mean((1, 2)))

@@ -112,7 +112,9 @@ def _method(facts: Facts) -> dict[str, object]:
         "attention blocks": _yes(model["attention"]),
         "pathology mixup (Eq. 1-2)": f"{mixup['probability']:.0%} of the examples",
         "automated weighted cross-entropy (Eq. 3)": _weighting(settings),
-        "neighborhood penalty (Eq. 4-5)": _penalty(loss),
+        "neighborhood penalty (Eq. 4-5)": f"coefficient {loss['penalty']:g}"
+        if loss["penalty"]
+        else "no",
         "beyond the paper": ", ".join(_extras(settings)) or "nothing",
         "input": f"{grid['size'][0]} x {grid['size'][1]} pixels of {spacing}, "
         f"intensities {settings['intensity']['method']} (preprocessing.json)",
@@ -124,17 +126,7 @@ def _weighting(settings: Mapping[str, Any]) -> str:
     if not settings["loss"]["weighted"]:
         return "no"
     balance = settings["balance"]
-    return (
-        f"yes; {balance['method']} generator, strength {balance['strength']:g}, difficulty over "
-        f"the {balance['difficulty']}, prevalence to the power {balance['prevalence_power']:g}"
-    )
-
-
-def _penalty(loss: Mapping[str, Any]) -> str:
-    if not loss["penalty"]:
-        return "no"
-    gate = f", indicators above {loss['support']:g}" if loss["support"] else ""
-    return f"coefficient {loss['penalty']:g}{gate}"
+    return f"yes; {balance['method']} generator, strength {balance['strength']:g}"
 
 
 def _normalization(groups: int) -> str:
@@ -142,21 +134,12 @@ def _normalization(groups: int) -> str:
 
 
 def _extras(settings: Mapping[str, Any]) -> list[str]:
-    share, pathology = settings["augment"]["probability"], settings["train"]["pathology"]
-    average, slices = settings["optimizer"]["average"], settings["model"]["slices"]
-    loss = settings["loss"]
+    share, loss = settings["augment"]["probability"], settings["loss"]
     whole = " of whole regions" if loss["dice_of"] == "regions" else ""
-    dice = f"soft Dice loss{whole} over the {loss['dice_over']} (coefficient {loss['dice']:g}"
-    if loss["dice_smooth"]:
-        dice += f", smoothing {loss['dice_smooth']:g} pixels"
     texts = {
         "targets that hold each label's share of a pixel": settings["grid"]["soft_labels"],
         f"ordinary augmentation of {share:.0%} of the examples": share,
-        f"{dice})": loss["dice"],
-        f"deep supervision (weight {loss['deep']:g} a level)": loss["deep"],
-        f"{pathology:.0%} of the examples with pathology": pathology,
-        f"averaged parameters (decay {average:g})": average,
-        f"{slices} neighboring slices as input": slices > 1,
+        f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
     }
     return [text for text, used in texts.items() if used]
 
@@ -262,10 +245,8 @@ def _scores(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> str:
-    slices = facts.settings["model"]["slices"]
-    seen = "one slice" if slices == 1 else f"{slices} neighboring slices"
     lines = [
-        f"- It sees {seen} at a time, and nothing outside the network grid, which is background.",
+        "- It sees one slice at a time, and nothing outside the network grid, which is background.",
         "- It was trained on what the table above says: other scanners, protocols, contrast agents "
         "and patients may do worse, and no score here tells by how much.",
         "- Probabilities are a softmax, not calibrated.",
@@ -281,10 +262,6 @@ def _limits(facts: Facts) -> str:
 
 def _usage(facts: Facts) -> str:
     height, width = facts.settings["grid"]["size"]
-    slices = facts.settings["model"]["slices"]
-    shape, kind = f"3, {height}, {width}", "slices"
-    if slices > 1:
-        shape, kind = f"{shape}, {slices}", "slices, each between its neighbors"
     return f"""\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 
@@ -303,7 +280,7 @@ import numpy as np
 from jax import export
 
 network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
-images = np.zeros(({shape}), np.float32)  # your {kind}: any number, this size
+images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
 ```

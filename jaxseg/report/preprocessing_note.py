@@ -75,18 +75,9 @@ _TO_NATIVE = (
     "label = argmax of the probabilities rounded to 5 decimals, ties to the lower label",
 )
 
-_NEIGHBORS = (
-    "; channel c is slice k - {0} + c of the stack, k being the slice to segment, and the first or "
-    "the last slice where there is none"
-)
-
 
 def preprocessing_note(
-    how: Preprocessing,
-    anatomy: Anatomy,
-    *,
-    spacing: Sequence[Sequence[float]] | None,
-    slices: int = 1,
+    how: Preprocessing, anatomy: Anatomy, *, spacing: Sequence[Sequence[float]] | None
 ) -> dict[str, Any]:
     """Content of `preprocessing.json`.
 
@@ -94,7 +85,6 @@ def preprocessing_note(
       how: the preprocessing of the run.
       anatomy: the label set.
       spacing: smallest and largest voxel edges (X, Y, slices) trained on, mm; None if unknown.
-      slices: input channels, a slice and its neighbors; odd.
 
     Returns:
       JSON-like.
@@ -120,10 +110,9 @@ def preprocessing_note(
             "meaning": _INTENSITY[how.normalization],
         },
         "input": {
-            "shape": ["batch", *grid.size, *([slices] if slices > 1 else [])],
+            "shape": ["batch", *grid.size],
             "dtype": "float32",
-            "meaning": "slices on the grid, normalized; any number of at least 1"
-            + (_NEIGHBORS.format(slices // 2) if slices > 1 else ""),
+            "meaning": "slices on the grid, normalized; any number of at least 1",
         },
         "output": {
             "shape": ["batch", *grid.size, anatomy.num_labels],

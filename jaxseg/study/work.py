@@ -8,7 +8,7 @@ import jax
 
 from jaxseg import run_data, start, workdir
 from jaxseg.data import Cohort
-from jaxseg.devices import describe, split_cpu
+from jaxseg.devices import describe
 from jaxseg.evaluate import evaluate
 from jaxseg.loop import DivergedError, Say
 from jaxseg.study.plan import Run
@@ -57,7 +57,6 @@ def complete(
         if own["train"]["init_from"] and not start.is_begun(run.folder):
             start.check(own)
             starting[run.folder.name] = own
-    split_cpu(config["run"]["cpu_devices"])
     say(describe())
     cohort = run_data.load_cohort(config)
     _check_data(runs, cohort)

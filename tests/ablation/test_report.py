@@ -1,17 +1,13 @@
 """What befalls a report: figures that cannot be drawn, files that do not fit together."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from jaxseg import run_data, workdir
 from jaxseg.ablation import report
-from jaxseg.anatomy import EMIDEC
 from jaxseg.settings import replace
 from jaxseg.study.plan import Run
 from jaxseg.workdir import WorkdirError
@@ -71,30 +67,6 @@ def test_training_slices_that_cannot_be_mixed_cost_one_figure(ablation):
     assert "no two training slices of different cases can be mixed" in page
     assert page.count("data:image/png;base64,") == 2
     assert not (ablation.folder / "figure1.png").exists()
-
-
-def test_neighbors_in_the_figure_are_those_of_whole_stacks(ablation, monkeypatch):
-    """Of a split by slice, where a slice's neighbors are mostly on the other side."""
-    seen = []
-
-    def load(folder, checkpoint):
-        return SimpleNamespace(network=None, params=None, slices=3)
-
-    def labels(network, *, batch_size):
-        return lambda params, inputs: seen.append(inputs) or inputs[..., 0].astype(np.uint8)
-
-    monkeypatch.setattr(report, "load_run", load)
-    monkeypatch.setattr(report, "make_labels", labels)
-    cohort = ablation.cohort
-    numbered = np.broadcast_to(np.arange(len(cohort))[:, None, None], cohort.images.shape)
-    cohort = dataclasses.replace(cohort, images=numbered.astype(np.float32))
-    report._stages(ablation.runs[:1], cohort, np.arange(1, len(cohort), 3), EMIDEC)
-    (inputs,) = seen
-    below, at, above = inputs[:, 0, 0].T.astype(int)
-    first = np.r_[True, np.diff(cohort.case_index) != 0]
-    last = np.r_[first[1:], True]
-    np.testing.assert_array_equal(below, np.where(first[at], at, at - 1))
-    np.testing.assert_array_equal(above, np.where(last[at], at, at + 1))
 
 
 def test_runs_that_do_not_compare_are_one_line(ablation):

@@ -82,7 +82,7 @@ def to_torch(batch: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_gradient(settings: Settings, params: dict[str, Any], batch: Arrays) -> tuple[Any, Any]:
-    objective = recipe.objective(settings, np.arange(5))
+    objective = recipe.objective(settings)
     return quick(
         jax.value_and_grad(
             lambda p: loss_and_logs(p, recipe.networks(settings), objective, *batch)[0]

@@ -52,8 +52,8 @@ def test_what_goes_beyond_the_paper_is_in_no_stage(variant):
     off = {
         "augment.probability": 0.0, "augment.flip": False, "augment.rotation": 0.0,
         "augment.zoom": 0.0, "augment.gamma": 0.0, "augment.contrast": 0.0,
-        "augment.brightness": 0.0, "augment.noise": 0.0, "model.slices": 1, "loss.dice": 0.0,
-        "optimizer.average": 0.0, "model.groups": 8, "grid.soft_labels": False,
+        "augment.brightness": 0.0, "augment.noise": 0.0, "loss.dice": 0.0,
+        "model.groups": 8, "grid.soft_labels": False,
         "loss.dice_of": "labels", "grid.center": (0.5, 0.5), "augment.shift": 0.0,
         "augment.turn": False, "augment.bias": 0.0,
     }  # fmt: skip
@@ -104,7 +104,6 @@ def test_the_protocol_of_the_paper():
         "model.dense": False,
         "loss.weighted": False,
         "loss.penalty": 0.0,
-        "loss.support": 0.0,  # the literal Eq. 4
     }
     assert {name: settings[name] for name in paper} == paper
     assert flat(awce_penalty, "emidec")["loss.penalty"] == 0.01

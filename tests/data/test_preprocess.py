@@ -13,7 +13,6 @@ from jaxseg.data.preprocess import (
     even_out,
     normalize,
     preprocess_case,
-    with_neighbors,
 )
 
 
@@ -145,21 +144,6 @@ def test_the_margin_takes_no_part_in_the_slope():
     inner = even_out(images[:, 2:-2, 2:-2], shown[:, 2:-2, 2:-2])
     wide = even_out(images, shown, margin=2)
     np.testing.assert_allclose(wide[:, 2:-2, 2:-2], inner, atol=1e-5)
-
-
-def test_neighbors_stop_at_the_ends_of_their_stack():
-    images = np.arange(5.0)[:, None, None] * np.ones((1, 2, 3))
-    cases = np.array([4, 4, 4, 7, 9])
-    three = with_neighbors(images, cases, slices=3)
-    assert three.shape == (5, 2, 3, 3)
-    assert three[:, 0, 0].tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 3], [4, 4, 4]]
-    five = with_neighbors(images, cases, slices=5)
-    assert five[0, 1, 2].tolist() == [0, 0, 0, 1, 2]
-    np.testing.assert_array_equal(five[..., 2], images)
-    assert with_neighbors(images, cases, slices=1) is images
-    for even in (0, 2):
-        with pytest.raises(ValueError, match=f"slices is {even}; expected an odd number"):
-            with_neighbors(images, cases, slices=even)
 
 
 def test_a_case_without_label_has_none():

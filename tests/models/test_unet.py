@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxseg.models import COARSE, UNet
+from jaxseg.models import UNet
 from jaxseg.models.layers import ConvNormRelu
 from jaxseg.models.unet import Block
 
@@ -104,22 +104,6 @@ def test_attention_adds_its_branches_and_nothing_else(dense):
     # Every block has one: two encoders, the bottleneck, two decoders.
     blocks = {"encoder0", "encoder1", "bottleneck", "decoder0", "decoder1"}
     assert {path.split("/")[0] for path in branches} == blocks
-
-
-def test_coarse_logits_are_heads_on_the_decoder_and_leave_the_rest_alone():
-    network = UNet(**TINY | {"depth": 3}, coarse_logits=True)
-    plain = UNet(**TINY | {"depth": 3})
-    params, image = filled(network)["params"], images(0, 2, 16, 24, 1)
-    heads = {"logits1", "logits2"}
-    assert set(params) - set(filled(plain)["params"]) == heads
-    logits, kept = network.apply({"params": params}, image, mutable=[COARSE])
-    coarsest, next_finest = kept[COARSE]["levels"]
-    assert coarsest.shape == (2, 4, 6, logits.shape[-1])
-    assert next_finest.shape == (2, 8, 12, logits.shape[-1])
-    # Inference, which keeps nothing, has the logits of the network without them.
-    rest = {name: value for name, value in params.items() if name not in heads}
-    np.testing.assert_array_equal(network.apply({"params": params}, image), logits)
-    np.testing.assert_array_equal(plain.apply({"params": rest}, image), logits)
 
 
 # Block

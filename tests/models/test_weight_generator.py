@@ -16,8 +16,8 @@ def images(seed: int, batch: int = 2, size: tuple[int, int] = (32, 32)) -> jax.A
     return jnp.float32(np.random.default_rng(seed).normal(size=(batch, *size, 1)))
 
 
-def generator(activation: str = "softmax", **settings) -> WeightGenerator:
-    return WeightGenerator(L, width=4, groups=2, activation=activation, **settings)
+def generator(**settings) -> WeightGenerator:
+    return WeightGenerator(L, width=4, groups=2, **settings)
 
 
 def filled(network: WeightGenerator, seed: int = 0) -> dict:
@@ -39,7 +39,6 @@ def moved() -> dict:
 
 
 apply = jax.jit(generator().apply)
-apply_exp = jax.jit(generator("exp").apply)
 
 
 def test_six_convolutions_and_their_sizes(moved):
@@ -68,8 +67,7 @@ def test_parameter_count_of_the_full_network():
 def test_training_starts_from_exactly_uniform_weights():
     # Keys of this kind compile in a fifth of the time.
     start = jax.jit(generator().init)(jax.random.key(2, impl="rbg"), images(2))
-    for run in (apply, apply_exp):
-        np.testing.assert_array_equal(run(start, images(2)), np.ones((2, L)))
+    np.testing.assert_array_equal(apply(start, images(2)), np.ones((2, L)))
     # Learning starts at the zero kernel and reaches what is behind it as soon as that has moved.
     slope = first_slope(start)["params"]
     assert all(leaf.any() for leaf in jax.tree.leaves(slope["conv6"]))
@@ -96,7 +94,7 @@ def test_softmax_weights_are_positive_and_sum_to_the_labels(moved):
     assert weights.std() > 0.1
 
 
-def test_weights_are_the_activation_of_the_global_average(moved):
+def test_weights_are_the_softmax_of_the_global_average(moved):
     x = images(4)
     features, params = x, moved["params"]
     for layer, width in enumerate((4, 8, 16, 16, 16)):
@@ -107,11 +105,8 @@ def test_weights_are_the_activation_of_the_global_average(moved):
     # On one pixel the 3x3 convolution with zero padding is its middle tap, and the mean the value.
     kernel, bias = (np.asarray(params["conv6"][name], np.float64) for name in ("kernel", "bias"))
     scores = np.asarray(features, np.float64)[:, 0, 0] @ kernel[1, 1] + bias
-    free = apply_exp(moved, x)
-    np.testing.assert_allclose(free, np.exp(scores), rtol=1e-4)
     shares = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-    bounded = apply(moved, x)
-    np.testing.assert_allclose(bounded, L * shares, rtol=1e-4)
+    np.testing.assert_allclose(apply(moved, x), L * shares, rtol=1e-4)
 
 
 def test_every_image_is_weighed_alone(moved):
@@ -137,16 +132,9 @@ def test_bfloat16_keeps_parameters_and_weights_in_float32(moved):
     np.testing.assert_allclose(narrow.sum(-1), L, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("activation", "shape", "message"),
-    [
-        ("softmax", (32, 32, 1), r"images must be \(B, H, W, C\), got shape \(32, 32, 1\)"),
-        ("relu", (1, 32, 32, 1), "activation must be 'softmax' or 'exp', got 'relu'"),
-    ],
-)
-def test_refusals(activation, shape, message):
-    with pytest.raises(ValueError, match=message):
-        jax.eval_shape(generator(activation).init, jax.random.key(0), jnp.zeros(shape))
+def test_images_of_another_rank_are_refused():
+    with pytest.raises(ValueError, match=r"images must be \(B, H, W, C\), got shape"):
+        jax.eval_shape(generator().init, jax.random.key(0), jnp.zeros((32, 32, 1)))
 
 
 def test_instance_normalization_leaves_what_tells_images_apart():

@@ -4,7 +4,6 @@ Shapes are fixed, so that each function is compiled once; draws are the same in 
 """
 
 from functools import partial
-from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from jaxseg import metrics
 from jaxseg.anatomy import EMIDEC
-from jaxseg.balance import DIFFICULTIES, METHODS, generator_objective, prevalence_factors
+from jaxseg.balance import METHODS, generator_objective
 from jaxseg.data.grid import (
     Grid,
     labels_to_network,
@@ -26,7 +25,6 @@ from jaxseg.data.grid import (
 )
 from jaxseg.data.preprocess import normalize
 from jaxseg.losses import (
-    DICE_OVER,
     automated_weighted_cross_entropy,
     cross_entropy,
     neighboring_loss,
@@ -191,13 +189,10 @@ def test_losses_and_gradients_are_finite(drawn):
         assert found["cross-entropy"] == 0
 
 
-@partial(jax.jit, static_argnums=(5, 6))
-def jit_objective(logits, targets, weights, strength, factors, method, difficulty):
+@partial(jax.jit, static_argnums=4)
+def jit_objective(logits, targets, weights, strength, method):
     def objective(logits, weights):
-        return generator_objective(
-            logits, targets, weights, method=method, strength=strength, factors=factors,
-            difficulty=difficulty,
-        )  # fmt: skip
+        return generator_objective(logits, targets, weights, method=method, strength=strength)
 
     return jax.value_and_grad(objective, (0, 1))(logits, weights)
 
@@ -216,36 +211,31 @@ def jit_network(seed, images, targets):
     return logits, slopes
 
 
-jit_dice = jax.jit(jax.value_and_grad(soft_dice_loss), static_argnames="over")
+jit_dice = jax.jit(jax.value_and_grad(soft_dice_loss))
 
 
 @repeatable
-@given(extremes, st.sampled_from([0.0, 1e-6, 1.0, 1e3]), st.sampled_from(DICE_OVER))
-def test_the_dice_loss_is_a_share_and_its_gradient_finite(drawn, smooth, over):
+@given(extremes)
+def test_the_dice_loss_is_a_share_and_its_gradient_finite(drawn):
     case, (logits, targets, _) = drawn
-    loss, gradient = jit_dice(logits, targets, smooth=smooth, over=over)
+    loss, gradient = jit_dice(logits, targets)
     assert loss.dtype == jnp.float32
     assert -1e-6 <= loss <= 1 + 1e-6
     assert np.isfinite(gradient.astype(jnp.float32)).all()
-    if case == "one-hot logits" or (case == "no label" and not smooth):
+    if case in ("one-hot logits", "no label"):
         assert abs(loss) <= 1e-6
 
 
 @repeatable
-@given(extremes, finite(0, 10), st.sampled_from([0.0, 0.5, 1.0]))
-def test_the_generator_s_objective_and_gradient_are_finite(drawn, strength, power):
-    """For every method and difficulty; no gradient reaches the logits."""
+@given(extremes, finite(0, 10))
+def test_the_generator_s_objective_and_gradient_are_finite(drawn, strength):
+    """For every method; no gradient reaches the logits."""
     _, (logits, targets, weights) = drawn
-    factors = prevalence_factors(jnp.array([0.9, 0.06, 0.03, 0.01, 0.0]), power=power)
-    for method, difficulty in product(METHODS, DIFFICULTIES):
-        # The barrier keeps exp(z) off 0; softmax may come to it.
-        given_weights = jnp.maximum(weights, 1e-6) if method == "barrier" else weights
-        objective, slopes = jit_objective(
-            logits, targets, given_weights, strength, factors, method, difficulty
-        )
+    for method in METHODS:
+        objective, slopes = jit_objective(logits, targets, weights, strength, method)
         assert objective.dtype == jnp.float32
-        assert np.isfinite(objective), (method, difficulty)
-        assert np.isfinite(slopes[1]).all(), (method, difficulty)
+        assert np.isfinite(objective), method
+        assert np.isfinite(slopes[1]).all(), method
         np.testing.assert_array_equal(slopes[0].astype(jnp.float32), 0)
 
 
