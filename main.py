@@ -32,25 +32,25 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from configs import attention, awce, awce_penalty, baseline, default
-from jaxseg.ablation.ablate import ablate
-from jaxseg.ablation.stages import stage_changes
-from jaxseg.checkpoint import quiet_orbax
-from jaxseg.crossvalidate import crossvalidate
+from jaxseg.config.settings import SettingsError
 from jaxseg.data import DataError
-from jaxseg.devices import describe
-from jaxseg.evaluate import evaluate
-from jaxseg.export import export
-from jaxseg.hosts import HostsError, connected
-from jaxseg.interrupt import Interrupted
-from jaxseg.loop import DivergedError
-from jaxseg.memory import OutOfMemoryError
-from jaxseg.predict import PredictionError, predict
-from jaxseg.settings import SettingsError
-from jaxseg.stdout import StdoutError, say
-from jaxseg.study.work import StudyError
-from jaxseg.train import train
-from jaxseg.trained import load_run
-from jaxseg.workdir import WorkdirError
+from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.inference.export import export
+from jaxseg.inference.predict import PredictionError, predict
+from jaxseg.machine.devices import describe
+from jaxseg.machine.memory import OutOfMemoryError
+from jaxseg.machine.stdout import StdoutError, say
+from jaxseg.runs.checkpoint import quiet_orbax
+from jaxseg.runs.hosts import HostsError, connected
+from jaxseg.runs.signals import Interrupted
+from jaxseg.runs.trained import load_run
+from jaxseg.runs.workdir import WorkdirError
+from jaxseg.studies.ablation.ablate import ablate
+from jaxseg.studies.ablation.stages import stage_changes
+from jaxseg.studies.crossvalidate import crossvalidate
+from jaxseg.studies.work import StudyError
+from jaxseg.training.loop import DivergedError
+from jaxseg.training.train import train
 
 _path = partial(flags.DEFINE_string, default=None)
 _switch = partial(flags.DEFINE_bool, default=False)

@@ -21,21 +21,21 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
-from jaxseg import recipe
 from jaxseg.batch import DeviceCohort, mixed_batch
-from jaxseg.host_memory import keep_freed_memory
-from jaxseg.inference import make_probabilities
+from jaxseg.batch_schedule import Plan
+from jaxseg.config import recipe
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.machine.host_memory import keep_freed_memory
 from jaxseg.models import initialize
+from jaxseg.models.segment import make_probabilities
 from jaxseg.objective import loss_and_logs
-from jaxseg.plan import Plan
-from jaxseg.predictor import make_predictor
+from jaxseg.runs.trained import Trained
 from jaxseg.train_step import (
     compile_step,
     init_state,
     make_train_step,
     placement,
 )
-from jaxseg.trained import Trained
 
 _RATE = 1e-3  # of learning; constant, as it plays no part in the time
 
@@ -92,7 +92,7 @@ def _networks(workload: Workload) -> tuple[Any, Any, Any]:
 
 
 def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
-    """One step of training, as `jaxseg.train` does it; and its slices."""
+    """One step of training, as `jaxseg.training.train` does it; and its slices."""
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload)
     mixup = recipe.mixup(workload.settings())

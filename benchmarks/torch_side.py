@@ -20,7 +20,7 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
-from jaxseg import recipe
+from jaxseg.config import recipe
 from jaxseg.data import preprocess_case, probabilities_to_native
 
 _RATE = 1e-3

@@ -10,9 +10,9 @@ import nibabel as nib
 import numpy as np
 
 from configs import attention, awce_penalty
-from jaxseg import recipe
+from jaxseg.config import recipe
 from jaxseg.data import Case, Grid, build_cohort
-from jaxseg.data.phantom import phantom_case
+from jaxseg.data.phantom.write import phantom_case
 
 JAXSEG, EAGER, CHANNELS_LAST, COMPILED = (
     "jaxseg", "torch eager", "torch channels_last", "torch compiled",

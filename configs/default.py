@@ -129,7 +129,9 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     loss.dice_of = "labels"
     loss.epsilon = 1e-3  # Eq. 4's "small given number"
 
-    config.balance = balance = ConfigDict()  # what keeps Eq. 3's weights honest (jaxseg/balance.py)
+    config.balance = balance = (
+        ConfigDict()
+    )  # what keeps Eq. 3's weights honest (jaxseg/label_weights.py)
     balance.method = "adversarial"  # or "minimize", whose optimum is trivial
     balance.strength = 0.7  # coefficient of the adversarial generator's entropy
     balance.width = 16  # channels of the weight generator's first convolution

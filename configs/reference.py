@@ -10,7 +10,7 @@ import io
 import tokenize
 
 from configs import default
-from jaxseg.settings import flatten
+from jaxseg.config.settings import flatten
 
 PAGE = "docs/reference/settings.md"
 _HEAD = """# Config fields

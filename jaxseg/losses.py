@@ -46,7 +46,7 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
     """Eq. 3: L_AWCE = -1/N sum_x sum_i w_i Y_i(x) log Yhat_i(x), N the number of all pixels.
 
     This is the equation itself, differentiable in logits and in weights. Minimized over both, it
-    rewards weights that fade on hard labels; `jaxseg.balance` is what keeps them honest.
+    rewards weights that fade on hard labels; `jaxseg.label_weights` is what keeps them honest.
 
     Args:
       logits: (B, H, W, L) floating point.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseg import balance
+from jaxseg import label_weights
 from jaxseg.anatomy import LabelSet
 from jaxseg.localizer import localizer_loss
 from jaxseg.losses import (
@@ -25,8 +25,8 @@ class Objective:
     """What a stage minimizes.
 
     Attributes:
-      method: of `jaxseg.balance`.
-      strength: of `jaxseg.balance`.
+      method: of `jaxseg.label_weights`.
+      strength: of `jaxseg.label_weights`.
       penalty: coefficient of the neighboring loss (Eq. 5); 0 leaves it out.
       epsilon: of Eq. 4.
       inclusions: the anatomy's pairs.
@@ -86,7 +86,7 @@ def loss_and_logs(
     if networks.generator is not None:
         generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
         weights = jax.lax.stop_gradient(generated)
-        generator_loss = balance.generator_objective(
+        generator_loss = label_weights.generator_objective(
             logits, targets, generated, method=objective.method, strength=objective.strength
         )
         logs |= {

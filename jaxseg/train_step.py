@@ -21,7 +21,7 @@ from jaxseg.objective import Networks, Objective, loss_and_logs
 
 # Purposes that the root key is folded with: one stream each, so that a new use of randomness never
 # shifts an old one.
-_INIT, _MIXUP, _AUGMENT, _SCOUT = 0, 1, 3, 4  # 2: jaxseg.plan
+_INIT, _MIXUP, _AUGMENT, _SCOUT = 0, 1, 3, 4  # 2: jaxseg.batch_schedule
 AXIS = "devices"
 _NO_AUGMENTATION = Augmentation()
 

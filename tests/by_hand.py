@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jaxseg import recipe
+from jaxseg.config import recipe
 from jaxseg.data import Case, preprocess_case
-from jaxseg.trained import Trained
+from jaxseg.runs.trained import Trained
 
 
 def picture(image: np.ndarray) -> np.ndarray:

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg import recipe, workdir
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.export import export
+from jaxseg.config import recipe
+from jaxseg.inference.export import export
 from jaxseg.models import UNet
+from jaxseg.runs import workdir
+from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.train_step import TrainState
 from tests.allowed_warnings import ORBAX_THREADS, STRICT
 

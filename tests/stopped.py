@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg import recipe, workdir
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.interrupt import Interrupted
-from jaxseg.train import train
+from jaxseg.config import recipe
+from jaxseg.runs import workdir
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.signals import Interrupted
 from jaxseg.train_step import init_state
+from jaxseg.training.train import train
 
 
 def quiet(line: str) -> None:

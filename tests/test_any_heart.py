@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from jaxseg.data import Case, most_probable
-from jaxseg.data.phantom import phantom_case
-from jaxseg.export import export
+from jaxseg.data.phantom.write import phantom_case
+from jaxseg.inference.export import export
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.metrics import dice
-from jaxseg.predictor import make_predictor
-from jaxseg.trained import load_run
+from jaxseg.runs.trained import load_run
 from tests import by_note
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxseg.data import find_cases, load_case, probabilities_to_native
-from jaxseg.export import export
-from jaxseg.inference import make_probabilities
-from jaxseg.predictor import make_predictor
-from jaxseg.trained import load_run
+from jaxseg.inference.export import export
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.models.segment import make_probabilities
+from jaxseg.runs.trained import load_run
 from tests.by_hand import prepared
 
 SIZES = {

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from configs import awce_penalty, edema_scar
-from jaxseg import recipe, run_data
+from jaxseg.config import recipe, run_data
 from jaxseg.data import DataError
-from jaxseg.data.phantom import write_phantom
-from jaxseg.evaluate import evaluate
-from jaxseg.train import train
+from jaxseg.data.phantom.write import write_phantom
+from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.training.train import train
 
 SMALL = {
     "data": {"phantom_cases": 6, "validation_fraction": 0.34},

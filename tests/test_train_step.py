@@ -14,10 +14,11 @@ import optax
 import pytest
 from scipy.special import log_softmax, softmax
 
-from jaxseg import recipe, train_step
+from jaxseg import train_step
 from jaxseg.augment import Augmentation
-from jaxseg.balance import generator_objective
 from jaxseg.batch import Mixup
+from jaxseg.config import recipe
+from jaxseg.label_weights import generator_objective
 from jaxseg.losses import automated_weighted_cross_entropy, cross_entropy, neighboring_loss
 from jaxseg.models import UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective, loss_and_logs

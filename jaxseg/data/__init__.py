@@ -2,7 +2,6 @@
 
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.cohort import Cohort, build_cohort
-from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
     label_shares_to_network,
@@ -16,6 +15,7 @@ from jaxseg.data.grid import (
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
 from jaxseg.data.padding import tissue_of
 from jaxseg.data.preprocess import Preprocessing, normalize, preprocess_case
+from jaxseg.data.readers.emidec import find_cases, load_case
 from jaxseg.data.split import split
 
 __all__ = [

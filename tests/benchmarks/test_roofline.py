@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.roofline import Work, convolution, step_work
 from benchmarks.workload import Workload
-from jaxseg import recipe
+from jaxseg.config import recipe
 
 SMALL = Workload("jaxseg", "bare step", size=32, width=8, batch=2)
 

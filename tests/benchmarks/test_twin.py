@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from benchmarks.workload import Workload
-from jaxseg import recipe
+from jaxseg.config import recipe
 from jaxseg.objective import loss_and_logs
 
 torch = pytest.importorskip("torch", reason="torch, the benchmark's own requirement, is missing")

@@ -8,7 +8,7 @@ import pytest
 
 from configs import attention, awce, awce_penalty, baseline, best, default
 from jaxseg.anatomy import EMIDEC, Anatomy
-from jaxseg.settings import SettingsError, check, flatten
+from jaxseg.config.settings import SettingsError, check, flatten
 
 STAGES = {
     "baseline": baseline,

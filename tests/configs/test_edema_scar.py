@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from configs import awce_penalty, edema_scar
-from jaxseg import recipe, run_data
 from jaxseg.anatomy import Anatomy
-from jaxseg.data import emidec, nnunet
-from jaxseg.settings import SettingsError, check, flatten
+from jaxseg.config import recipe, run_data
+from jaxseg.config.settings import SettingsError, check, flatten
+from jaxseg.data.readers import emidec, nnunet
 
 ORIGIN = {"phantom": "phantom", "nnunet": "emidec"}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from configs import reference
 from configs.default import get_config
-from jaxseg.settings import flatten
+from jaxseg.config.settings import flatten
 
 ROOT = Path(__file__).parents[2]
 

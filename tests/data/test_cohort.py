@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from jaxseg.data.cohort import build_cohort, relative_heights
-from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import Grid
 from jaxseg.data.identity import digests
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import Preprocessing
+from jaxseg.data.readers.emidec import find_cases, load_case
 from tests.data.small_cohorts import HOW, make_case, make_cohort
 
 

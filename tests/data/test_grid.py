@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import (
     Grid,
     label_shares_to_network,
@@ -17,6 +16,7 @@ from jaxseg.data.grid import (
 from jaxseg.data.grid import (
     to_network as with_tissue,
 )
+from jaxseg.data.readers.emidec import find_cases, load_case
 
 
 def noise(shape, seed=0):

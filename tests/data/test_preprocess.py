@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from jaxseg.data.case import Case
-from jaxseg.data.emidec import find_cases, load_case
 from jaxseg.data.grid import Grid
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import (
@@ -14,6 +13,7 @@ from jaxseg.data.preprocess import (
     normalize,
     preprocess_case,
 )
+from jaxseg.data.readers.emidec import find_cases, load_case
 
 
 def make_case(image, label=None, spacing=(1.2, 0.9, 8.0)):

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg import recipe, workdir
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.logbook import METRICS, read_metrics
+from jaxseg.config import recipe
+from jaxseg.runs import workdir
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.logbook import METRICS, read_metrics
 from jaxseg.train_step import init_state
 from tests.allowed_warnings import STRICT
 

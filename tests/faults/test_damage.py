@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.checkpoint_note import DamagedError, digest
-from jaxseg.resume import resume
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.checkpoint_note import DamagedError, digest
+from jaxseg.runs.workdir import WorkdirError
 from jaxseg.train_step import TrainState
-from jaxseg.workdir import WorkdirError
+from jaxseg.training.resume import resume
 from tests.faults.lab import STEPS, assert_same
 
 BEST = 9  # of the reference run; its last is STEPS

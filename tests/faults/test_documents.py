@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.export import _scored_checkpoint
-from jaxseg.logbook import METRICS, read_metrics
-from jaxseg.report.curves import read_history
-from jaxseg.workdir import WorkdirError
+from jaxseg.inference.export import _scored_checkpoint
+from jaxseg.reports.curves import read_history
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.logbook import METRICS, read_metrics
+from jaxseg.runs.workdir import WorkdirError
 from tests.faults.test_damage import saved, state_of  # noqa: F401 - a fixture
 from tests.properties.test_json import mutated, outcomes
 

@@ -28,7 +28,7 @@ sys.addaudithook(hook)
 # Asks to stop after so many steps.
 STOP_AFTER = """
 import signal
-from jaxseg.interrupt import StopVote
+from jaxseg.runs.signals import StopVote
 vote, heard = StopVote.__call__, []
 def late(self, signum):
     heard.append(signum)

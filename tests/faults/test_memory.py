@@ -5,7 +5,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from configs import baseline
-from jaxseg.memory import (
+from jaxseg.machine.memory import (
     OutOfMemoryError,
     advised,
     inference_advice,
@@ -31,10 +31,10 @@ def test_a_network_larger_than_the_machine_names_the_knobs_to_train(lab, referen
 
 RAISE = """
 from jax.errors import JaxRuntimeError
-import jaxseg.predictor
+import jaxseg.inference.predictor
 def fail(*args):
     raise JaxRuntimeError("{status}: Out of memory while trying to allocate 68719476736 bytes.")
-jaxseg.predictor.make_probabilities = lambda *args, **kwargs: fail
+jaxseg.inference.predictor.make_probabilities = lambda *args, **kwargs: fail
 """
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxseg import workdir
-from jaxseg.checkpoint import Checkpoints
-from jaxseg.logbook import Logbook
-from jaxseg.workdir import WorkdirError, os_reason, writing
+from jaxseg.runs import workdir
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.logbook import Logbook
+from jaxseg.runs.workdir import WorkdirError, os_reason, writing
 from tests.faults.lab import STEPS, assert_same
 from tests.faults.test_damage import state_of
 

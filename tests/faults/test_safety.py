@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxseg.predict import predict
-from jaxseg.trained import load_run
+from jaxseg.inference.predict import predict
+from jaxseg.runs.trained import load_run
 from tests.faults.lab import FIELDS
 
 # Notes what Python tells of before it does it. What lies beneath Python, such as the arrays that
@@ -163,5 +163,5 @@ def test_no_source_uses_pickle_eval_or_the_network():
     ]  # fmt: skip
     # The compiler of the native convolution, git for the commit, and nothing else.
     assert sorted(found) == [
-        ("jaxseg/native/library.py", "subprocess"), ("jaxseg/provenance.py", "subprocess"),
+        ("jaxseg/native/library.py", "subprocess"), ("jaxseg/runs/provenance.py", "subprocess"),
     ]  # fmt: skip

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from configs import awce_penalty
-from jaxseg import native, recipe, train, workdir
+from jaxseg import native
+from jaxseg.config import recipe
+from jaxseg.config.settings import SettingsError, replace
 from jaxseg.models import convolve_xla
 from jaxseg.native import NativeError, convolve_native, library
-from jaxseg.settings import SettingsError, replace
-from jaxseg.trained import load_run
+from jaxseg.runs import workdir
+from jaxseg.runs.trained import load_run
+from jaxseg.training import train
 
 
 def settings(**changes: object) -> dict:

@@ -14,7 +14,6 @@ from hypothesis.extra.numpy import arrays
 
 from jaxseg import metrics
 from jaxseg.anatomy import EMIDEC
-from jaxseg.balance import METHODS, generator_objective
 from jaxseg.data.grid import (
     Grid,
     labels_to_network,
@@ -24,6 +23,7 @@ from jaxseg.data.grid import (
     to_network,
 )
 from jaxseg.data.preprocess import normalize
+from jaxseg.label_weights import METHODS, generator_objective
 from jaxseg.losses import (
     automated_weighted_cross_entropy,
     cross_entropy,

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from configs import awce_penalty
-from jaxseg import bundle, recipe, run_data, settings, workdir
 from jaxseg.anatomy import EMIDEC, Anatomy
+from jaxseg.batch_schedule import Plan
+from jaxseg.config import recipe, run_data, settings
+from jaxseg.config.setting_rules import RULES
+from jaxseg.config.settings import SettingsError
 from jaxseg.data import DataError
-from jaxseg.data.dataset_json import read_dataset
-from jaxseg.plan import Plan
-from jaxseg.setting_rules import RULES
-from jaxseg.settings import SettingsError
-from jaxseg.workdir import WorkdirError
+from jaxseg.data.readers.dataset_json import read_dataset
+from jaxseg.runs import bundle, workdir
+from jaxseg.runs.workdir import WorkdirError
 
 MUTATIONS = 300
 JUNK = (

@@ -1,0 +1,195 @@
+"""Check a run's settings before anything is read or compiled."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from jaxseg.anatomy import Anatomy
+from jaxseg.config.setting_rules import RULES
+from jaxseg.data.label_values import LabelValues
+from jaxseg.models.weight_generator import HALVINGS
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be run; every line names a field and what was expected."""
+
+
+_OPTIONAL = frozenset({"variant"})  # a config that is one only has none
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings to dotted names: {"data": {"fold": 0}} to {"data.fold": 0}."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested settings with some fields set anew.
+
+    Args:
+      settings: nested mapping; it is left as it is.
+      fields: values by dotted name, each of a field that is there.
+
+    Raises:
+      KeyError: no such field.
+    """
+    new: dict[str, Any] = copy.deepcopy(dict(settings))
+    for name, value in fields.items():
+        *path, last = name.split(".")
+        parent = new
+        for part in path:
+            parent = parent[part]
+        if last not in parent:
+            raise KeyError(name)
+        parent[last] = value
+    return new
+
+
+def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without folders of the machine that trained, which are nobody else's concern."""
+    data, run, train = settings["data"], settings["run"], settings["train"]
+    files = {
+        name: PurePath(data[name]).name
+        for name in ("patients", "splits")
+        if (data.get(name) or "").endswith((".csv", ".json"))
+    }
+    source = train.get("init_from")
+    return {
+        **settings,
+        "data": {**data, "root": None, **files},
+        "run": {**run, "compilation_cache": ""},
+        "train": {**train, "init_from": PurePath(source).name if source else None},
+    }
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Check every value and what values say of each other.
+
+    Args:
+      settings: nested mapping of the shape of `configs/default.py`.
+
+    Raises:
+      SettingsError: one line a problem, all problems at once.
+    """
+    # A dot is for names that are nested: {"seed": 1} and {"data": {"fold": 0}}.
+    problems = [f"{name!r:.80}: expected a name without a dot" for name in settings if "." in name]
+    try:
+        flat = flatten(settings)
+    except RecursionError:
+        raise SettingsError("expected settings of two levels, got many more") from None
+    for name, (test, expected) in RULES.items():
+        if name not in flat and name in _OPTIONAL:
+            continue
+        if name not in flat:
+            problems.append(f"{name}: missing, expected {expected}")
+        elif not _passes(test, flat[name]):
+            problems.append(f"{name}: expected {expected}, got {flat[name]!r}")
+    # A value in place of a section is told of by the fields that are then missing.
+    sections = {name.partition(".")[0] for name in RULES}
+    problems += [
+        f"{name!r:.80}: no such setting"
+        for name in sorted(flat.keys() - RULES.keys() - sections)
+        if name.partition(".")[0] != "anatomy"
+    ]
+    try:
+        Anatomy.from_dict(settings["anatomy"])
+    except KeyError:
+        problems.append("anatomy: missing, expected labels, inclusions and regions")
+    except ValueError as error:
+        problems.append("anatomy: " + str(error).removeprefix("anatomy: "))
+    if problems := problems or _contradictions(flat):
+        raise SettingsError("\n".join(problems))
+
+
+def _passes(test: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return bool(test(value))
+    except (TypeError, OverflowError):
+        return False
+
+
+def _contradictions(flat: Mapping[str, Any]) -> list[str]:
+    """Problems of values that are fine each, but not together."""
+    return [*_of_the_networks(flat), *_of_data_and_course(flat), *_of_the_loss(flat)]
+
+
+def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
+    multiple, size = 2 ** flat["model.depth"], flat["grid.size"]
+    if any(side % multiple for side in size):
+        yield f"grid.size: expected sides divisible by 2^model.depth = {multiple}, got {size}"
+    groups, deepest = flat["model.groups"], {"model.width": flat["model.depth"], "balance.width": 2}
+    for name, doublings in deepest.items() if groups else ():
+        channels = [flat[name] * 2**level for level in range(doublings + 1)]
+        # Where a layer has fewer channels than groups, every channel is a group.
+        if any(c >= groups and c % groups for c in channels):
+            yield (
+                f"{name}: expected layers of fewer channels than model.groups = {groups}, or of a "
+                f"multiple, got {flat[name]} and so {channels}"
+            )
+    halvings = {"model.width": flat["model.depth"], "balance.width": HALVINGS}
+    for name in deepest if flat["loss.weighted"] else ("model.width",):
+        channels = flat[name] * 2 ** deepest[name]
+        # Of a map of one pixel instance normalization leaves nothing but its own shift.
+        if max(size) <= 2 ** halvings[name] and not 0 < groups < channels:
+            yield (
+                f"model.groups: expected at least 1 and fewer than {channels}, the deepest "
+                f"channels by {name}, with a grid of {size}, which is reduced to one pixel, got "
+                f"{groups}"
+            )
+            return
+
+
+def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
+    if not (flat["data.phantom_cases"] or flat["data.root"]):
+        yield (
+            "data.root: expected the folder of the cases, got nothing; pass --config.data.root=DIR"
+        )
+    low, high = flat["intensity.low"], flat["intensity.high"]
+    if not low < high:
+        yield f"intensity.low: expected less than intensity.high = {high}, got {low}"
+    if flat["augment.turn"] and len(set(flat["grid.size"])) > 1:
+        yield f"augment.turn: expected False with a grid that is not square, {flat['grid.size']}"
+    for name in ("augment.rotation", "augment.shift"):
+        if flat["augment.probability"] and flat[name] and not flat["grid.spacing"]:
+            yield (
+                f"{name}: expected 0 with grid.spacing = 0, whose pixels are of no known size and "
+                f"need not be square, got {flat[name]}"
+            )
+    for name in ("data.patients", "data.splits"):
+        if flat[name] and flat["data.split"] != "case":
+            yield f"{name}: expected None with data.split = {flat['data.split']}, got {flat[name]}"
+    if flat["data.label_values"]:
+        try:
+            LabelValues.parse(flat["data.label_values"], flat["anatomy.labels"])
+        except ValueError as error:
+            yield f"data.label_values: {error}"
+    fold, folds = flat["data.fold"], flat["data.folds"]
+    if fold and not folds and not flat["data.splits"]:
+        yield f"data.fold: expected 0 without folds; set data.folds, got {fold}"
+    elif folds and fold >= folds:
+        yield f"data.fold: expected less than data.folds = {folds}, got {fold}"
+    first, last = "optimizer.learning_rate", "optimizer.final_learning_rate"
+    if flat[last] > flat[first]:
+        yield f"{last}: expected at most {first} = {flat[first]}, got {flat[last]}"
+    if flat["run.devices"] and flat["train.batch_size"] % flat["run.devices"]:
+        yield (
+            f"train.batch_size: expected a multiple of run.devices = {flat['run.devices']}, "
+            f"got {flat['train.batch_size']}"
+        )
+
+
+def _of_the_loss(flat: Mapping[str, Any]) -> Iterator[str]:
+    if flat["balance.method"] == "adversarial" and not flat["balance.strength"]:
+        yield (
+            "balance.strength: expected more than 0 with balance.method = adversarial, whose "
+            "weights would otherwise all go to one label, got 0"
+        )
+    penalty = flat["loss.penalty"]
+    if penalty and not flat["anatomy.inclusions"]:
+        yield f"loss.penalty: expected 0 where anatomy.inclusions names no pair, got {penalty}"

@@ -1,0 +1,1 @@
+"""Synthetic short-axis stacks with known labels."""

@@ -1,0 +1,1 @@
+"""Folders of cases in the layouts that data sets come in."""

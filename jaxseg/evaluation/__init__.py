@@ -1,0 +1,1 @@
+"""Scores of cases: which cases, what of each, statistics, files."""

@@ -1,0 +1,162 @@
+"""Evaluation of a trained network on the native grid: which cases, their scores, the files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg.config import run_data
+from jaxseg.data import DataError
+from jaxseg.data.identity import digests
+from jaxseg.evaluation import score_files
+from jaxseg.evaluation.case_scores import CaseScores, score_case
+from jaxseg.evaluation.scores import Evaluation
+from jaxseg.inference.case_checks import check_case
+from jaxseg.inference.case_decision import choose_rule
+from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor
+from jaxseg.presence import PresenceRule, label_map
+from jaxseg.runs import provenance, unseen
+from jaxseg.runs.trained import Trained, check_data, load_run
+from jaxseg.runs.unseen import judge, judge_own
+from jaxseg.runs.workdir import WorkdirError, check_writable, write_files
+from jaxseg.training.loop import Say
+
+
+def evaluate(
+    folder: Path,
+    *,
+    root: Path | None = None,
+    checkpoint: str | None = None,
+    mirror: bool = False,
+    drop_small: bool = False,
+    min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
+    output: Path | None = None,
+    say: Say = print,
+) -> Evaluation:
+    """Score a run on what it was not trained on, and write tables.
+
+    No case that the run was trained on is scored, except for the held-out slices of a slice split.
+    Cases are known by their images, whatever their names. Nothing but `output` is written: a
+    phantom that is no longer there is missed as any other folder.
+
+    Args:
+      folder: workdir of the run, or a bundle exported from it.
+      root: folder of cases with labels; default the run's own, whose held-out cases must be as
+        they were in training; a bundle has none.
+      checkpoint: "best" or "last", as `load_run`.
+      mirror: average over the mirror images of every slice.
+      drop_small: as `presence_rule`.
+      min_confidence: as `presence_rule`.
+      case_decision: as `choose_rule`.
+      output: folder of the files; default `evaluation` in the workdir or bundle.
+      say: takes each line for the user.
+
+    Returns:
+      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
+      `inclusion.csv` hold them too.
+
+    Raises:
+      WorkdirError: no run that can be read, held-out cases of its own that changed, or files that
+        cannot be written; as `choose_rule`.
+      SettingsError: settings that do not describe a run, or as `choose_rule`.
+      DataError: a case that cannot be scored, as `check_case` says too, or no case to score.
+
+    Warns:
+      UserWarning: a case is stored in another orientation than those trained on.
+    """
+    run = load_run(folder, checkpoint=checkpoint)
+    rule, sentences = choose_rule(
+        [run], mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
+    output = output or folder / "evaluation"
+    check_writable(output)
+    check_data(run)
+    say(run.describe())
+    cases, hearts, notes, left_out = _score(run, root, mirror, rule)
+    evaluation = Evaluation(
+        name=run.settings["name"],
+        checkpoint=f"{run.checkpoint}, step {run.step}",
+        mirror=mirror,
+        anatomy=run.anatomy,
+        notes=notes + heart_notes(hearts) + sentences,
+        cases=tuple(cases),
+        centers={name: heart.center for name, heart in hearts.items() if heart.center is not None},
+        left_out=left_out,
+        made_with=provenance.trained_and_scored(folder),
+    )
+    files = score_files.files(evaluation)
+    write_files(output, files)
+    say(f"\n{files['summary.md']}\n{output}: {', '.join(files)}")
+    return evaluation
+
+
+def _score(
+    run: Trained, root: Path | None, mirror: bool, rule: PresenceRule
+) -> tuple[list[CaseScores], dict[str, Prediction], tuple[str, ...], dict[str, str]]:
+    """Scores of all cases that the run has not learned from.
+
+    With where their hearts were found, notes, and why other cases are left out.
+    """
+    predict, read = make_predictor([run], mirror=mirror), run_data.reader(run.settings)
+    folder = root or _own_root(run)
+    scores, hearts, scored, left_out, renamed = [], {}, {}, {}, []
+    paths = read.by_name(folder)
+    bar = tqdm(paths.items(), desc="scoring cases", unit="case", disable=None)
+    for name, path in bar:
+        known = run.data["digests"].get(name)
+        if root is None and known and (reason := judge_own(run, name).left_out):
+            left_out[name] = reason  # it need not be read
+            continue
+        case, reference = read.load_reference(path)
+        found = digests(case)
+        if known and known["image"] != found.image:
+            renamed.append(name)
+        if root is None and known and known != found._asdict():
+            raise WorkdirError(
+                f"{path}: image, voxel size or label map changed since the run was trained; "
+                "restore it, or say with --config.data.root=DIR where the cases lie"
+            )
+        verdict = judge(run, name, found.image)
+        if verdict.left_out:
+            left_out[name] = verdict.left_out
+            continue
+        check_case([run], case, path)
+        prediction = predict(case)
+        hearts[name] = prediction.heart()
+        labels = label_map(prediction.probabilities, case.spacing, run.anatomy.inclusions, rule)
+        held_out = None
+        if verdict.slices is not None:
+            held_out = np.isin(np.arange(reference.shape[-1]), verdict.slices)
+        scored[name] = verdict
+        scores.append(
+            score_case(name, labels, reference, case.spacing, run.anatomy, held_out=held_out)
+        )
+    if not scores:
+        raise DataError(
+            f"{folder}: the run was trained on all {len(paths)} cases here, or the one that it "
+            "started from was; expected other cases, "
+            "or the run's with those that it held out"
+        )
+    notes = unseen.notes(run, scored, [name for name in renamed if name in scored])
+    if root is None and (absent := [n for n in run.data["validation"]["cases"] if n not in paths]):
+        notes += (f"Held out by the run, but no longer there: {', '.join(absent)}.",)
+    return scores, hearts, notes, left_out
+
+
+def _own_root(run: Trained) -> Path:
+    """Folder of the run's own cases, which evaluation only reads."""
+    root = run.settings["data"]["root"]
+    if not root:
+        raise WorkdirError(
+            f"{run.folder}: does not say where its cases lie; expected --config.data.root=DIR"
+        )
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; it is the run's own data.root; expected "
+            "--config.data.root=DIR, the folder where its cases lie now"
+        )
+    return folder

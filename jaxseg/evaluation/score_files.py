@@ -1,0 +1,219 @@
+"""Scores of an evaluation as CSV, JSON and Markdown."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxseg.evaluation.bootstrap import DRAWS
+from jaxseg.evaluation.case_scores import AREAS, MEASURES, SIDES
+from jaxseg.evaluation.scores import (
+    Evaluation,
+    Pooled,
+    Statistic,
+    case_statistics,
+    inclusion_statistics,
+    pair_name,
+    pooled_statistics,
+    slice_statistics,
+)
+from jaxseg.metrics import HAUSDORFF_NOTE
+from jaxseg.reports import tables
+
+PIXEL_COLUMNS = ("case", "slice", "region", "intersection", "prediction", "reference")
+# Measures of the case-wise tables: header and decimals.
+_COLUMNS = {
+    "dsc": ("DSC", 3),
+    "volume_difference_mm3": ("volume difference, mm3", 0),
+    "volume_difference_ratio": ("difference / whole", 4),
+    "hausdorff_mm": ("Hausdorff, mm", 2),
+    "hd95_mm": ("HD95, mm", 2),
+}
+
+
+def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Texts of all files by name.
+
+    Args:
+      evaluation: the scores.
+      more: entries of summary.json beside those of every evaluation.
+    """
+    return {
+        "slices.csv": slices_csv(evaluation),
+        "pixels.csv": pixels_csv(evaluation),
+        "cases.csv": cases_csv(evaluation),
+        "inclusion.csv": inclusion_csv(evaluation),
+        "summary.json": summary_json(evaluation, more),
+        "summary.md": summary_markdown(evaluation),
+    }
+
+
+def slices_csv(evaluation: Evaluation) -> str:
+    """DSC of every scored slice, empty where the reference slice does not hold the region."""
+    names = [name for name, _ in evaluation.anatomy.slice_regions]
+    rows = (
+        [case.name, int(number), *map(tables.number, scores)]
+        for case in evaluation.cases
+        for number, scores in zip(case.slices, case.slice_dsc, strict=True)
+    )
+    return tables.csv_text(["case", "slice", *names], rows)
+
+
+def pixels_csv(evaluation: Evaluation) -> str:
+    """Pixels of every scored slice, one line a slice and region: what a pooled DSC is made of."""
+    rows = (
+        [case.name, int(number), region, *map(int, values)]
+        for case in evaluation.cases
+        for number, counts in zip(case.slices, case.slice_counts, strict=True)
+        for (region, _), values in zip(evaluation.anatomy.slice_regions, counts, strict=True)
+    )
+    return tables.csv_text(PIXEL_COLUMNS, rows)
+
+
+def cases_csv(evaluation: Evaluation) -> str:
+    """All measures, one line a case and region, empty where one is not defined."""
+    rows = (
+        [case.name, region, len(case.slices), case.num_slices, *map(tables.number, values)]
+        for case in evaluation.cases
+        for (region, _), values in zip(evaluation.anatomy.case_regions, case.regions, strict=True)
+    )
+    return tables.csv_text(["case", "region", "slices_scored", "slices", *MEASURES], rows)
+
+
+def inclusion_csv(evaluation: Evaluation) -> str:
+    """Areas that miss the prior, one line a case, pair and side."""
+    anatomy = evaluation.anatomy
+    rows = (
+        [case.name, pair_name(anatomy, pair), side, *map(tables.number, case.inclusion[s, p])]
+        for case in evaluation.cases
+        for p, pair in enumerate(anatomy.inclusions)
+        for s, side in enumerate(SIDES)
+    )
+    return tables.csv_text(["case", "pair", "of", *AREAS], rows)
+
+
+def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> str:
+    """All statistics and `more`, full precision; null where a number is not defined."""
+    slices = {name: s._asdict() for name, s in slice_statistics(evaluation).items()}
+    cases = {
+        group: {
+            region: {name: s._asdict() for name, s in measures.items()}
+            for region, measures in regions.items()
+        }
+        for group, regions in case_statistics(evaluation).items()
+    }
+    content = {
+        "name": evaluation.name,
+        "checkpoint": evaluation.checkpoint,
+        "mirror": evaluation.mirror,
+        "notes": list(evaluation.notes),
+        "left_out": dict(evaluation.left_out),
+        "made_with": evaluation.made_with,
+        "num_cases": len(evaluation.cases),
+        "num_slices": sum(len(case.slices) for case in evaluation.cases),
+        "interval": f"95 % percentile bootstrap over cases, {DRAWS} draws, seed 0",
+        "slice_dsc": slices,
+        "pooled_dsc": {name: p._asdict() for name, p in pooled_statistics(evaluation).items()},
+        "case_scores": cases,
+        "inclusion": inclusion_statistics(evaluation),
+        "heart_centers": {name: list(center) for name, center in evaluation.centers.items()},
+        **(more or {}),
+    }
+    return json.dumps(_without_nan(content), indent=2) + "\n"
+
+
+def summary_markdown(evaluation: Evaluation) -> str:
+    """The tables that a reader looks at first."""
+    slices = slice_statistics(evaluation)
+    num_slices = sum(len(case.slices) for case in evaluation.cases)
+    mirrored = ", mirror images averaged" if evaluation.mirror else ""
+    text = (
+        f"# {evaluation.name}: scores on the native grid\n\n"
+        f"Checkpoint: {evaluation.checkpoint}{mirrored}. "
+        f"Cases: {len(evaluation.cases)}; slices: {num_slices}.\n"
+        + "\n".join([*evaluation.notes, *_left_out(evaluation)])
+        + "\n"
+        "Cells: mean ± standard deviation [95 % interval of the mean] (number of scores); the\n"
+        f"interval is a percentile bootstrap over cases, {DRAWS} draws.\n\n"
+        "## DSC of slices (the paper's Table 1)\n\n"
+    )
+    text += tables.markdown(
+        ["over", *slices],
+        [
+            ["slices that hold it, mean", *(_cell(s, 3) for s in slices.values())],
+            ["all pixels of all slices", *map(_pooled, pooled_statistics(evaluation).values())],
+        ],
+    )
+    titles = {
+        "all": "all cases by the challenge's rule (a DSC of 1 where both are empty)",
+        "holding": "cases whose reference holds the region",
+    }
+    for group, regions in case_statistics(evaluation).items():
+        header = ["region", *(title for title, _ in _COLUMNS.values())]
+        rows = [
+            [region, *(_cell(measures[name], d) for name, (_, d) in _COLUMNS.items())]
+            for region, measures in regions.items()
+        ]
+        text += f"\n## Cases in 3D: {titles[group]}\n\n" + tables.markdown(header, rows)
+    text += f"\n{HAUSDORFF_NOTE}\n"
+    made_with = f"\n{evaluation.made_with}\n" if evaluation.made_with else ""
+    return text + _inclusion_markdown(evaluation) + made_with
+
+
+def _left_out(evaluation: Evaluation) -> list[str]:
+    """Cases that are not scored, a line a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in evaluation.left_out.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [f"Left out ({reason}): {', '.join(names)}." for reason, names in by_reason.items()]
+
+
+def _inclusion_markdown(evaluation: Evaluation) -> str:
+    rows = [
+        [entry["pair"], entry["of"], f"{entry['inner_mm2'] / 100:.1f}"]
+        + [_share(entry[name]) for name in ("detached_share", "gap_share")]
+        for entry in inclusion_statistics(evaluation)
+    ]
+    if not rows:
+        return ""
+    header = ["prior", "of", "inner, cm2", "not touching the rest", "holes and cracks"]
+    return (
+        "\n## The prior: inner lies in outer, without cracks\n\n"
+        "Areas over that of inner: parts of inner that touch the rest of outer nowhere; pixels of\n"
+        "neither, in runs of at most 3 between the two. A sound reference has some of both.\n\n"
+        + tables.markdown(header, rows)
+    )
+
+
+def _cell(statistic: Statistic, decimals: int) -> str:
+    def shown(value: float) -> str:
+        return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+    spread = "" if math.isnan(statistic.std) else f" ± {shown(statistic.std)}"
+    bounds = "" if math.isnan(statistic.low) else _bounds(statistic.low, statistic.high, decimals)
+    return f"{shown(statistic.mean)}{spread}{bounds} ({statistic.n})"
+
+
+def _pooled(pooled: Pooled) -> str:
+    bounds = "" if math.isnan(pooled.low) else _bounds(pooled.low, pooled.high, 3)
+    return tables.score(pooled.dsc) + bounds
+
+
+def _share(entry: dict[str, float]) -> str:
+    if math.isnan(entry["share"]):
+        return "-"
+    bounds = "" if math.isnan(entry["low"]) else _bounds(entry["low"], entry["high"], 4)
+    return f"{entry['share']:.4f}{bounds}"
+
+
+def _bounds(low: float, high: float, decimals: int) -> str:
+    return f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

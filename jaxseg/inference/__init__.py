@@ -1,0 +1,1 @@
+"""A trained network and a case: probabilities, label maps, files, bundles."""

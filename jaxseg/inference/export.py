@@ -1,0 +1,273 @@
+"""Export of a trained network: a folder that predicts and evaluates without the run or its data."""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxseg.batch_schedule import Plan
+from jaxseg.config import recipe
+from jaxseg.config.settings import without_places
+from jaxseg.inference import case_decision
+from jaxseg.models.segment import export_probabilities
+from jaxseg.reports import model_card
+from jaxseg.reports.preprocessing_note import preprocessing_note
+from jaxseg.runs import bundle, provenance
+from jaxseg.runs.bundle import Manifest
+from jaxseg.runs.checkpoint import save_params
+from jaxseg.runs.signals import unwind_on_sigterm
+from jaxseg.runs.trained import Trained, check_data, load_run
+from jaxseg.runs.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
+from jaxseg.training.loop import Say
+
+
+def export(
+    folder: Path,
+    output: Path,
+    *,
+    checkpoint: str = "last",
+    overwrite: bool = False,
+    say: Say = print,
+) -> None:
+    """Write a bundle: parameters, settings, preprocessing, StableHLO artifact and model card.
+
+    It is built under another name beside `output` and takes its place in one move, so that `output`
+    is whole or not there; after an error, Ctrl-C or SIGTERM nothing is left of it. A SIGKILL leaves
+    a hidden folder `.tmp-NAME-...`, which the next export to the same place removes.
+
+    Args:
+      folder: workdir of the run; nothing is written to it.
+      output: folder to be made, parents too.
+      checkpoint: "best" or "last".
+      overwrite: replace a bundle that is there; never anything else.
+      say: takes each line for the user.
+
+    Raises:
+      WorkdirError: no run, no such checkpoint, an output that exists or cannot be written.
+      SettingsError: settings that do not describe a run.
+    """
+    target = output.resolve()  # a link to a bundle stays a link
+    try:
+        _check_output(output, target, overwrite)
+    except OSError as error:
+        raise WorkdirError(f"{output}: cannot be read ({error.strerror})") from error
+    if bundle.is_bundle(folder):
+        raise WorkdirError(f"{folder}: a bundle already; copy the folder, or export the run's")
+    run = load_run(folder, checkpoint=checkpoint)
+    check_data(run)
+    scores, remarks = _scores(run)
+    try:
+        with unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
+            size = _write(run, temporary, scores, remarks)
+    except OSError as error:
+        raise WorkdirError(f"{output}: cannot write here ({error.strerror or error})") from error
+    say(
+        f"{output}: {run.settings['name']}, {run.checkpoint} checkpoint, step {run.step}; "
+        f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
+    )
+    if run.data.get("synthetic"):
+        say(f"{output}: trained on synthetic cases; of no use on real images")
+    if model_card.is_own_data(run.settings, run.data):
+        say(f"{output}: {DATA} names the cases, and {bundle.CARD} lacks their source and license")
+
+
+def _check_output(output: Path, target: Path, overwrite: bool) -> None:
+    """Refuse what would fail, or do harm, before any work is done."""
+    check_writable(target.parent)
+    if not target.exists():
+        return
+    if not overwrite:
+        raise WorkdirError(f"{output}: exists already; pass --overwrite to replace a bundle")
+    if not target.is_dir():
+        raise WorkdirError(f"{output}: a file; only a bundle is replaced")
+    if not any(target.iterdir()):
+        return
+    try:
+        manifest = bundle.read_manifest(target)
+    except WorkdirError as error:
+        raise WorkdirError(f"{output}: no bundle, so it is not replaced ({error})") from error
+    ours = {*manifest.files, bundle.MANIFEST, bundle.CARD}
+    paths = [path for path in sorted(target.rglob("*")) if path.is_symlink() or not path.is_dir()]
+    for path in paths:
+        if path.relative_to(target).as_posix() not in ours:
+            raise WorkdirError(
+                f"{path}: no part of the bundle that would be replaced; move it away"
+            )
+
+
+@contextmanager
+def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder that becomes `target` once it is complete; on an error it goes.
+
+    Yields:
+      The empty folder to fill, on the same file system.
+    """
+    nearest = next(path for path in target.parents if path.exists())
+    _remove_abandoned(nearest, target)
+    temporary = nearest / f".tmp-{target.name}-{secrets.token_hex(4)}"
+    temporary.mkdir()
+    holder = os.open(temporary, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        yield temporary
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if overwrite and target.exists():
+            _replace(target, temporary)
+        else:  # fails on what somebody else has put there in the meantime
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(holder)
+
+
+def _remove_abandoned(folder: Path, target: Path) -> None:
+    """Remove what killed exports to the same place have left; the kernel drops a dead one's lock.
+
+    An old bundle whose place is still empty is kept.
+    """
+    pattern = rf"\.tmp-{re.escape(target.name)}-[0-9a-f]{{8}}(-replaced)?"
+    for path in folder.iterdir():
+        match = re.fullmatch(pattern, path.name)
+        if (
+            not match
+            or path.is_symlink()
+            or not path.is_dir()
+            or (match[1] and not target.exists())
+        ):
+            continue
+        holder = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except BlockingIOError:
+            pass  # of an export at work
+        finally:
+            os.close(holder)
+
+
+def _replace(target: Path, temporary: Path) -> None:
+    """Two moves, as two folders cannot change places in one.
+
+    Killed between them, the old bundle is kept beside, under a hidden name.
+    """
+    old = temporary.with_name(f"{temporary.name}-replaced")
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    # The new bundle is in place: what cannot be removed now is a hidden folder, not an error.
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[str, ...]) -> int:
+    """Fill a bundle.
+
+    Returns:
+      Its size in bytes, card and manifest aside.
+    """
+    settings = without_places(run.settings)
+    _write_json(folder / SETTINGS, settings)
+    _write_json(folder / DATA, provenance.without_places(run.data))
+    if sittings := provenance.read(run.folder):
+        _write_json(folder / provenance.FILE, provenance.public(sittings))
+    if (decision := run.folder / case_decision.FILE).exists():
+        shutil.copy(decision, folder / case_decision.FILE)
+    how = recipe.preprocessing(settings)
+    note = preprocessing_note(how, run.anatomy, spacing=run.data.get("spacing"))
+    _write_json(folder / bundle.PREPROCESSING, note)
+    try:
+        save_params(folder / bundle.PARAMS, run.params)
+        if run.localizer is not None:
+            save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params)
+    except ValueError as error:  # Orbax, of a full disk
+        raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
+    exported = export_probabilities(run.network, run.params, run.grid.size)
+    (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
+    if run.localizer is not None:
+        finder = export_probabilities(run.localizer, run.localizer_params, None)
+        (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
+    files = bundle.list_files(folder)
+    manifest = Manifest(
+        name=settings["name"],
+        checkpoint=run.checkpoint,
+        step=run.step,
+        made_with=provenance.versions(),
+        files=files,
+    )
+    bundle.write_manifest(folder, manifest)
+    facts = model_card.Facts(
+        settings=settings,
+        data=run.data,
+        checkpoint=run.checkpoint,
+        step=run.step,
+        steps=_steps(run),
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(run.params)),
+        scores=scores,
+        remarks=remarks,
+        calling_convention=exported.calling_convention_version,
+        made_with=manifest.made_with,
+        files={name: (file.size, file.sha256) for name, file in files.items()},
+    )
+    (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
+    return sum(file.size for file in files.values())
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _steps(run: Trained) -> int:
+    train = run.settings["train"]
+    return Plan(
+        num_slices=run.data["training"]["slices"],
+        batch_size=train["batch_size"],
+        epochs=train["epochs"],
+        validate_every=train["validate_every"],
+        seed=run.settings["seed"],
+    ).steps
+
+
+def _scores(run: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Reports by heading that tell of this checkpoint, and sentences on those that do not."""
+    reports, remarks = {}, []
+    table, evaluation = run.folder / "table.md", run.folder / "evaluation"
+    if table.exists():
+        reports["At the end of training, on the network grid"] = _read(table)
+    else:
+        remarks.append("The run had not ended when this was exported: it has no table of scores.")
+    if (evaluation / "summary.json").exists():
+        scored = _scored_checkpoint(evaluation / "summary.json")
+        if scored.endswith(f"step {run.step}"):
+            reports["On the native grid"] = _read(evaluation / "summary.md")
+        else:
+            remarks.append(
+                f"The run's evaluation is of another checkpoint ({scored}) and is not shown."
+            )
+    else:
+        remarks.append("The run was not evaluated on the native grid (`--mode=evaluate`).")
+    return reports, tuple(remarks)
+
+
+def _scored_checkpoint(path: Path) -> str:
+    try:
+        return str(read_json(path)["checkpoint"])
+    except (WorkdirError, KeyError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise WorkdirError(f"{path}: cannot be read ({reason}); evaluate anew") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise WorkdirError(f"{path}: cannot be read ({error})") from error

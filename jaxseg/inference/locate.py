@@ -1,0 +1,118 @@
+"""Where the heart lies in a stack: first on its scout, then by the network's own label map."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxseg.data import Case, Grid, Preprocessing, most_probable
+from jaxseg.data.scout import SPACING_MM, center_of, peak_of, scout_grid, scout_of
+from jaxseg.models.segment import Params, Segmenter
+
+# Of the heart on a scout; left ventricles have some 100 ml and more, with their walls.
+_LEAST_ML = 5.0
+# The crop follows the label map until it rests, or so many times.
+_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class View:
+    """A slice as it might be stored as well: transposed, then mirrored along `flips`.
+
+    Attributes:
+      flips: axes of (slices, H, W, ...), 1 and 2.
+      transposed: whether rows and columns change places first.
+    """
+
+    flips: tuple[int, ...] = ()
+    transposed: bool = False
+
+    def of(self, images: np.ndarray) -> np.ndarray:
+        """(slices, H, W, ...) as seen so."""
+        return np.flip(images.swapaxes(1, 2) if self.transposed else images, self.flips)
+
+    def back(self, images: np.ndarray) -> np.ndarray:
+        """The inverse of `of`."""
+        images = np.flip(images, self.flips)
+        return images.swapaxes(1, 2) if self.transposed else images
+
+
+FLIPS = tuple(View(flips) for flips in ((), (1,), (2,), (1, 2)))
+TURNS_AND_FLIPS = FLIPS + tuple(View(view.flips, True) for view in FLIPS)
+
+
+def averaged(
+    segment: Segmenter, params: Params, images: np.ndarray, views: Sequence[View]
+) -> np.ndarray:
+    """Probabilities (slices, H, W, L), the mean over views of the images (slices, H, W)."""
+    return np.mean([view.back(segment(params, view.of(images))) for view in views], axis=0)
+
+
+def find_heart(
+    case: Case,
+    how: Preprocessing,
+    localize: Callable[[np.ndarray, Sequence[View]], np.ndarray],
+    segment: Callable[[Grid], np.ndarray],
+) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
+    """Center the crop on the heart, and segment it there.
+
+    One center for the whole stack. The localizer's peak is right to some 15 mm; from there the crop
+    follows the heart of the label map until it rests, so that where the picture ends, or how far
+    off its middle the heart lies, leaves no trace.
+
+    Args:
+      case: on its own grid.
+      how: the preprocessing of the run; its grid has no center.
+      localize: scouts (slices, h, w) and views of them to probabilities (slices, h, w, 2).
+      segment: a grid to label probabilities (slices, H, W, L) on it.
+
+    Returns:
+      The voxel at the center, the grid around it and the probabilities there; None where no heart
+      is found.
+    """
+    scout = scout_grid(case)
+    heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1]
+    heart[~case.tissue.any((0, 1))] = 0
+    if (heart > 0.5).sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
+        return None
+    voxel = scout.voxel(peak_of(heart), case.image.shape, case.spacing)
+    # By voxel: how far off the crop's middle its heart lies, its grid and probabilities.
+    crops: dict[tuple[int, int], tuple[float, Grid, np.ndarray]] = {}
+    while voxel not in crops and len(crops) < _ROUNDS:
+        grid = how.grid.at(voxel, case.image.shape)
+        probabilities = segment(grid)
+        pixel = center_of(most_probable(probabilities) > 0)
+        if pixel is None:
+            return None
+        crops[voxel] = (off_center_mm(probabilities, grid, case.spacing), grid, probabilities)
+        voxel = grid.voxel(pixel, case.image.shape, case.spacing)
+    # Where the crop goes back and forth, the one that its heart is nearest to the middle of.
+    path = list(crops)
+    last = path[path.index(voxel) :] if voxel in crops else path[-1:]
+    best = min(last, key=lambda at: (crops[at][0], at))
+    return best, *crops[best][1:]
+
+
+def reaches_border(probabilities: np.ndarray) -> bool:
+    """Whether something is labeled at the border of the grid, given (slices, H, W, L)."""
+    labeled = most_probable(probabilities) > 0
+    return bool(labeled[:, [0, -1]].any() or labeled[:, :, [0, -1]].any())
+
+
+def off_center_mm(probabilities: np.ndarray, grid: Grid, spacing: tuple[float, ...]) -> float:
+    """Distance of the labeled heart from the center of the grid; 0 where nothing is labeled.
+
+    Args:
+      probabilities: (slices, H, W, L).
+      grid: of the probabilities.
+      spacing: of the case's voxels in mm, which are the pixels of a grid without a spacing.
+    """
+    pixel = center_of(most_probable(probabilities) > 0)
+    if pixel is None:
+        return 0.0
+    edges = (grid.spacing, grid.spacing) if grid.spacing else spacing[:2]
+    offsets = [
+        (at - (side - 1) / 2) * mm for at, side, mm in zip(pixel, grid.size, edges, strict=True)
+    ]
+    return math.hypot(*offsets)

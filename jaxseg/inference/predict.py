@@ -1,0 +1,362 @@
+"""Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxseg.anatomy import Anatomy
+from jaxseg.data import Case, DataError, labels_to_network, read_case, to_network, write_like
+from jaxseg.data.folders import is_volume, walk
+from jaxseg.data.nifti import is_nifti, without_suffix
+from jaxseg.data.readers import nnunet
+from jaxseg.data.readers.emidec import CONTOURS
+from jaxseg.evaluation.case_scores import enclosing_region
+from jaxseg.inference.case_checks import check_case
+from jaxseg.inference.case_decision import choose_rule
+from jaxseg.inference.predictor import Prediction, Predictor, make_predictor
+from jaxseg.metrics import volume
+from jaxseg.presence import PresenceRule, label_map
+from jaxseg.reports import pictures, tables
+from jaxseg.runs.trained import Trained
+from jaxseg.runs.workdir import (
+    ExistsError,
+    WorkdirError,
+    atomic,
+    check_writable,
+    locked,
+    write_atomic,
+)
+from jaxseg.training.loop import Say
+
+_VOLUMES = "volumes.csv"
+_HEART = ("heart_row", "heart_column")
+# Folders of label maps in the layouts that cases are read from.
+_REFERENCES = {CONTOURS, *nnunet.LABELS.values()}
+# A wider overview could not be read; a taller stack shows slices evenly spread.
+_OVERVIEW_SLICES = 12
+# An image of so few gray levels would be of no use; label maps of whole hearts have some ten.
+_MOST_LABELS = 16
+
+
+class PredictionError(RuntimeError):
+    """Files that could not be predicted, a line each; all others were."""
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Files written of a case; `probabilities` is None where nobody asked for them."""
+
+    labels: Path
+    overview: Path
+    probabilities: Path | None
+    overwrite: bool
+
+    @classmethod
+    def of(
+        cls, name: str, folder: Path, probabilities: bool, overwrite: bool = False
+    ) -> "_Outputs":
+        file = f"{name}.nii.gz"
+        return cls(
+            labels=folder / file,
+            overview=folder / "overviews" / f"{name}.png",
+            probabilities=folder / "probabilities" / file if probabilities else None,
+            overwrite=overwrite,
+        )
+
+    def all(self) -> list[Path]:
+        return [path for path in (self.labels, self.overview, self.probabilities) if path]
+
+
+def predict(
+    runs: Sequence[Trained],
+    source: Path,
+    output: Path,
+    *,
+    mirror: bool = False,
+    center: tuple[float, float] | None = None,
+    drop_small: bool = False,
+    min_confidence: Sequence[float] = (),
+    case_decision: bool = False,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    say: Say = print,
+) -> None:
+    """Segment one stack, or every stack in a folder, each on its own grid.
+
+    Args:
+      runs: one or more of one label set, whose probabilities are averaged.
+      source: a NIfTI file, or a folder of them at any depth, links followed; hidden files and
+        folders named `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
+      output: folder for NAME.nii.gz in the values that the training data has for its labels,
+        overviews/NAME.png and volumes.csv; created if needed. NAME is the file's own, for a run on
+        nnU-Net data without the channel's `_0000`.
+        Rows of other cases in a volumes.csv that is there already stay.
+      mirror: as `make_predictor`.
+      center: where the hearts lie, (row, column) as fractions of the field of view; default where
+        they are found, or where the runs' settings say.
+      drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
+      min_confidence: likewise.
+      case_decision: as `choose_rule`.
+      probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
+      overwrite: replace what is there already.
+      say: takes each line for the user.
+
+    Raises:
+      DataError: nothing to predict, or a single file that cannot be predicted.
+      PredictionError: some files of a folder cannot be predicted; the others are done.
+      SettingsError: as `choose_rule`.
+      WorkdirError: as `choose_rule`; runs of different label sets; outputs that exist, or cannot be
+        written; a label map that would take the place of an input.
+
+    Warns:
+      UserWarning: a case is stored in another orientation than those trained on.
+    """
+    if center is not None:
+        runs = [run.centered(center) for run in runs]
+    predictor = make_predictor(runs, mirror=mirror)
+    rule, sentences = choose_rule(
+        runs, mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        case_decision=case_decision,
+    )  # fmt: skip
+    layout = runs[0].settings["data"]["layout"]
+    inputs, failures = _find_inputs(source, output, layout)
+    outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
+    _check_output(output, inputs, outputs, overwrite)
+    if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
+        say(
+            f"warning: {', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
+        )
+    header, done, remarks = _volumes_header(runs[0].anatomy), 0, []
+    _known_rows(output / _VOLUMES, header, overwrite)
+    for run in runs:
+        say(run.describe())
+    for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
+        try:
+            volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
+            row = _volumes_row(runs[0].anatomy, name, volumes, prediction)
+            _add_row(output, header, row, overwrite)
+            if prediction.remarks():
+                remarks.append(f"{path}: {'; '.join(prediction.remarks())}")
+            done += 1
+        except DataError as error:
+            earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
+            failures.append(f"{error}{earlier}")
+        except ExistsError as error:  # of another process
+            failures.append(str(error))
+        except OSError as error:  # a full disk, say: the next case would fare no better
+            raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
+    if done:
+        say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
+        for remark in remarks:
+            say(remark)
+        if case_decision:
+            say(" ".join(sentences))
+    if failures and source.is_file():
+        raise DataError(failures[0])
+    if failures:
+        count = done + len(failures)
+        lines = "\n".join(f"  {failure}" for failure in failures)
+        raise PredictionError(f"{len(failures)} of {count} files not predicted:\n{lines}")
+
+
+def _find_inputs(source: Path, output: Path, layout: str) -> tuple[dict[str, Path], list[str]]:
+    """Files by case name, and why others cannot be taken.
+
+    Of two files of one name neither is: one of them may be a label map.
+    """
+    if source.is_file():
+        if not is_nifti(source.name):
+            raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
+        return {_case_name(source, layout): source}, []
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
+    named: dict[str, list[Path]] = {}
+    for path in _stacks(source, output):
+        named.setdefault(_case_name(path, layout), []).append(path)
+    further = sorted(name for name in named if layout == "nnunet" and _is_further_channel(name))
+    failures = [
+        f"{path}: channel {name[-4:]}; exactly one channel, 0000, is supported"
+        for name in further
+        for path in named.pop(name)
+    ]
+    if not (named or failures):
+        raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
+    inputs = {name: paths[0] for name, paths in named.items() if len(paths) == 1}
+    failures += [
+        f"{paths[0]}: {len(paths)} files of this name, also {', '.join(map(str, paths[1:]))}; "
+        "expected one"
+        for paths in named.values()
+        if len(paths) > 1
+    ]
+    return inputs, failures
+
+
+def _stacks(source: Path, output: Path) -> list[Path]:
+    """NIfTI files in a folder, also behind links, but for references and earlier predictions."""
+    # Earlier predictions may lie within the folder, but not the folder within them.
+    earlier = output.resolve() if source.resolve() in output.resolve().parents else None
+    found = []
+    for parent, names, files in walk(source):
+        names[:] = [
+            name
+            for name in names
+            if name not in _REFERENCES and (parent / name).resolve() != earlier
+        ]
+        found += [parent / name for name in files if is_volume(name)]
+    return sorted(path for path in found if path.is_file())
+
+
+def _case_name(path: Path, layout: str) -> str:
+    return nnunet.case_name(path) if layout == "nnunet" else without_suffix(path.name)
+
+
+def _is_further_channel(name: str) -> bool:
+    return re.search("_[0-9]{4}$", name) is not None
+
+
+def _check_output(
+    output: Path, inputs: dict[str, Path], outputs: dict[str, _Outputs], overwrite: bool
+) -> None:
+    """Refuse what would fail, or do harm, before any work is done."""
+    check_writable(output)
+    read = {path.resolve() for path in inputs.values()}
+    files = [path for files in outputs.values() for path in files.all()]
+    for path in files:
+        if path.resolve() in read:
+            raise WorkdirError(f"{path}: is an input itself; expected another output folder")
+    present = [path for path in files if path.exists()]
+    if present and not overwrite:
+        others = f" and {len(present) - 1} more" if present[1:] else ""
+        verb = "exist" if others else "exists"
+        raise WorkdirError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
+
+
+def _predict_file(
+    runs: Sequence[Trained],
+    predictor: Predictor,
+    rule: PresenceRule,
+    name: str,
+    path: Path,
+    outputs: _Outputs,
+) -> tuple[list[float], Prediction]:
+    """Predict and write one case; the label map comes last, so that it tells of a whole case.
+
+    Returns:
+      Volumes in mm3 of the anatomy's case regions, and the prediction.
+    """
+    case = read_case(name, path)
+    _check_is_image(case, path)
+    check_case(runs, case, path)
+    prediction = predictor(case)
+    if not prediction.heart_found:
+        raise DataError(
+            f"{path}: no heart found; expected a short-axis stack of the left ventricle. If it is "
+            "one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of view"
+        )
+    probabilities = prediction.probabilities
+    labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
+    for file in outputs.all():
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(outputs.overview, overwrite=outputs.overwrite) as temporary:
+        _save_overview(runs[0], case, prediction, labels, temporary)
+    if outputs.probabilities:
+        with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
+            write_like(temporary, probabilities, path)
+    with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
+        write_like(temporary, runs[0].written(labels), path)
+    regions = runs[0].anatomy.case_regions
+    return [volume(labels, values, case.spacing) for _, values in regions], prediction
+
+
+def _check_is_image(case: Case, path: Path) -> None:
+    """A label map beside the images would be segmented as if it were a scan."""
+    values = np.unique(case.image)
+    if len(values) <= _MOST_LABELS and (values == np.rint(values)).all():
+        shown = ", ".join(f"{value:g}" for value in values[:6])
+        raise DataError(
+            f"{path}: only {len(values)} values, all whole ({shown}{' ...' * (len(values) > 6)}),"
+            " as in a label map; expected an image"
+        )
+
+
+def _save_overview(
+    run: Trained, case: Case, prediction: Prediction, labels: np.ndarray, path: Path
+) -> None:
+    """Slices on the network grid, whose pixels are square, above their label maps."""
+    grid = run.grid
+    if prediction.center is not None:
+        grid = grid.at(prediction.center, case.image.shape)
+    images, _ = to_network(case.image, case.spacing, grid, case.tissue)
+    maps = labels_to_network(labels, case.spacing, grid, run.anatomy.num_labels)
+    count = min(len(images), _OVERVIEW_SLICES)
+    shown = np.linspace(0, len(images) - 1, count).round().astype(int)
+    titles = [f"slice {number}" for number in shown]
+    remarks = list(prediction.remarks())
+    if prediction.center is not None:
+        row, column = prediction.center
+        remarks.insert(0, f"heart found at row {row}, column {column}")
+    name = "prediction" + ", trained on synthetic cases" * bool(run.data.get("synthetic"))
+    figure = pictures.comparison(
+        images[shown],
+        {name: maps[shown]},
+        titles,
+        run.anatomy.labels,
+        caption="; ".join(remarks),
+    )
+    pictures.save(figure, path)
+
+
+def _shares(anatomy: Anatomy) -> list[tuple[int, int]]:
+    """Case regions that lie within another one, and that one."""
+    around = [enclosing_region(values, anatomy.case_regions) for _, values in anatomy.case_regions]
+    by_labels = [values for _, values in anatomy.case_regions]
+    return [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
+
+
+def _volumes_header(anatomy: Anatomy) -> list[str]:
+    names = [name for name, _ in anatomy.case_regions]
+    shares = [f"{names[k]}_share" for k, _ in _shares(anatomy)]
+    return ["case", *(f"{name}_ml" for name in names), *shares, *_HEART, "remarks"]
+
+
+def _volumes_row(
+    anatomy: Anatomy, case: str, volumes: list[float], prediction: Prediction
+) -> list[object]:
+    """Volumes in ml, and shares of the enclosing region, empty where there is none.
+
+    Then the voxel at which the heart was found, empty where the run's settings say where it lies.
+    """
+    shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
+    heart = prediction.center or ("", "")
+    remarks = "; ".join(prediction.remarks())
+    name = case.encode(errors="backslashreplace").decode()  # as it is read again
+    return [name, *(value / 1000 for value in volumes), *shares, *heart, remarks]
+
+
+def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:
+    """Rows by case of a table of earlier predictions; none where there is no such table."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:  # names may hold line breaks
+            first, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):
+        first, rows = [], []
+    if first == header and all(len(row) == len(header) for row in rows):
+        return {row[0]: row for row in rows}
+    if overwrite:
+        return {}
+    raise WorkdirError(f"{path}: not a table of {', '.join(header)}; pass --overwrite to replace")
+
+
+def _add_row(output: Path, header: list[str], row: Sequence[object], overwrite: bool) -> None:
+    """Add a case to the table of volumes, which other processes may write to meanwhile."""
+    path = output / _VOLUMES
+    with locked(output, wait=True):
+        rows = _known_rows(path, header, overwrite) | {str(row[0]): row}
+        write_atomic(path, tables.csv_text(header, rows.values()))

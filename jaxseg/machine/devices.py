@@ -1,0 +1,106 @@
+"""The devices that JAX computes on here: named in a line; refused where results would differ."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxseg.config.settings import SettingsError
+from jaxseg.models import Convolve, convolve_xla
+
+# Flags of JAX, also set by environment variables of the same names, under which numbers would be of
+# another type, or other random ones, than a run promises. Others, tried too, change nothing of
+# that: default_dtype_bits, numpy_rank_promotion, debug_nans, debug_infs, disable_jit.
+_REQUIRED = {
+    "jax_enable_x64": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+}
+_INSTALL = 'pip install "jax[cuda13]" for NVIDIA GPUs, "jax[tpu]" for TPUs'
+
+
+class DeviceError(SettingsError):
+    """JAX cannot compute here as it is asked to; the message names the variable that asks."""
+
+
+def check_flags() -> None:
+    """Refuse flags of JAX under which a run would not be what it is without them.
+
+    Raises:
+      DeviceError: one is set; every line names its environment variable.
+    """
+    lines = []
+    for name, expected in _REQUIRED.items():
+        found = getattr(jax.config, name, expected)
+        found = getattr(found, "value", found)  # of an enum
+        if found != expected:
+            lines.append(f"{name.upper()}: expected {expected}, as when it is not set, got {found}")
+    if lines:
+        raise DeviceError("\n".join(lines))
+
+
+def describe() -> str:
+    """Name the version of JAX and the devices of this process, in a line.
+
+    A second line is of an NVIDIA GPU that JAX leaves unused though nobody asked it to.
+
+    Raises:
+      DeviceError: JAX_PLATFORMS asks for devices that JAX does not have here, or as `check_flags`.
+    """
+    check_flags()
+    try:
+        devices = jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # an assertion: no plugin for CUDA
+        raise _missing(error) from error
+    names = [f"{device.platform} {device.device_kind}" for device in devices]
+    counts = [
+        f"{names.count(name)} x {name.replace('cpu cpu', 'cpu')}" for name in sorted(set(names))
+    ]
+    line = f"jax {jax.__version__} on {', '.join(counts)}"
+    return line + f"\nan NVIDIA GPU is here that JAX does not use: {_INSTALL}" * _gpu_is_unused()
+
+
+def describe_networks(params: Mapping[str, Any], convolve: Convolve) -> str:
+    """Name networks with their numbers of parameters, and what computes their convolutions.
+
+    Args:
+      params: trees of arrays, or of their shapes, by name.
+      convolve: of the segmentation generator.
+    """
+    sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
+    counts = ", ".join(f"{name}: {size:,} parameters" for name, size in sizes.items())
+    return f"{counts}; convolutions by {'XLA' if convolve is convolve_xla else 'native code'}"
+
+
+def _missing(error: Exception) -> DeviceError:
+    name, wanted = "JAX_PLATFORMS", _asked_for()
+    if not wanted:  # its deprecated predecessor
+        name, wanted = "JAX_PLATFORM_NAME", os.environ.get("JAX_PLATFORM_NAME", "")
+    try:
+        jax.config.update("jax_platforms", "")  # whatever there is
+        here = ", ".join(sorted({device.platform for device in jax.local_devices()}))
+    except (RuntimeError, AssertionError):
+        here = "cpu"
+    finally:
+        jax.config.update("jax_platforms", wanted)
+    reason = (str(error).strip() or "no plugin of JAX for it").splitlines()[0]
+    reason = reason.split(" (set JAX_PLATFORMS")[0].rstrip(".")
+    return DeviceError(
+        f"{name}={wanted}: expected devices that JAX has here ({here}), or none named; "
+        f"{reason:.200}. To install what is missing: {_INSTALL}"
+    )
+
+
+def _asked_for() -> str | None:
+    return getattr(jax.config, "jax_platforms", None)
+
+
+def _gpu_is_unused() -> bool:
+    """Whether JAX fell back to the CPU beside an NVIDIA GPU; not where the user chose the CPU."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
+    asked = bool(_asked_for())
+    there = any(Path("/dev").glob("nvidia[0-9]*"))
+    return there and jax.default_backend() == "cpu" and not asked and not hidden

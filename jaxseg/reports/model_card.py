@@ -1,0 +1,315 @@
+"""The model card of an exported network: what it is, what it stands on, what it is not for."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from jaxseg.reports.document import Section, Table, markdown
+from jaxseg.runs import provenance
+from jaxseg.runs.workdir import STARTED_FROM
+
+_PAPER = (
+    'Y. Zhou, K. Zhang, X. Luo, S. Wang, X. Zhuang, "Anatomy Prior Based U-net for Pathology '
+    'Segmentation with Attention", STACOM 2020'
+)
+_EMIDEC = (
+    'A. Lalande et al., "Emidec: A Database Usable for the Automatic Evaluation of Myocardial '
+    'Infarction from Delayed-Enhancement Cardiac MRI", Data 5(4):89, 2020'
+)
+_EMIDEC_NAME = re.compile(r"Case_[NP]\d{3}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the card tells.
+
+    Attributes:
+      settings: of the run.
+      data: what the run was trained and validated on, as `data.json`.
+      checkpoint: "best" or "last".
+      step: optimizer steps that the parameters have seen.
+      steps: optimizer steps of the whole run.
+      num_parameters: of the network.
+      scores: Markdown reports by heading, each with headings of its own from level 1.
+      remarks: sentences on scores that are missing.
+      calling_convention: of the artifact, as `jax.export` counts.
+      made_with: versions by package.
+      files: size in bytes and SHA-256 by path.
+    """
+
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    checkpoint: str
+    step: int
+    steps: int
+    num_parameters: int
+    scores: Mapping[str, str]
+    remarks: tuple[str, ...]
+    calling_convention: int
+    made_with: Mapping[str, str]
+    files: Mapping[str, tuple[int, str]]
+
+
+def model_card(facts: Facts) -> str:
+    """The card as Markdown; its two Python snippets run in the bundle's folder."""
+    settings = facts.settings
+    labels = settings["anatomy"]["labels"]
+    title = f"Model card: {settings['name']}"
+    sections = [
+        Section("What it is", _what(facts), (_table(_method(facts)),)),
+        Section("Intended use", _USE.format(images=_images(facts), targets=", ".join(labels[1:]))),
+        Section("Data and license", _data(facts), (_table(_split(facts)),)),
+        Section("Training", "", (_table(_training(facts)),)),
+        Section("Scores", _scores(facts)),
+        Section("Limits", _limits(facts)),
+        Section("How to use it", _usage(facts)),
+        Section("Files and versions", _versions(facts), (_files(facts),)),
+    ]
+    return markdown(title, sections)
+
+
+def is_own_data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    """Whether the cases are neither the phantom's nor, by their names, EMIDEC's."""
+    synthetic = settings["data"]["phantom_cases"] or data.get("synthetic")
+    return not synthetic and not _has_emidec_names(data)
+
+
+def _has_emidec_names(data: Mapping[str, Any]) -> bool:
+    return all(_EMIDEC_NAME.fullmatch(name) for name in data["cases"])
+
+
+def _table(rows: Mapping[str, object]) -> Table:
+    return Table(("", ""), tuple((name, str(value)) for name, value in rows.items()))
+
+
+def _what(facts: Facts) -> str:
+    labels = facts.settings["anatomy"]["labels"]
+    numbered = ", ".join(f"{value} {name}" for value, name in enumerate(labels))
+    return (
+        f"A 2D U-net that labels {_images(facts)}: {numbered}. It was trained with jaxseg by the "
+        f"method of {_PAPER}."
+    )
+
+
+def _images(facts: Facts) -> str:
+    if is_own_data(facts.settings, facts.data):
+        return "slices of cardiac images like those it was trained on"
+    return "short-axis slices of late gadolinium enhancement MR"
+
+
+def _method(facts: Facts) -> dict[str, object]:
+    settings = facts.settings
+    model, loss, mixup, grid = (settings[name] for name in ("model", "loss", "mixup", "grid"))
+    spacing = f"{grid['spacing']:g} mm" if grid["spacing"] else "native pixels"
+    return {
+        "stage": settings["name"],
+        "network": f"width {model['width']}, depth {model['depth']}"
+        + (", dense blocks" if model["dense"] else "")
+        + f", {_normalization(model['groups'])}, {facts.num_parameters:,} parameters, "
+        + f"computing in {model['precision']}",
+        "attention blocks": _yes(model["attention"]),
+        "pathology mixup (Eq. 1-2)": f"{mixup['probability']:.0%} of the examples",
+        "automated weighted cross-entropy (Eq. 3)": _weighting(settings),
+        "neighborhood penalty (Eq. 4-5)": f"coefficient {loss['penalty']:g}"
+        if loss["penalty"]
+        else "no",
+        "beyond the paper": ", ".join(_extras(settings)) or "nothing",
+        "input": f"{grid['size'][0]} x {grid['size'][1]} pixels of {spacing}, "
+        f"intensities {settings['intensity']['method']} (preprocessing.json)",
+    }
+
+
+def _weighting(settings: Mapping[str, Any]) -> str:
+    """How Eq. 3's weights are kept from their trivial optimum, which the paper leaves open."""
+    if not settings["loss"]["weighted"]:
+        return "no"
+    balance = settings["balance"]
+    return f"yes; {balance['method']} generator, strength {balance['strength']:g}"
+
+
+def _normalization(groups: int) -> str:
+    return f"group normalization ({groups} groups)" if groups else "instance normalization"
+
+
+def _extras(settings: Mapping[str, Any]) -> list[str]:
+    share, loss = settings["augment"]["probability"], settings["loss"]
+    whole = " of whole regions" if loss["dice_of"] == "regions" else ""
+    texts = {
+        "targets that hold each label's share of a pixel": settings["grid"]["soft_labels"],
+        f"ordinary augmentation of {share:.0%} of the examples": share,
+        f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
+    }
+    return [text for text, used in texts.items() if used]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+_USE = """\
+Research on segmentation methods: benchmarks, teaching, a starting point for own training; on
+{images}, for {targets}.
+
+It is not a medical device. Not for diagnosis, treatment or any decision about a patient, nor for
+images of another kind: other sequences, views, modalities, organs or species. Every label map
+needs the eye of an expert before anything rests on it."""
+
+
+def _data(facts: Facts) -> str:
+    more = ""
+    if STARTED_FROM in facts.data:
+        more = (
+            "\n\nTraining started from the parameters of another network, as the section on "
+            "training says. The terms of the data of that one hold for this one as well: **whoever "
+            "exports it states them here.**"
+        )
+    return _own_data(facts) + more
+
+
+def _own_data(facts: Facts) -> str:
+    data = facts.settings["data"]
+    if data["phantom_cases"] or facts.data.get("synthetic"):
+        return (
+            f"jaxseg's embedded phantom, seed {data['phantom_seed']}: synthetic images, no "
+            "patient's data, no license to heed. A network trained on it shows that the software "
+            "works and is of no use on real images."
+        )
+    if _has_emidec_names(facts.data):
+        return (
+            f"EMIDEC, as the names of the cases say: {_EMIDEC}; <https://emidec.com>. License of "
+            "the data: CC BY-NC-SA 4.0. This network was made from it and goes under the same "
+            "terms: name the source, no commercial use, pass it on under the same license only."
+            "\n\nIf these were other cases under EMIDEC's names, whoever exports it corrects this "
+            "section."
+        )
+    return (
+        "The user's own cases. **Source and license: to be stated here by who exports the "
+        "network**, since its terms follow theirs.\n\n"
+        "`data.json` holds the names of the cases, by which `evaluate` leaves out what was trained "
+        "on. Whoever passes the bundle on makes sure that the names identify nobody."
+    )
+
+
+def _split(facts: Facts) -> dict[str, object]:
+    settings, known = facts.settings["data"], facts.data
+    part = f"{settings['validation_fraction']:.3g} held out"
+    if settings["folds"]:
+        part = f"fold {settings['fold']} of {settings['folds']} held out"
+    if settings["splits"]:
+        part = f"fold {settings['fold']} of {PurePath(settings['splits']).name} held out"
+    if settings["split"] == "slice":
+        split = f"by slice, {part}; patients have slices on both sides, so scores are optimistic"
+    else:
+        patients = "cases" if settings["patients"] else "slices"
+        split = f"by case, {part}; all {patients} of a patient on one side"
+    return {
+        "cases": len(known["cases"]),
+        "split": split,
+        "trained on": _part(known["training"]),
+        "validated on": _part(known["validation"]),
+    }
+
+
+def _part(part: Mapping[str, Any]) -> str:
+    return f"{part['slices']} slices of {len(part['cases'])} cases"
+
+
+def _training(facts: Facts) -> dict[str, object]:
+    settings = facts.settings
+    train, optimizer = settings["train"], settings["optimizer"]
+    epochs = facts.step / facts.steps * train["epochs"]
+    return {
+        "length": f"{train['epochs']} epochs: {facts.steps} steps of {train['batch_size']} slices",
+        "optimizer": f"Adam, learning rate {optimizer['learning_rate']:g} to "
+        f"{optimizer['final_learning_rate']:g}, {optimizer['schedule']}",
+        "seed": settings["seed"],
+        "started from": " ".join(provenance.started_from(facts.data)) or "random parameters",
+        "this checkpoint": f"{facts.checkpoint}, step {facts.step} (epoch {epochs:.0f})",
+    }
+
+
+def _scores(facts: Facts) -> str:
+    parts = [" ".join(facts.remarks)] if facts.remarks else []
+    for heading, text in facts.scores.items():
+        # The report's own title goes; its sections stand below this heading.
+        _, _, body = text.strip().partition("\n")
+        parts += [f"### {heading}", re.sub(r"^#", "###", body.strip(), flags=re.MULTILINE)]
+    if facts.checkpoint == "best":
+        parts.append(
+            "The best checkpoint was chosen by its score on the validation slices: scores on them "
+            "are optimistic."
+        )
+    return "\n\n".join(parts)
+
+
+def _limits(facts: Facts) -> str:
+    lines = [
+        "- It sees one slice at a time, and nothing outside the network grid, which is background.",
+        "- It was trained on what the table above says: other scanners, protocols, contrast agents "
+        "and patients may do worse, and no score here tells by how much.",
+        "- Probabilities are a softmax, not calibrated.",
+        "- GPUs round otherwise than CPUs; a voxel between two labels may tip.",
+    ]
+    if "spacing" in facts.data:
+        low, high = facts.data["spacing"]
+        edges = " x ".join(f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
+        refused = "`predict` refuses any half as small or twice as large"
+        lines.insert(1, f"- Voxels trained on: {edges} mm; {refused}.")
+    return "\n".join(lines)
+
+
+def _usage(facts: Facts) -> str:
+    height, width = facts.settings["grid"]["size"]
+    return f"""\
+With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
+
+```bash
+python main.py --mode=predict --workdir=BUNDLE --input=FILE_OR_FOLDER --output=DIR
+python main.py --mode=evaluate --workdir=BUNDLE --config.data.root=CASES --output=DIR
+```
+
+With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder; how slices
+are prepared and results brought back to the scan, preprocessing.json says:
+
+```python
+from pathlib import Path
+
+import numpy as np
+from jax import export
+
+network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
+images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
+probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
+labels = probabilities.argmax(-1)  # values as in preprocessing.json
+```
+
+The parameters with Orbax alone:
+
+```python
+from pathlib import Path
+
+import orbax.checkpoint as ocp
+
+with ocp.StandardCheckpointer() as reader:
+    params = reader.restore(Path("params").resolve())  # nested dict of NumPy arrays
+```"""
+
+
+def _versions(facts: Facts) -> str:
+    made_with = ", ".join(f"{name} {version}" for name, version in facts.made_with.items())
+    return (
+        f"Made with {made_with}.\n\n"
+        "model.stablehlo is for deployment on cpu and cuda, not for the archive: it has calling "
+        f"convention {facts.calling_convention} of `jax.export`, which an older JAX may not load, "
+        "and a newer one promises to load for six months. params/ with the JSON files is the "
+        "archive.\n\n"
+        "The files that predictions stand on, as in manifest.json. jaxseg checks them whenever it "
+        "reads the bundle; this card may be edited."
+    )
+
+
+def _files(facts: Facts) -> Table:
+    rows = ((name, f"{size:,}", digest) for name, (size, digest) in facts.files.items())
+    return Table(("file", "bytes", "SHA-256"), tuple(rows))

@@ -1,0 +1,124 @@
+"""Which cases a run has not learned from, by the content of their images, whatever their names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxseg.runs import provenance
+from jaxseg.runs.trained import Trained
+from jaxseg.runs.workdir import STARTED_FROM
+
+SEEN = "seen by the run this one started from"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a case is scored.
+
+    Attributes:
+      left_out: why it is not; None for one that is.
+      own: whether the run's validation took part, on which its best checkpoint was chosen.
+      slices: numbers of the slices that count; None for all.
+    """
+
+    left_out: str | None = None
+    own: bool = False
+    slices: Sequence[int] | None = None
+
+
+def seen_before(data: Mapping[str, Any]) -> set[str]:
+    """Digests of the images that the parameters a run started from have learned from.
+
+    Args:
+      data: of the run, as `jaxseg.runs.workdir.read_data`.
+    """
+    return set(data.get(STARTED_FROM, {}).get("seen", ()))
+
+
+def seen(data: Mapping[str, Any]) -> set[str]:
+    """Digests of all images that a run's parameters have learned from, as `seen_before`."""
+    return seen_before(data) | {data["digests"][n]["image"] for n in data["training"]["cases"]}
+
+
+def validated_though_seen(data: Mapping[str, Any]) -> list[str]:
+    """Names of the validation cases that are `seen_before`, whose scores are optimistic."""
+    before = seen_before(data)
+    return [n for n in data["validation"]["cases"] if data["digests"][n]["image"] in before]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first three of names, and how many more there are."""
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+
+
+def judge(run: Trained, name: str, image: str) -> Verdict:
+    """Whether a case is scored.
+
+    Args:
+      run: whose `data.json` is whole, as `jaxseg.runs.trained.check_data`.
+      name: of the case, for the reader.
+      image: digest of its image.
+    """
+    known = [other for other, found in run.data["digests"].items() if found["image"] == image]
+    if not known:
+        return Verdict(SEEN if image in seen_before(run.data) else None)
+    verdicts = [judge_own(run, other) for other in known]
+    verdict = next((v for v in verdicts if v.left_out), verdicts[0])
+    if verdict.left_out and name not in known:
+        return Verdict(f"{verdict.left_out}, as {known[0]}")
+    return verdict
+
+
+def judge_own(run: Trained, name: str) -> Verdict:
+    """Whether one of the run's own cases is scored, by its name there."""
+    verdict = _by_split(run, name)
+    if verdict.left_out is None and run.data["digests"][name]["image"] in seen_before(run.data):
+        return Verdict(SEEN)
+    return verdict
+
+
+def _by_split(run: Trained, name: str) -> Verdict:
+    training, validation = run.data["training"], run.data["validation"]
+    if run.settings["data"]["split"] == "slice":
+        held_out = validation.get("held_out", {}).get(name)
+        if held_out is None:
+            return Verdict("trained on, with all of its slices")
+        return Verdict(own=True, slices=held_out)
+    return Verdict("trained on") if name in training["cases"] else Verdict(own=True)
+
+
+def notes(run: Trained, scored: Mapping[str, Verdict], renamed: Sequence[str]) -> tuple[str, ...]:
+    """Sentences on where the scored cases come from, for the reader of the scores.
+
+    Args:
+      run: that is scored.
+      scored: verdicts on the cases that are scored, by name; at least one.
+      renamed: those of them that have a name of the run's cases, but another image.
+    """
+    split, own = run.settings["data"]["split"], [v for v in scored.values() if v.own]
+    others = len(scored) - len(own)
+    parts = [f"{len(own)} held out by the run (split by {split})"] * bool(own)
+    parts += [f"{others} not among the run's cases"] * bool(others)
+    sentences = [f"Scored are {len(scored)} cases, known by their images: {' and '.join(parts)}."]
+    if renamed:
+        sentences.append(
+            "Names of the run's cases, but other images, which are taken for other hearts: "
+            f"{', '.join(renamed)}."
+        )
+    if own and split == "slice":
+        held = sum(len(v.slices or ()) for v in own)
+        sentences.append(
+            f"Of these {len(own)} cases only the {held} held-out slices count, in 3D too, as the "
+            "run was trained on the others. Scores in 3D are of those parts alone, and compare "
+            "with no score of whole, unseen cases; for these train with data.split=case."
+        )
+    if own and run.checkpoint == "best":
+        which = f"{len(own)} of these cases" if others else "these very slices"
+        sentences.append(f"The checkpoint was chosen on {which}, so its scores are optimistic.")
+    sentences += provenance.started_from(run.data)
+    if run.data.get("synthetic"):
+        sentences.append(
+            "The run was trained on synthetic cases, jaxseg's phantom: its scores say nothing of "
+            "patients."
+        )
+    return tuple(sentences)

@@ -1,0 +1,223 @@
+"""Scores of the runs of an ablation, read back from their folders, and whether they compare."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxseg.anatomy import Anatomy
+from jaxseg.evaluation.case_scores import MEASURES
+from jaxseg.evaluation.score_files import PIXEL_COLUMNS
+from jaxseg.runs.workdir import WorkdirError
+
+_REFERENCE = MEASURES.index("reference_mm3")
+
+
+@dataclass(frozen=True, eq=False)
+class RunScores:
+    """Scores of a run on its validation cases; nan where one is not defined.
+
+    Attributes:
+      stage: of the ablation.
+      seed: of the training.
+      fold: that validates; None where the split has no folds.
+      slice_regions: R names, the columns of `slice_dsc`.
+      case_regions: K names, the rows of a case in `cases`.
+      slice_cases: N names, the case of each scored slice.
+      slice_numbers: (N,) number of each slice in its stack.
+      slice_dsc: (N, R) by the rule of the paper's Table 1.
+      slice_counts: (N, R, 3) pixels, as `jaxseg.metrics.slice_counts`.
+      case_names: C names.
+      whole: (C,) whether all slices of the case were scored, and not its held-out ones alone.
+      cases: (C, K, MEASURES), as `jaxseg.evaluation.case_scores.CaseScores.regions`.
+    """
+
+    stage: str
+    seed: int
+    fold: int | None
+    slice_regions: tuple[str, ...]
+    case_regions: tuple[str, ...]
+    slice_cases: tuple[str, ...]
+    slice_numbers: NDArray[np.int64]
+    slice_dsc: NDArray[np.float64]
+    slice_counts: NDArray[np.int64]
+    case_names: tuple[str, ...]
+    whole: NDArray[np.bool_]
+    cases: NDArray[np.float64]
+
+    @property
+    def title(self) -> str:
+        """The run in words, for messages."""
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"{self.stage}, seed {self.seed}{fold}"
+
+
+def read_run_scores(
+    folder: Path, *, stage: str, seed: int, fold: int | None, anatomy: Anatomy
+) -> RunScores:
+    """Read `slices.csv`, `pixels.csv` and `cases.csv` of an evaluation.
+
+    Args:
+      folder: where the evaluation was written.
+      stage: of the run, as are `seed` and `fold`.
+      seed: of the training.
+      fold: that validated; None where the split has no folds.
+      anatomy: whose regions were scored.
+
+    Raises:
+      WorkdirError: a file is missing or damaged, is of other regions, or they do not agree.
+    """
+    slice_regions, case_regions = (
+        tuple(name for name, _ in regions)
+        for regions in (anatomy.slice_regions, anatomy.case_regions)
+    )
+    path = folder / "slices.csv"
+    rows = _read(path, ("case", "slice", *slice_regions))
+    slice_cases = tuple(row[0] for row in rows)
+    numbers = _numbers(path, [row[1:2] for row in rows], whole=True)[:, 0].astype(np.int64)
+    slice_dsc = _numbers(path, [row[2:] for row in rows])
+    if len(set(zip(slice_cases, numbers.tolist(), strict=True))) < len(rows):
+        raise WorkdirError(f"{path}: damaged, a slice is listed twice")
+
+    path = folder / "pixels.csv"
+    rows = _read(path, PIXEL_COLUMNS)
+    listed_slices = [(name, str(k)) for name, k in zip(slice_cases, numbers, strict=True)]
+    if [tuple(row[:3]) for row in rows] != [(*s, r) for s in listed_slices for r in slice_regions]:
+        raise WorkdirError(f"{path}: does not belong to the slices.csv beside it; evaluate anew")
+    pixels = _numbers(path, [row[3:] for row in rows], whole=True).astype(np.int64)
+
+    path = folder / "cases.csv"
+    rows = _read(path, ("case", "region", "slices_scored", "slices", *MEASURES))
+    names = tuple(dict.fromkeys(row[0] for row in rows))
+    if [tuple(row[:2]) for row in rows] != list(product(names, case_regions)):
+        raise WorkdirError(
+            f"{path}: damaged, or of another anatomy; expected for each case the regions "
+            f"{', '.join(case_regions)}"
+        )
+    counts = _numbers(path, [row[2:4] for row in rows], whole=True)[:: len(case_regions)]
+    listed = Counter(slice_cases)
+    if {name: int(n) for name, n in zip(names, counts[:, 0], strict=True)} != listed:
+        raise WorkdirError(f"{path}: does not belong to the slices.csv beside it; evaluate anew")
+    return RunScores(
+        stage=stage,
+        seed=seed,
+        fold=fold,
+        slice_regions=slice_regions,
+        case_regions=case_regions,
+        slice_cases=slice_cases,
+        slice_numbers=numbers,
+        slice_dsc=slice_dsc,
+        slice_counts=pixels.reshape(len(numbers), len(slice_regions), 3),
+        case_names=names,
+        whole=counts[:, 0] == counts[:, 1],
+        cases=_numbers(path, [row[4:] for row in rows]).reshape(
+            len(names), len(case_regions), len(MEASURES)
+        ),
+    )
+
+
+def check_comparable(runs: Sequence[RunScores]) -> None:
+    """Make sure that a table of these runs compares like with like.
+
+    Raises:
+      ValueError: no runs; runs of other regions; a run missing, so that not every stage has every
+        seed and fold, or given twice; runs of one fold that were scored on different slices, cases
+        or references; folds that share slices.
+    """
+    if not runs:
+        raise ValueError("runs: expected at least one, got none")
+    first = runs[0]
+    for run in runs:
+        ours, theirs = ((r.slice_regions, r.case_regions) for r in (run, first))
+        if ours != theirs:
+            raise ValueError(f"regions differ: {run.title} has {ours}, {first.title} has {theirs}")
+    _check_complete(runs)
+    by_fold: dict[int | None, RunScores] = {}
+    for run in runs:
+        _check_same_reference(run, by_fold.setdefault(run.fold, run))
+    slices = Counter(
+        slice_
+        for run in by_fold.values()
+        for slice_ in zip(run.slice_cases, run.slice_numbers.tolist(), strict=True)
+    )
+    case, number = max(slices, key=lambda slice_: slices[slice_])
+    if slices[case, number] > 1:
+        raise ValueError(f"folds: slice {number} of {case} is in several of them")
+
+
+def _check_complete(runs: Sequence[RunScores]) -> None:
+    found = Counter((run.stage, run.seed, run.fold) for run in runs)
+    for run in runs:
+        if found[run.stage, run.seed, run.fold] > 1:
+            raise ValueError(f"runs: {run.title} is given twice")
+    stages, seeds, folds = (dict.fromkeys(part) for part in zip(*found, strict=True))
+    missing = [
+        f"{stage}, seed {seed}" + ("" if fold is None else f", fold {fold}")
+        for stage, seed, fold in product(stages, seeds, folds)
+        if (stage, seed, fold) not in found
+    ]
+    if missing:
+        raise ValueError(
+            "runs: expected every stage with the same seeds and folds; missing: "
+            + "; ".join(missing)
+        )
+
+
+def _check_same_reference(run: RunScores, other: RunScores) -> None:
+    """Same slices, and the same labels in them."""
+    same = (
+        run.slice_cases == other.slice_cases
+        and np.array_equal(run.slice_numbers, other.slice_numbers)
+        and np.array_equal(np.isnan(run.slice_dsc), np.isnan(other.slice_dsc))
+        and run.case_names == other.case_names
+        and np.array_equal(run.whole, other.whole)
+        and np.allclose(run.cases[..., _REFERENCE], other.cases[..., _REFERENCE], rtol=1e-9)
+    )
+    if not same:
+        raise ValueError(
+            f"{run.title} and {other.title} were scored on different slices or references; "
+            "expected the same"
+        )
+
+
+def _read(path: Path, header: tuple[str, ...]) -> list[list[str]]:
+    """Rows below the header, all of its length, at least one."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WorkdirError(f"{path}: cannot be read ({reason}); evaluate anew") from error
+    if not rows or tuple(rows[0]) != header:
+        found = ", ".join(rows[0]) if rows else "nothing"
+        raise WorkdirError(f"{path}: expected the columns {', '.join(header)}, got {found}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header):
+            raise WorkdirError(
+                f"{path}: damaged, line {number} has {len(row)} of {len(header)} cells"
+            )
+    if len(rows) == 1:
+        raise WorkdirError(f"{path}: expected scores, but it holds none")
+    return rows[1:]
+
+
+def _numbers(path: Path, rows: list[list[str]], *, whole: bool = False) -> NDArray[np.float64]:
+    """(rows, cells); an empty cell is nan, or damage where numbers must be whole."""
+
+    def number(cell: str, line: int) -> float:
+        if not cell and not whole:
+            return np.nan
+        try:
+            value = float(int(cell) if whole else cell)
+        except (ValueError, OverflowError):  # a whole number may be too large for a float
+            value = np.nan
+        if not np.isfinite(value):
+            raise WorkdirError(f"{path}: damaged, line {line} has {cell!r} in place of a number")
+        return value
+
+    return np.array([[number(cell, n) for cell in row] for n, row in enumerate(rows, 2)])

@@ -1,0 +1,316 @@
+"""The paper's Table 1 with the paper's own rows beside ours, case-wise scores, and tests."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxseg.anatomy import EMIDEC, Anatomy
+from jaxseg.evaluation.bootstrap import DRAWS
+from jaxseg.metrics import HAUSDORFF_NOTE
+from jaxseg.reports import tables
+from jaxseg.reports.document import Section, Table
+from jaxseg.studies.ablation.published import CASES, PAPER, SOURCE, display_name
+from jaxseg.studies.ablation.statistics import (
+    BATCH,
+    CASE_MEASURES,
+    FEWEST_CASES,
+    Comparison,
+    PairedTest,
+    SeedStatistic,
+)
+
+_BATCHES = f"ours, batches of {BATCH}"
+# Title, set of cases, measure, decimals and text of the case-wise tables.
+_CASE_TABLES = (
+    ("DSC, all cases", "all", "dsc", 3,
+     "By the challenge's rule: where reference and prediction are both empty the DSC is 1."),
+    ("DSC, cases that hold the region", "holding", "dsc", 3,
+     "Cases whose reference lacks the region take no part, so finding nothing scores 0."),
+    ("volume difference in mm3, all cases", "all", "volume_difference_mm3", 0, ""),
+    ("volume difference over the volume of the whole, all cases", "all",
+     "volume_difference_ratio", 4,
+     "The whole is the reference's largest region around, for the infarct the whole myocardium."),
+    ("Hausdorff distance in mm", "all", "hausdorff_mm", 1,
+     "Defined where reference and prediction both hold the region; a stage that misses a region "
+     "in its hard cases has fewer, easier ones here. Their number is the average of the seeds. "
+     + HAUSDORFF_NOTE),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What the scores stand on, for the reader.
+
+    Attributes:
+      split: "case" or "slice".
+      folds: of the split; 0 where it has none.
+      epochs: of each run.
+      grid: (rows, columns) of the network grid, in pixels.
+      spacing: of the network grid in mm; 0 where images are not resampled.
+      cases: of the data set.
+      slices: of the data set.
+      phantom: whether the cases are the phantom's.
+    """
+
+    split: str
+    folds: int
+    epochs: int
+    grid: tuple[int, int]
+    spacing: float
+    cases: int
+    slices: int
+    phantom: bool
+
+
+def table1_sections(
+    comparison: Comparison, protocol: Protocol, anatomy: Anatomy
+) -> tuple[Section, ...]:
+    """Table 1, the case-wise tables and the tests.
+
+    The paper's rows stand where the scored regions are the paper's. Case-wise tables need whole
+    cases; a split by slices scores parts of cases, and gets a sentence instead.
+
+    Args:
+      comparison: the statistics.
+      protocol: what they stand on.
+      anatomy: whose regions were scored.
+    """
+    sections = [_table1(comparison, protocol, anatomy)]
+    if comparison.whole_cases:
+        published = anatomy.case_regions == EMIDEC.case_regions and not protocol.phantom
+        sections += [_case_table(comparison, *table, published=published) for table in _CASE_TABLES]
+    if len(comparison.stages) > 1:
+        sections.append(_tests(comparison))
+    return tuple(sections)
+
+
+def table1_csv(comparison: Comparison, anatomy: Anatomy) -> str:
+    """Table 1 in long form, full precision: one line a source, stage and region."""
+    rows: list[Sequence[object]] = []
+    for stage, regions in comparison.slices.items():
+        for source, found in (("ours", regions), (_BATCHES, comparison.batches[stage])):
+            for region, statistic in found.items():
+                rows.append([source, stage, region, *_cells(statistic), comparison.folds])
+        if _is_paper_s(anatomy) and stage in PAPER:
+            for region, (mean, std) in zip(regions, PAPER[stage], strict=True):
+                rows.append(["paper", stage, region, mean, std, "", "", "", "", ""])
+    header = ["source", "stage", "region", "mean", "std", "low", "high", "n", "seeds", "folds"]
+    return tables.csv_text(header, rows)
+
+
+def cases_csv(comparison: Comparison) -> str:
+    """Case-wise scores in long form: one line a set of cases, stage, region and measure."""
+    rows = (
+        [group, stage, region, measure, *_cells(measures[measure]), comparison.folds]
+        for group, stages in comparison.cases.items()
+        for stage, regions in stages.items()
+        for region, measures in regions.items()
+        for measure in CASE_MEASURES
+    )
+    header = ["cases", "stage", "region", "measure", "mean", "std", "low", "high", "n", "seeds"]
+    return tables.csv_text([*header, "folds"], rows)
+
+
+def tests_csv(comparison: Comparison) -> str:
+    """The tests in long form, full precision: one line a pair of stages and region."""
+    header = [
+        "earlier", "later", "region", "cases", "better", "equal", "worse", "mean_difference",
+        "low", "high", "seeds_low", "seeds_high", "median_difference", "p", "p_holm",
+    ]  # fmt: skip
+    rows = (
+        [t.earlier, t.later, t.region, t.cases, t.better, t.equal, t.worse]
+        + [tables.number(value) for value in (t.mean, t.low, t.high, t.seeds_low, t.seeds_high)]
+        + [tables.number(value) for value in (t.median, t.p, t.p_holm)]
+        for t in comparison.tests
+    )
+    return tables.csv_text(header, rows)
+
+
+def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Section:
+    beside = _is_paper_s(anatomy)
+    cells = [cell for regions in comparison.slices.values() for cell in regions.values()]
+    rows = []
+    for stage, regions in comparison.slices.items():
+        for name, found in ((display_name(stage), regions), (_BATCHES, comparison.batches[stage])):
+            rows.append((name, *(_cell(s, 3, comparison) for s in found.values())))
+        if beside and stage in PAPER:
+            rows.append(("the paper [1]", *(f"{m:.3f} ± {s:.3f}" for m, s in PAPER[stage])))
+    paragraphs = [
+        "DSC over the validation slices that hold the label. "
+        + _reading(comparison, "slices", cells),
+        f"{_BATCHES[0].upper()}{_BATCHES[1:]}: the pixels of every {BATCH} slices are pooled, in "
+        "the order of validation; mean and standard deviation over the batches that hold the "
+        "label. The paper's standard deviations are so small that its numbers may be such means.",
+        _stands_on(comparison, protocol),
+    ]
+    if beside:
+        paragraphs.append(_of_the_paper(protocol))
+    if not comparison.whole_cases:
+        paragraphs.append(
+            "Scores of cases in 3D are left out: the split is by slices, so that no case was "
+            "scored as a whole. For these split by case."
+        )
+    table = Table(("stage", *comparison.slice_regions), tuple(rows))
+    return Section("Table 1: DSC of slices", "\n\n".join(paragraphs), (table,))
+
+
+def _reading(comparison: Comparison, unit: str, cells: Sequence[SeedStatistic]) -> str:
+    """What a cell of a table says."""
+    if len(comparison.seeds) == 1:
+        return (
+            f"Cells: mean ± standard deviation over {unit} (number of {unit}). There is one seed, "
+            "so there are no intervals over seeds."
+        )
+    text = (
+        f"Cells: mean ± standard deviation over {unit} [95 % interval] (number of {unit}), mean "
+        f"and standard deviation averaged over {len(comparison.seeds)} seeds. The interval is "
+        "Student's t over the seeds' means: it covers training anew, not other patients."
+    )
+    if any(cell.low < 0 or cell.high > 1 for cell in cells):
+        text += " It knows no bounds of the DSC; where it passes them, seeds are too few."
+    return text
+
+
+def _stands_on(comparison: Comparison, protocol: Protocol) -> str:
+    split = {
+        "case": "by patient",
+        "slice": "by slice, with slices of a patient on both sides, so that scores are optimistic",
+    }[protocol.split]
+    if protocol.folds:
+        pooled = "all" if comparison.folds == protocol.folds else f"{comparison.folds}"
+        split += f"; {protocol.folds} folds, {pooled} pooled"
+    validated = "all"
+    if comparison.num_slices < protocol.slices:
+        validated = f"{comparison.num_slices} slices of {comparison.num_cases} cases"
+    spacing = f" of {protocol.spacing:g} mm" if protocol.spacing else ""
+    seeds = ", ".join(map(str, comparison.seeds))
+    return (
+        f"Data: {protocol.cases} cases{' of the phantom' if protocol.phantom else ''} with "
+        f"{protocol.slices} slices; validated: {validated}. Split: {split}. "
+        f"Seed{'s' if len(comparison.seeds) > 1 else ''}: {seeds}. Training: {protocol.epochs} "
+        f"epochs on a grid of {protocol.grid[0]} x {protocol.grid[1]} pixels{spacing}. Scored is "
+        "the last epoch, never one chosen on the validation slices, on the cases' native grids."
+    )
+
+
+def _of_the_paper(protocol: Protocol) -> str:
+    text = (
+        f"[1] {SOURCE}: EMIDEC, one split by slice (639 to train, 69 to validate), 400 epochs. It "
+        "does not say how many seeds, which epoch, or what its standard deviation is taken over."
+    )
+    if protocol.phantom:
+        text += " Its cases are patients, ours are synthetic: the two do not compare."
+    return text
+
+
+def _case_table(
+    comparison: Comparison,
+    title: str,
+    group: str,
+    measure: str,
+    decimals: int,
+    text: str,
+    *,
+    published: bool,
+) -> Section:
+    rows = [
+        (display_name(stage), *(_cell(m[measure], decimals, comparison) for m in regions.values()))
+        for stage, regions in comparison.cases[group].items()
+    ]
+    paragraphs = [text] if text else []
+    if group == "all" and measure == "dsc":
+        cells = [
+            m[measure] for regions in comparison.cases[group].values() for m in regions.values()
+        ]
+        paragraphs.insert(0, _reading(comparison, "cases", cells))
+        if published:
+            rows += [(name, *values) for name, values in CASES.items()]
+            paragraphs.append(
+                "Published rows are for orientation: with other splits and training sets, and they "
+                "may count empty regions otherwise. Each names its source; what is quoted by "
+                "others was not checked where it was first printed."
+            )
+    table = Table(("stage", *comparison.case_regions), tuple(rows))
+    return Section(f"Cases in 3D: {title}", "\n\n".join(paragraphs), (table,))
+
+
+def _tests(comparison: Comparison) -> Section:
+    made = sum(not math.isnan(test.p) for test in comparison.tests)
+    text = (
+        "Wilcoxon's signed-rank test, two-sided and exact, on patients, since slices of one are "
+        "alike: each patient's mean DSC over the slices that hold the label, averaged over seeds. "
+        "Patients without a difference are ranked, and their ranks dropped (Pratt). Holm's "
+        f"correction is over all {made} tests."
+    )
+    if made < len(comparison.tests):
+        text += (
+            f" Below {FEWEST_CASES} patients no outcome could reach p < 0.05, so there is no test."
+        )
+    text += f"\n\nDifference: mean over patients [95 % bootstrap over patients, {DRAWS} draws]. "
+    if len(comparison.seeds) > 1:
+        text += (
+            "Beside it the 95 % interval over seeds, Student's t, paired by seed. p speaks of "
+            "other patients, not of other seeds: where the interval over seeds holds 0, a small p "
+            "may be a lucky seed's."
+        )
+    else:
+        text += "With one seed, a small p may be a lucky seed's."
+    header = (
+        "stage", "before", "label", "patients", "better / equal / worse", "difference of DSC",
+        "over seeds", "p", "p, Holm",
+    )  # fmt: skip
+    rows = tuple(_test_row(test) for test in comparison.tests)
+    return Section("Tests between neighboring stages", text, (Table(header, rows),))
+
+
+def _test_row(test: PairedTest) -> tuple[str, ...]:
+    bounds = _signed_bounds(test.low, test.high)
+    return (
+        display_name(test.later),
+        display_name(test.earlier),
+        test.region,
+        str(test.cases),
+        f"{test.better} / {test.equal} / {test.worse}",
+        "-" if math.isnan(test.mean) else f"{test.mean:+.3f} {bounds}".strip(),
+        _signed_bounds(test.seeds_low, test.seeds_high) or "-",
+        _p(test.p),
+        _p(test.p_holm),
+    )
+
+
+def _signed_bounds(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
+
+
+def _p(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _is_paper_s(anatomy: Anatomy) -> bool:
+    return anatomy.slice_regions == EMIDEC.slice_regions
+
+
+def _cell(statistic: SeedStatistic, decimals: int, comparison: Comparison) -> str:
+    """`0.919 ± 0.044 [0.905, 0.933] (111)`."""
+
+    def shown(value: float) -> str:
+        return f"{value:.{decimals}f}"
+
+    count = f"{round(statistic.n, 1):g}"
+    if math.isnan(statistic.mean):
+        return f"- ({count})"
+    spread = "" if math.isnan(statistic.std) else f" ± {shown(statistic.std)}"
+    bounds = ""
+    if not math.isnan(statistic.low):
+        bounds = f" [{shown(statistic.low)}, {shown(statistic.high)}]"
+    # Seeds without a score, as no distance is defined where nothing is predicted.
+    if statistic.seeds < len(comparison.seeds):
+        count += f", {statistic.seeds} of {len(comparison.seeds)} seeds"
+    return f"{shown(statistic.mean)}{spread}{bounds} ({count})"
+
+
+def _cells(statistic: SeedStatistic) -> list[str]:
+    numbers = [tables.number(value) for value in statistic[:4]]
+    return [*numbers, f"{statistic.n:.6g}", str(statistic.seeds)]

@@ -1,0 +1,161 @@
+"""A cross-validation as CSV, JSON and Markdown: an evaluation, and how presence was decided."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxseg.evaluation import score_files
+from jaxseg.evaluation.scores import Evaluation, case_statistics, pair_name
+from jaxseg.inference.case_decision import CaseDecision, Cost
+from jaxseg.reports import tables
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How sure the networks are that a case holds each pair's inner region.
+
+    Attributes:
+      case: its name.
+      fold: in which it is held out.
+      confidence: `jaxseg.presence.core_confidence` by pair.
+      bounds: by pair, chosen on the other folds.
+    """
+
+    case: str
+    fold: int
+    confidence: tuple[float, ...]
+    bounds: tuple[float, ...]
+
+
+def files(
+    evaluations: Mapping[str, Evaluation],
+    decisions: Sequence[Decision],
+    rule: CaseDecision,
+    *,
+    averaged: bool = False,
+) -> dict[str, str]:
+    """Texts of all files by name.
+
+    Args:
+      evaluations: of the same cases after every step of deciding presence, the last one final.
+      decisions: of every case.
+      rule: of all folds, for cases that took part in none.
+      averaged: whether networks of other studies took part, so that the rule stays with none.
+    """
+    final = list(evaluations.values())[-1]
+    presence = _presence(evaluations, decisions, rule)
+    texts = score_files.files(final, {"presence": presence})
+    texts["presence.csv"] = presence_csv(final, decisions)
+    if final.anatomy.inclusions:
+        texts["summary.md"] += _presence_markdown(presence, rule, averaged=averaged)
+    return texts
+
+
+def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
+    """One line a case and pair: confidence, bound, and whether it is as sure as that.
+
+    What is sure may still be too small, not be there, or go with a pair around it.
+    """
+    names = [pair_name(evaluation.anatomy, pair) for pair in evaluation.anatomy.inclusions]
+    rows = (
+        # What no training case holds has no confidence, and stays.
+        [d.case, d.fold, name, *map(tables.number, (confidence, bound)), not confidence < bound]
+        for d in sorted(decisions, key=lambda d: d.case)
+        for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
+    )
+    return tables.csv_text(["case", "fold", "pair", "confidence", "bound", "sure"], rows)
+
+
+def _presence(
+    evaluations: Mapping[str, Evaluation], decisions: Sequence[Decision], rule: CaseDecision
+) -> dict[str, Any]:
+    """What summary.json tells of presence: DSC after every step, and bounds by pair."""
+    anatomy = next(iter(evaluations.values())).anatomy
+    steps = {step: case_statistics(evaluation) for step, evaluation in evaluations.items()}
+    return {
+        "pairs": [pair_name(anatomy, pair) for pair in anatomy.inclusions],
+        "min_confidence": {
+            "without_fold": {d.fold: list(d.bounds) for d in sorted(decisions, key=_fold)},
+            "for_other_cases": list(rule.min_confidence),
+        },
+        "cost": [asdict(cost) for cost in rule.cost],
+        "dsc": {
+            step: {
+                group: {region: measures["dsc"]._asdict() for region, measures in regions.items()}
+                for group, regions in found.items()
+            }
+            for step, found in steps.items()
+        },
+    }
+
+
+def _fold(decision: Decision) -> int:
+    return decision.fold
+
+
+def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, averaged: bool) -> str:
+    dsc, bounds = presence["dsc"], presence["min_confidence"]
+    regions = list(next(iter(dsc.values()))["all"])
+    rows = [
+        [step, *(_both(found["all"][r], found["holding"][r]) for r in regions)]
+        for step, found in dsc.items()
+    ]
+    chosen = {f"all but fold {fold}": own for fold, own in bounds["without_fold"].items()}
+    chosen["all folds, for other cases"] = bounds["for_other_cases"]
+    return (
+        "\n## Whether a case holds it at all\n\n"
+        "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
+        "those that hold the region.\n\n"
+        + tables.markdown(["step", *regions], rows)
+        + "\nDoubtful is an inner region whose core, its most probable voxels that make up a\n"
+        "quarter of its smallest volume in training, has a mean probability below a bound. From\n"
+        "it on keeping is worth more than dropping, as the cases of the other folds tell:\n\n"
+        + tables.markdown(
+            ["chosen on", *presence["pairs"]],
+            # Five decimals: what networks are sure of lies near 1.
+            [[name, *(f"{bound:.5f}" for bound in own)] for name, own in chosen.items()],
+        )
+        + _cost_markdown(rule.cost)
+        + _recommended(rule, averaged=averaged)
+    )
+
+
+def _cost_markdown(costs: Sequence[Cost]) -> str:
+    header = (
+        "region", "hold it", "lost", "DSC as predicted", "DSC decided", "difference [95 %]",
+        "lack it, some predicted", "removed",
+    )  # fmt: skip
+    rows = [
+        [c.region, c.holding, c.lost, tables.score(c.predicted), tables.score(c.decided),
+         "-" if math.isnan(c.low) else f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]",
+         c.false, c.removed]
+        for c in costs
+    ]  # fmt: skip
+    return (
+        "\nWhat both steps do together, every case decided by the bounds of the other folds: true\n"
+        "pathologies that are lost, the mean DSC over the cases that hold the region, and false\n"
+        "ones that are removed. The interval is a bootstrap over cases; networks of the other\n"
+        "folds were trained on the case that is decided, so that new cases may cost more.\n\n"
+        + tables.markdown(header, [[str(cell) for cell in row] for row in rows])
+    )
+
+
+def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
+    if not any(rule.min_confidence):
+        return "\nNo bound is above 0: nothing is gained, and none is recommended.\n"
+    flags = "--case_decision"
+    if averaged:
+        bounds = (f"--min_confidence={bound:.5f}" for bound in rule.min_confidence)
+        flags = f"--drop_small {' '.join(bounds)}"
+    return (
+        "\nFor other cases, with `--mode=predict` and all networks of one fold (`--workdir`,\n"
+        f"`--ensemble`): `--checkpoint=last{' --mirror' if rule.mirror else ''} {flags}`.\n"
+        "The bounds belong to these networks. Several folds averaged are less sure, and the\n"
+        "bounds are then near, not fitted.\n"
+    )
+
+
+def _both(everything: Mapping[str, Any], holding: Mapping[str, Any]) -> str:
+    means = (tables.score(group["mean"]) for group in (everything, holding))
+    return f"{' / '.join(means)} ({holding['n']})"

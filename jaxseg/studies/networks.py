@@ -1,0 +1,93 @@
+"""The networks of a fold: those of a study's own runs, and of other studies of the same folds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxseg.anatomy import Anatomy
+from jaxseg.inference.predictor import presence_rule
+from jaxseg.runs import workdir
+from jaxseg.runs.trained import Trained, check_data, load_run, run_settings
+from jaxseg.runs.workdir import WorkdirError
+from jaxseg.studies.schedule import is_done
+
+Folds = Mapping[int, Sequence[Path]]
+"""Workdirs of finished runs by the fold that they hold out, as many for each."""
+
+
+def finished_runs(study: Path, number: int) -> Folds:
+    """The runs of a cross-validation that was brought to its end.
+
+    Args:
+      study: its folder.
+      number: of folds.
+
+    Raises:
+      WorkdirError: it is not there, not done, of another number of folds, or no cross-validation.
+      SettingsError: settings that do not describe a run.
+    """
+    if not study.is_dir():
+        raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
+    by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
+    names = set()
+    for settings in sorted((study / "runs").glob(f"*/{workdir.SETTINGS}")):
+        config = run_settings(settings.parent)
+        data = config["data"]
+        if (data["split"], data["folds"]) == ("case", number):
+            by_fold[data["fold"]].append(settings.parent)
+            names.add(config["name"])
+    if len(names) > 1:
+        raise WorkdirError(
+            f"{study}: holds runs of {', '.join(sorted(names))}; expected a study of "
+            "--mode=crossvalidate, of one config"
+        )
+    for fold, runs in by_fold.items():
+        if not runs or len(runs) != len(by_fold[0]) or not all(map(is_done, runs)):
+            raise WorkdirError(
+                f"{study}: fold {fold} of {number} is not done there; expected a study that "
+                "--mode=crossvalidate has brought to its end, of as many folds"
+            )
+    return by_fold
+
+
+def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) -> None:
+    """Make sure that networks can be averaged with those of a study.
+
+    Args:
+      runs: of another study.
+      held_out: digests of the images that this study holds out, by fold.
+      anatomy: of this study.
+
+    Raises:
+      WorkdirError: a run that holds out other cases, is of another label set, does not tell the
+        smallest pathology it was trained on, or cannot be read.
+      SettingsError: settings that do not describe a run.
+    """
+    for fold, folders in runs.items():
+        for folder in folders:
+            network = load_run(folder, checkpoint="last")
+            check_data(network)
+            if held_out_images(network.data) != held_out[fold]:
+                raise WorkdirError(
+                    f"{folder}: holds out other cases than fold {fold} here, and was trained on "
+                    "those; expected the same cases and data.split_seed"
+                )
+            prior = network.anatomy
+            if (prior.labels, prior.inclusions) != (anatomy.labels, anatomy.inclusions):
+                raise WorkdirError(
+                    f"{folder}: of other labels or inclusion pairs; expected anatomy as here"
+                )
+            presence_rule([network], drop_small=bool(anatomy.inclusions))
+
+
+def held_out_images(data: Mapping[str, Any]) -> set[str]:
+    """Digests of the images of a run's validation cases, from its `data.json`."""
+    return {data["digests"][name]["image"] for name in data["validation"]["cases"]}
+
+
+def load_networks(folders: Sequence[Path]) -> list[Trained]:
+    """The last checkpoint of every run."""
+    networks = [load_run(folder, checkpoint="last") for folder in folders]
+    for network in networks:
+        check_data(network)
+    return networks

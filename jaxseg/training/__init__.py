@@ -1,0 +1,1 @@
+"""From a config to a trained network: the loop, its validation, resuming and fine-tuning."""

@@ -1,0 +1,108 @@
+"""Validation inside a run: DSC a slice, the sample picture, and the table at the end."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxseg.anatomy import Anatomy
+from jaxseg.data import Cohort
+from jaxseg.metrics import Summary, slice_scores, summarize
+from jaxseg.models.segment import Params, Segmenter
+from jaxseg.reports import pictures, tables
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation slices and what is scored on them.
+
+    Attributes:
+      cohort: the validation slices, on the network grid.
+      segment: from `jaxseg.models.segment.make_labels`.
+      anatomy: whose slice regions are scored.
+    """
+
+    cohort: Cohort
+    segment: Segmenter
+    anatomy: Anatomy
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of the scored regions."""
+        return tuple(name for name, _ in self.anatomy.slice_regions)
+
+    def predict(self, params: Params) -> np.ndarray:
+        """Label maps (N, H, W) uint8 of the validation slices."""
+        return self.segment(params, self.cohort.images)
+
+    def predict_first(self, params: Params) -> np.ndarray:
+        """The label map (1, H, W) uint8 of the first slice: compiles all that `predict` needs."""
+        return self.segment(params, self.cohort.images[:1])
+
+    def score(self, predictions: np.ndarray) -> Summary:
+        """DSC over the slices that hold each region: mean, standard deviation, count."""
+        regions = self.anatomy.slice_regions
+        return summarize(slice_scores(predictions, self.cohort.labels, regions))
+
+    def picture(self, predictions: np.ndarray, count: int) -> Figure:
+        """Image, reference and prediction of the `count` most telling slices, one a case."""
+        labels = self.cohort.labels
+        chosen = pictures.telling_slices(labels, self.cohort.case_index, count)
+        slices = self.cohort.take(chosen)
+        return pictures.comparison(
+            slices.images,
+            {"reference": slices.labels, "prediction": predictions[chosen]},
+            slices.titles(),
+            self.anatomy.labels,
+        )
+
+
+def foreground_mean(summary: Summary) -> float:
+    """Mean DSC over the regions that the slices hold; NaN if they hold none."""
+    held = summary.mean[summary.n > 0]
+    return float(held.mean()) if len(held) else math.nan
+
+
+def score_table(
+    config: Mapping[str, Any],
+    regions: tuple[str, ...],
+    rows: Mapping[str, Summary],
+    slices: tuple[int, int],
+) -> tuple[str, str]:
+    """The run's table, with everything that its numbers stand on.
+
+    Args:
+      config: settings of the run.
+      regions: names of the columns.
+      rows: summaries by checkpoint.
+      slices: how many were trained on and validated.
+
+    Returns:
+      Markdown and CSV.
+    """
+    data = config["data"]
+    part = f"{data['validation_fraction']:.3g} of them held out"
+    if data["folds"]:
+        part = f"fold {data['fold']} of {data['folds']} held out"
+    if data["splits"]:
+        part = f"fold {data['fold']} of {PurePath(data['splits']).name} held out"
+    chosen = (
+        "`best` was chosen on these very slices by mean foreground DSC, so it is optimistic.\n"
+        if any(name.startswith("best") for name in rows)
+        else ""
+    )
+    text = (
+        f"# {config['name']}: DSC on the validation slices\n\n"
+        "Mean ± standard deviation over the slices that hold the label (their number).\n"
+        f"Split by {data['split']}, {part}: {slices[0]} slices trained on, {slices[1]} validated. "
+        f"Seed {config['seed']}.\n"
+        f"{chosen}\n"
+    )
+    return (
+        text + tables.score_markdown("checkpoint", regions, rows),
+        tables.score_csv("checkpoint", regions, rows),
+    )

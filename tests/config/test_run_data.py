@@ -1,0 +1,191 @@
+"""Settings to cases: the phantom and own cases from disk, and what cannot be read."""
+
+import re
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import awce_penalty, baseline
+from jaxseg.config import run_data
+from jaxseg.config.settings import replace
+from jaxseg.data import DataError
+
+
+def settings(**changes):
+    """The baseline's settings with changes as section__field=value."""
+    fields = {name.replace("__", "."): value for name, value in changes.items()}
+    return replace(baseline.get_config().to_dict(), fields)
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def num_slices(root, name):
+    image: Any = nib.load(root / name / "Images" / f"{name}.nii.gz")
+    return image.shape[2]
+
+
+def test_a_cohort_of_the_phantom(in_tmp):
+    config = settings(data__phantom_cases=2, data__phantom_seed=3, grid__size=(64, 64))
+    config["grid"]["spacing"] = 2.0
+    cohort = run_data.load_cohort(config)
+    root = in_tmp / "data" / "phantom-2-cases-seed-3"
+    names = sorted(path.name for path in root.glob("Case_*"))
+    assert cohort.case_names == tuple(names)
+    assert len(names) == 2
+    depths = [num_slices(root, name) for name in names]
+    assert np.bincount(cohort.case_index).tolist() == depths
+    assert cohort.images.shape == cohort.labels.shape == (sum(depths), 64, 64)
+    assert set(np.unique(cohort.labels)) >= {0, 1, 2, 3}
+    written = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
+    assert run_data.load_cohort(config).facts() == cohort.facts()
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == written
+    config["data"]["root"] = str(in_tmp / "elsewhere")
+    config["data"]["phantom_cases"] = 1
+    assert len(run_data.load_cohort(config).case_names) == 1
+    assert (in_tmp / "elsewhere" / "phantom.json").is_file()
+
+
+def write_case(root, name, image, label):
+    for kind, array in (("Images", image), ("Contours", label)):
+        volume = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
+        volume.header.set_zooms((1.5, 1.5, 10.0))
+        path = root / name / kind / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(volume, path)
+
+
+def own_cases(root):
+    """Two cases of 20 x 20 pixels; with native pixels the grid of 16 x 16 is a crop by 2."""
+    rng = np.random.default_rng(0)
+    for name, slices in (("Case_P002", 3), ("Case_N001", 2)):
+        image = rng.integers(50, 200, (20, 20, slices)).astype(np.float64)
+        label = np.zeros((20, 20, slices), np.uint8)
+        label[5:9, 6:12] = 1
+        label[9, 6:12] = 3 if "P" in name else 2
+        write_case(root, name, image, label)
+    return settings(
+        data__root=str(root), data__phantom_cases=0, grid__size=(16, 16), grid__spacing=0.0
+    )
+
+
+def test_a_cohort_of_one_s_own_cases(in_tmp):
+    cohort = run_data.load_cohort(own_cases(in_tmp / "cases"))
+    assert cohort.case_names == ("Case_N001", "Case_P002")
+    assert cohort.case_index.tolist() == [0, 0, 1, 1, 1]
+    np.testing.assert_allclose(cohort.heights, [1, 0, 1, 0.5, 0])
+    expected = np.zeros((16, 16), np.uint8)
+    expected[3:7, 4:10] = 1
+    expected[7, 4:10] = 2
+    np.testing.assert_array_equal(cohort.labels[0], expected)
+    assert np.unique(cohort.labels[2]).tolist() == [0, 1, 3]
+    assert not (in_tmp / "data").exists()  # no phantom
+
+
+def test_intensity_settings_reach_the_images(in_tmp):
+    config = own_cases(in_tmp / "cases")
+    config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0, "even": False}
+    raw = run_data.load_cohort(config).images
+    assert 50 <= raw.min() < raw.max() < 200
+    config["intensity"]["method"] = "percentile"
+    scaled = run_data.load_cohort(config).images
+    assert (scaled.min(), scaled.max()) == (0, 1)
+    config["intensity"] |= {"low": 40.0, "high": 60.0}
+    assert (run_data.load_cohort(config).images == 1).mean() > 0.3
+
+
+def test_a_label_beyond_the_anatomy_is_refused(in_tmp):
+    config = own_cases(in_tmp / "cases")
+    for field in ("inclusions", "case_regions", "slice_regions", "labels"):
+        config["anatomy"][field] = {
+            "labels": ["background", "cavity", "myocardium"], "inclusions": [],
+        }.get(field, [["LV", ["cavity"]]])  # fmt: skip
+    with pytest.raises(DataError, match=r"Case_P002.*3"):
+        run_data.load_cohort(config)
+
+
+def test_a_missing_folder_is_named(in_tmp):
+    config = settings(data__root="nowhere", data__phantom_cases=0)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        run_data.load_cohort(config)
+
+
+def test_the_phantom_is_not_written_among_real_cases(in_tmp):
+    """The likeliest slip: real cases in root, and the variant forgotten."""
+    config = own_cases(in_tmp / "cases")
+    config["data"]["phantom_cases"] = 2
+    with pytest.raises(DataError, match=r"data\.root: .*cases exists and is no phantom") as error:
+        run_data.load_cohort(config)
+    assert "data.phantom_cases=0" in str(error.value)
+    assert not (in_tmp / "cases" / "phantom.json").exists()
+
+
+def test_a_place_where_the_phantom_cannot_be_written_is_named(in_tmp):
+    (in_tmp / "data").write_text("a file")
+    root = "data/phantom-1-cases-seed-0"
+    with pytest.raises(DataError, match=re.escape(f"{root}: cannot write the phantom here (")):
+        run_data.load_cohort(settings(data__phantom_cases=1))
+
+
+def test_real_cases_with_the_paper_s_settings(emidec_root, tmp_path):
+    for name in ("Case_N012", "Case_P001"):
+        (tmp_path / name).symlink_to(emidec_root / name)
+    config = awce_penalty.get_config("emidec").to_dict()
+    config["data"]["root"] = str(tmp_path)
+    cohort = run_data.load_cohort(config)
+    slices = sum(num_slices(emidec_root, name) for name in cohort.case_names)
+    assert cohort.images.shape == (slices, 128, 128)
+
+
+def twelve_scans(root):
+    """Two scans of each of six patients, small enough to read in no time."""
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        image = rng.integers(50, 200, (20, 20, 2)).astype(np.float64)
+        label = np.zeros((20, 20, 2), np.uint8)
+        label[5:9, 6:12] = 1
+        write_case(root, f"Case_pat{k // 2}_{k % 2}", image, label)
+    return settings(
+        data__root=str(root), data__phantom_cases=0, grid__size=(16, 16), grid__spacing=0.0
+    )
+
+
+def test_patients_and_own_splits_reach_the_split(in_tmp):
+    config = twelve_scans(in_tmp / "cases")
+    cohort = run_data.load_cohort(config)
+    config["data"]["patients"] = r"(pat\d)_"
+    held = cohort.cases_of(run_data.split_cohort(config, cohort)[1])
+    assert [name[:-1] for name in held[::2]] == [name[:-1] for name in held[1::2]]
+    rows = [f"{name},{'val' if name.endswith('_1') else 'train'}" for name in cohort.case_names]
+    (in_tmp / "s.csv").write_text("\n".join(["case,side", *rows]))
+    config["data"] |= {"splits": "s.csv", "patients": None}
+    config = run_data.resolved(config)
+    assert config["data"]["splits"] == str(in_tmp / "s.csv")
+    train, held = (cohort.cases_of(part) for part in run_data.split_cohort(config, cohort))
+    assert all(name.endswith("_1") for name in held)
+    assert len(train) == len(held) == 6
+    config["data"]["patients"] = r"(pat\d)_"
+    with pytest.raises(DataError, match=r"s\.csv: trains on Case_pat0_0 and holds out Case_pat0_1"):
+        run_data.split_cohort(config, cohort)
+
+
+def test_folders_are_resolved(in_tmp):
+    found = run_data.resolved(settings(data__root="cases", data__patients=r"(\d+)"))["data"]
+    assert (found["root"], found["patients"]) == (str(in_tmp / "cases"), r"(\d+)")
+    phantom = run_data.resolved(settings(data__phantom_cases=2))["data"]["root"]
+    assert phantom == str(in_tmp / "data" / "phantom-2-cases-seed-0")
+    train = run_data.resolved(settings(train__init_from="runs/a"))["train"]
+    assert train["init_from"] == str(in_tmp / "runs" / "a")
+
+
+def test_a_phantom_is_synthetic_whoever_names_its_folder(in_tmp):
+    config = settings(data__phantom_cases=1)
+    root = run_data.root(config)
+    assert run_data.is_synthetic(config)
+    assert run_data.is_synthetic(settings(data__root=str(root), data__phantom_cases=0))
+    assert not run_data.is_synthetic(settings(data__root=str(in_tmp), data__phantom_cases=0))

@@ -1,0 +1,106 @@
+"""The rule of a study: read with its networks, refused where it is not theirs."""
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxseg.anatomy import EMIDEC
+from jaxseg.config.settings import SettingsError
+from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.inference.case_decision import FILE, CaseDecision, Cost, choose_rule, pair_names
+from jaxseg.inference.export import export
+from jaxseg.presence import PresenceRule
+from jaxseg.runs.trained import load_run
+from jaxseg.runs.workdir import WorkdirError
+
+NAN = math.nan
+DECISION = CaseDecision(
+    "folds-best", True, pair_names(EMIDEC), (0.25, 1.0), (400.0, None),
+    (Cost("no-reflow", 0, 0, NAN, NAN, NAN, NAN, NAN, 2, 1),
+     Cost("infarct", 13, 3, 0.64, 0.555, -0.085, -0.2, 0.0, 4, 3)),
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder(random_run, tmp_path) -> Path:
+    """A run of the study."""
+    run = shutil.copytree(random_run, tmp_path / "run")
+    (run / FILE).write_text(DECISION.json())
+    return run
+
+
+def choose(
+    *runs, mirror=True, drop_small=False, min_confidence=(), checkpoint: str | None = "last"
+):
+    return choose_rule(
+        [load_run(run, checkpoint=checkpoint) for run in runs],
+        mirror=mirror, drop_small=drop_small, min_confidence=min_confidence, case_decision=True,
+    )  # fmt: skip
+
+
+def test_the_rule_is_the_study_s_own(folder, tmp_path):
+    """That of all networks of the study, and strict JSON."""
+    json.loads((folder / FILE).read_text(), parse_constant=pytest.fail)
+    other = shutil.copytree(folder, tmp_path / "other")
+    rule, sentences = choose(folder, other)
+    assert rule == PresenceRule((400.0, None), True, (0.25, 1.0))
+    assert sentences[:-1] == rule.described(EMIDEC)
+    assert re.search(r"folds-best.*infarct 0\.640 to 0\.555, 3 of 13 lost", sentences[-1])
+
+
+def test_a_bundle_has_it_too(folder, tmp_path):
+    export(folder, tmp_path / "bundle", checkpoint="last", say=lambda line: None)
+    shutil.rmtree(folder)
+    assert choose(tmp_path / "bundle", checkpoint=None)[0] == DECISION.rule
+    (tmp_path / "bundle" / FILE).write_text(DECISION.json().replace("0.25", "0.35"))
+    with pytest.raises(WorkdirError, match=rf"{FILE}: damaged"):
+        choose(tmp_path / "bundle", checkpoint=None)
+
+
+def test_evaluate_applies_it_and_says_so(folder, tmp_path):
+    root = Path(load_run(folder).settings["data"]["root"])
+    found = evaluate(
+        folder, root=root, checkpoint="last", mirror=True, case_decision=True,
+        output=tmp_path / "out", say=lambda line: None,
+    )  # fmt: skip
+    assert DECISION.described() in found.notes
+    assert DECISION.described() in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_networks_without_it_or_of_different_studies_are_refused(folder, random_run, tmp_path):
+    with pytest.raises(WorkdirError, match=rf"{random_run}: .*case_decision.*\(it has no {FILE}\)"):
+        choose(folder, random_run)
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / FILE).write_text(DECISION.json().replace("folds-best", "folds-awce"))
+    with pytest.raises(WorkdirError, match=rf"other/{FILE}: of the study folds-awce.*folds-best"):
+        choose(folder, other)
+    (other / FILE).write_text(DECISION.json().replace("0.25", "0.35"))  # of the same name
+    with pytest.raises(WorkdirError, match=rf"other/{FILE}: of the study folds-best"):
+        choose(folder, other)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mirror": False}, {"checkpoint": "best"}, {"drop_small": True}, {"min_confidence": (0.5,)}],
+)
+def test_what_the_bounds_do_not_hold_for_is_refused(folder, options):
+    with pytest.raises(SettingsError, match="--case_decision"):
+        choose(folder, **options)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_confidence": [0.5]}, {"min_confidence": [0.5, 1.5]}, {"min_confidence": [0.5, "x"]},
+        {"smallest_mm3": None}, {"pairs": ["a in b", "c in d"]}, {"cost": [{"region": "x"}]},
+        {"cost": [1]},
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named(folder, changes):
+    (folder / FILE).write_text(json.dumps(json.loads(DECISION.json()) | changes))
+    with pytest.raises(WorkdirError, match=rf"run/{FILE}: "):
+        choose(folder)

@@ -1,0 +1,394 @@
+"""Export end to end: a bundle alone does what the run did, and is whole or not there."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.export
+import numpy as np
+import pytest
+
+from jaxseg.data import load_case
+from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.inference import export as module
+from jaxseg.inference.export import export
+from jaxseg.inference.predict import predict
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.models.segment import make_probabilities
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.trained import load_run
+from jaxseg.runs.workdir import WorkdirError
+from tests.by_hand import prepared
+
+REPOSITORY = Path(__file__).parents[1]
+# Exports, and is stopped for good once the artifact is about to be written.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from jaxseg import export as module
+def stop(*args):
+    print("there", flush=True)
+    os.kill(os.getpid(), getattr(signal, sys.argv[3]))
+    signal.pause()
+module.export_probabilities = stop
+module.export(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def quiet(line):
+    pass
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def content(folder):
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def run(random_run):
+    return load_run(random_run)
+
+
+@pytest.fixture(scope="module")
+def phantom(run):
+    return Path(run.settings["data"]["root"])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Export without the artifact, which takes most of the time."""
+
+    class Exported:
+        calling_convention_version = 0
+
+        def serialize(self):
+            return b"artifact"
+
+    monkeypatch.setattr(module, "export_probabilities", lambda *args: Exported())
+
+
+def test_what_a_bundle_holds(bundle_folder, run):
+    assert names(bundle_folder) == [
+        "MODEL_CARD.md", "config.json", "data.json", "manifest.json", "model.stablehlo", "params",
+        "preprocessing.json",
+    ]  # fmt: skip
+    manifest = json.loads((bundle_folder / "manifest.json").read_text())
+    assert [manifest[field] for field in ("name", "checkpoint", "step")] == [
+        "awce_penalty", "last", 6,
+    ]  # fmt: skip
+    files = content(bundle_folder)
+    assert set(manifest["files"]) == set(files) - {"manifest.json", "MODEL_CARD.md"}
+    assert manifest["made_with"]["jax"] == jax.__version__
+    assert json.loads(files["data.json"]) == run.data
+    config = json.loads(files["config.json"])
+    assert config["anatomy"] == run.anatomy.to_dict()
+    assert config["data"] == run.settings["data"] | {"root": None}
+    same = set(config) - {"data", "run"}
+    assert {name: config[name] for name in same} == {name: run.settings[name] for name in same}
+
+
+def test_nothing_in_a_bundle_tells_of_the_machine(bundle_folder, random_run, phantom):
+    places = [str(path).encode() for path in (random_run, phantom, REPOSITORY, Path(sys.prefix))]
+    places += [b"/tmp-", b".tmp-", str(Path.home()).encode() + b"/", b"site-packages"]
+    for name, data in content(bundle_folder).items():
+        assert not [place for place in places if place in data], name
+        if not name.startswith(("params/", "model.")):
+            absolute = re.findall(r"(?<![\w.:/<])/\w+[\w/.-]*", data.decode())
+            assert not absolute, f"{name}: {absolute}"
+
+
+def test_a_bundle_predicts_the_very_files_of_the_run(bundle_folder, run, phantom, tmp_path):
+    source = tmp_path / "in"
+    for name in ("Case_P001", "Case_N003"):
+        shutil.copytree(phantom / name, source / name)
+    bundle = load_run(bundle_folder)
+    before = content(bundle_folder)
+    predict([run], source, tmp_path / "run", probabilities=True, say=quiet)
+    predict([bundle], source, tmp_path / "bundle", probabilities=True, say=quiet)
+    found = content(tmp_path / "bundle")
+    assert len(found) == 2 * 3 + 2  # the table of volumes and its lock
+    assert found == content(tmp_path / "run")
+    assert content(bundle_folder) == before
+
+
+def test_a_bundle_and_a_run_are_averaged(bundle_folder, run, phantom):
+    case = load_case(phantom / "Case_P001")
+    alone = make_predictor([run])(case).probabilities
+    both = make_predictor([run, load_run(bundle_folder)])(case).probabilities
+    np.testing.assert_array_equal(both, alone)
+
+
+def test_a_bundle_evaluates_to_the_very_files_of_the_run(
+    bundle_folder, random_run, phantom, tmp_path
+):
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    evaluate(random_run, output=tmp_path / "run", say=quiet)
+    found = evaluate(bundle, root=phantom, say=quiet)
+    assert content(bundle / "evaluation") == content(tmp_path / "run")
+    assert found.checkpoint == "last, step 6"
+    assert [case.name for case in found.cases] == ["Case_P002"]
+    load_run(bundle)  # whole, although it holds more now
+
+
+def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
+    message = r"mine: does not say where its cases lie; expected --config\.data\.root=DIR"
+    with pytest.raises(WorkdirError, match=message):
+        evaluate(bundle_folder, output=tmp_path / "out", say=quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_never_writes_a_phantom(small, finished_run, tmp_path, monkeypatch):
+    export(finished_run, tmp_path / "bundle", say=quiet)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkdirError, match=r"expected --config\.data\.root=DIR"):
+        evaluate(Path("bundle"), say=quiet)
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_the_artifact_is_the_network(bundle_folder, run, phantom):
+    artifact = jax.export.deserialize(bytearray((bundle_folder / "model.stablehlo").read_bytes()))
+    images = prepared(run, load_case(phantom / "Case_P001"))
+    wanted = make_probabilities(run.network, batch_size=3)(run.params, images[:3])
+    for count in (1, 3):
+        found = np.asarray(artifact.call(images[:count]))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted[:count], atol=1e-6)
+    assert len(np.unique(wanted.argmax(-1))) == 5
+
+
+def test_the_best_checkpoint(small, random_run, tmp_path):
+    lines = []
+    export(random_run, tmp_path / "new" / "bundle", checkpoint="best", say=lines.append)
+    bundle = load_run(tmp_path / "new" / "bundle")
+    assert (bundle.checkpoint, bundle.step) == ("best", 5)
+    assert load_run(bundle.folder, checkpoint="best").step == 5
+    with pytest.raises(WorkdirError, match=r"of the best checkpoint alone; .* got last"):
+        load_run(bundle.folder, checkpoint="last")
+    assert lines[0].startswith(f"{bundle.folder}: awce_penalty, best checkpoint, step 5; ")
+    assert "--checkpoint" not in (bundle.folder / "MODEL_CARD.md").read_text()
+    assert len(lines) == 2
+    assert "synthetic" in lines[1]
+
+
+def test_own_cases_are_remarked_on(small, random_run, tmp_path):
+    folder = shutil.copytree(random_run, tmp_path / "run")
+    text = (folder / "data.json").read_text().replace("Case_", "Doe_")
+    (folder / "data.json").write_text(json.dumps(json.loads(text) | {"synthetic": False}))
+    lines = []
+    export(folder, tmp_path / "bundle", say=lines.append)
+    assert lines[1].endswith("data.json names the cases, and MODEL_CARD.md lacks their source and "
+                             "license")  # fmt: skip
+
+
+def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, tmp_path):
+    folder = shutil.copytree(random_run, tmp_path / "run")
+
+    def card(name, **options):
+        export(folder, tmp_path / name, say=quiet, **options)
+        return (tmp_path / name / "MODEL_CARD.md").read_text()
+
+    text = card("bare")
+    assert "The run had not ended" in text
+    assert "The run was not evaluated" in text
+    (folder / "table.md").write_text("# Title\n\nAt the end 0.123.\n")
+    evaluate(folder, say=quiet)
+    text = card("last")
+    assert "At the end 0.123." in text
+    summary = (folder / "evaluation" / "summary.md").read_text()
+    rows = [line for line in summary.splitlines() if line.startswith("| Infarction")]
+    assert len(rows) == 2
+    assert all(row in text for row in rows)
+    text = card("best", checkpoint="best")
+    assert "The run's evaluation is of another checkpoint (last, step 6) and is not shown" in text
+    assert rows[0] not in text
+    for content in ("[]", "[" * 10**5):
+        (folder / "evaluation" / "summary.json").write_text(content)
+        with pytest.raises(WorkdirError, match=r"summary\.json: cannot be read .*; evaluate anew"):
+            card("damaged")
+    assert not (tmp_path / "damaged").exists()
+
+
+def refused(message, folder, output, **options):
+    before = content(output.parent)
+    with pytest.raises(WorkdirError) as caught:
+        export(folder, output, say=quiet, **options)
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert content(output.parent) == before
+
+
+def test_what_exists_is_replaced_only_if_it_is_a_bundle(small, random_run, bundle_folder, tmp_path):
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    refused("bundle: exists already; pass --overwrite", random_run, bundle)
+    export(random_run, bundle, checkpoint="best", overwrite=True, say=quiet)
+    assert load_run(bundle).step == 5
+    assert names(tmp_path) == ["bundle"]
+    (bundle / "evaluation").mkdir()
+    (bundle / "evaluation" / "mine.csv").touch()
+    refused(r"mine\.csv: no part of the bundle", random_run, bundle, overwrite=True)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    refused("mine: exists already", random_run, mine)
+    (mine / "thesis.txt").write_text("years")
+    refused("mine: no bundle, so it is not replaced", random_run, mine, overwrite=True)
+    refused(
+        "thesis.txt: a file; only a bundle is replaced",
+        random_run,
+        mine / "thesis.txt",
+        overwrite=True,
+    )
+    run = shutil.copytree(random_run, tmp_path / "run")
+    refused("run: no bundle, so it is not replaced", run, run, overwrite=True)
+
+
+def test_an_empty_folder_and_a_link_are_replaced_by_what_they_stand_for(
+    small, random_run, tmp_path
+):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for checkpoint, step in (("best", 5), ("last", 6)):
+        export(random_run, tmp_path / "link", checkpoint=checkpoint, overwrite=True, say=quiet)
+        assert load_run(tmp_path / "real").step == step
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path) == ["link", "real"]
+
+
+def test_what_cannot_be_exported_is_refused(random_run, bundle_folder, tmp_path):
+    output = tmp_path / "parent" / "out"
+    output.parent.mkdir()
+    refused("none: no such folder; expected the workdir", tmp_path / "none", output)
+    refused("mine: a bundle already; copy the folder", bundle_folder, output)
+    (tmp_path / "file").touch()
+    refused(r"cannot write here \(.*file is not a folder\)", random_run, tmp_path / "file" / "x")
+    run = shutil.copytree(random_run, tmp_path / "run")
+    (run / "data.json").write_text('{"cases": []}')
+    refused(r"run: its data\.json lacks digests, training, validation", run, output)
+    (run / "data.json").write_text((random_run / "data.json").read_text())
+    (run / "table.md").write_bytes(b"\xff")
+    refused(r"table\.md: cannot be read", run, output)
+
+
+STEPS = {"save_params": ValueError, "export_probabilities": KeyboardInterrupt,
+         "preprocessing_note": OSError}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failure_leaves_what_was_there(
+    step, existing, random_run, bundle_folder, tmp_path, monkeypatch
+):
+    output = tmp_path / "a" / "b"
+    if existing:
+        shutil.copytree(bundle_folder, output)
+    before = content(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise STEPS[step](*((28, "No space left") if STEPS[step] is OSError else ("No space",)))
+
+    monkeypatch.setattr(module, step, fail)
+    kind = KeyboardInterrupt if STEPS[step] is KeyboardInterrupt else WorkdirError
+    with pytest.raises(kind) as caught:
+        export(random_run, output, overwrite=existing, say=quiet)
+    if kind is WorkdirError:
+        assert re.fullmatch(r".*b: cannot write here \(No space.*\)", str(caught.value))
+    assert content(tmp_path) == before
+    assert (tmp_path / "a").exists() == existing
+
+
+def test_a_failure_at_the_last_moment_brings_the_old_bundle_back(
+    small, random_run, bundle_folder, tmp_path, monkeypatch
+):
+    output = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    before = content(tmp_path)
+    rename = Path.rename
+
+    def fail(self, target):
+        if (self / "manifest.json").exists() and not (self / "model.stablehlo").stat().st_size > 9:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Input/output error\)"):
+        export(random_run, output, overwrite=True, say=quiet)
+    assert content(tmp_path) == before
+
+
+def test_what_appears_in_the_meantime_is_not_replaced(small, random_run, tmp_path, monkeypatch):
+    output = tmp_path / "bundle"
+    note = module.preprocessing_note
+
+    def appear(*arguments, **facts):
+        output.mkdir()
+        (output / "thesis.txt").write_text("years")
+        return note(*arguments, **facts)
+
+    monkeypatch.setattr(module, "preprocessing_note", appear)
+    with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Directory not empty\)"):
+        export(random_run, output, say=quiet)
+    assert content(tmp_path) == {"bundle/thesis.txt": b"years"}
+    assert names(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
+    output = tmp_path / "bundle"
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(random_run), str(output), name],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE, timeout=120, check=False,
+    )  # fmt: skip
+    assert process.stdout == b"there\n"
+    if name == "SIGTERM":
+        assert process.returncode == 128 + signal.SIGTERM
+        assert not list(tmp_path.iterdir())
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert not output.exists()
+        assert all(re.fullmatch(r"\.tmp-bundle-\w{8}", left) for left in names(tmp_path))
+    export(random_run, output, say=quiet)
+    assert load_run(output).step == 6
+    assert names(tmp_path) == ["bundle"]  # what was left is gone
+
+
+def test_only_what_nobody_works_on_is_removed(small, random_run, tmp_path):
+    for name in ("bundle-0123abcd", "bundle-0123abcd-replaced", "bundle-cafe0000", "other-0123abcd",
+                 "bundle-mine"):  # fmt: skip
+        (tmp_path / f".tmp-{name}" / "params").mkdir(parents=True)
+    at_work = os.open(tmp_path / ".tmp-bundle-cafe0000", os.O_RDONLY)
+    fcntl.flock(at_work, fcntl.LOCK_EX)
+    export(random_run, tmp_path / "bundle", say=quiet)
+    kept = {".tmp-bundle-cafe0000", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
+    # An old bundle killed on its way out is kept as long as nothing is in its place.
+    assert set(names(tmp_path)) == {"bundle", ".tmp-bundle-0123abcd-replaced", *kept}
+    os.close(at_work)
+    export(random_run, tmp_path / "bundle", overwrite=True, say=quiet)
+    assert set(names(tmp_path)) == {"bundle", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
+
+
+def test_a_run_is_left_as_it_is(small, random_run, tmp_path):
+    before = content(random_run)
+    export(random_run, tmp_path / "bundle", say=quiet)
+    assert content(random_run) == before
+    with Checkpoints(random_run, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == 6
+
+
+def test_a_bundle_can_be_read_by_others_as_the_user_s_mask_says(small, random_run, tmp_path):
+    previous = os.umask(0o027)
+    try:
+        export(random_run, tmp_path / "bundle", say=quiet)
+    finally:
+        os.umask(previous)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "bundle").rglob("*")}
+    assert modes <= {0o750, 0o640}
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o750

@@ -1,0 +1,501 @@
+"""Prediction end to end: every file that comes out, every file that cannot be taken."""
+
+import csv
+import dataclasses
+import errno
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxseg.data import DataError, most_probable, read_case, read_volume
+from jaxseg.data.phantom.write import write_phantom
+from jaxseg.inference import predict as module
+from jaxseg.inference.predict import PredictionError, predict
+from jaxseg.inference.predictor import Prediction, make_predictor
+from jaxseg.runs.trained import load_run
+from jaxseg.runs.workdir import WorkdirError
+
+
+@pytest.fixture(scope="module")
+def run(random_run):
+    return load_run(random_run)
+
+
+@pytest.fixture(scope="module")
+def phantom(run):
+    return Path(run.settings["data"]["root"])
+
+
+@pytest.fixture(scope="module")
+def stack(phantom):
+    return phantom / "Case_P001" / "Images" / "Case_P001.nii.gz"
+
+
+def go(run, source, output, **options):
+    lines = []
+    predict([run], source, output, say=lines.append, **options)
+    return lines
+
+
+def files(folder):
+    """But for the lock."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(str(p.relative_to(folder)) for p in paths)
+
+
+def volumes(output):
+    return {
+        row["case"]: row
+        for row in csv.DictReader((output / "volumes.csv").read_text().splitlines())
+    }
+
+
+def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
+    output = tmp_path / "new" / "out"
+    lines = go(run, stack, output, probabilities=True)
+    assert files(output) == [
+        "Case_P001.nii.gz", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
+        "volumes.csv",
+    ]  # fmt: skip
+    assert "synthetic" in lines[0]
+    assert f"{output}: 1 label maps, their volumes in volumes.csv" in lines
+    case = read_case("A", stack)
+    wanted = make_predictor([run])(case).probabilities
+    labels, header = read_volume(output / "Case_P001.nii.gz")
+    assert header.get_data_dtype() == labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, most_probable(wanted))
+    assert len(np.unique(labels)) == 5
+    probabilities = nib.load(output / "probabilities" / "Case_P001.nii.gz")
+    assert probabilities.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(np.asarray(probabilities.dataobj), wanted)
+
+
+def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
+    go(run, stack, tmp_path)
+    labels, header = read_volume(tmp_path / "Case_P001.nii.gz")
+    voxel = float(np.prod(header.get_zooms()[:3])) / 1000
+    myocardium, infarct, no_reflow = (np.isin(labels, v).sum() for v in ((2, 3, 4), (3, 4), (4,)))
+    row = volumes(tmp_path)["Case_P001"]
+    assert list(row) == [
+        "case", "Myocardium_ml", "Infarction_ml", "NoReflow_ml", "Infarction_share",
+        "NoReflow_share", "heart_row", "heart_column", "remarks",
+    ]  # fmt: skip
+    assert float(row["Myocardium_ml"]) == pytest.approx(myocardium * voxel)
+    assert float(row["Infarction_ml"]) == pytest.approx(infarct * voxel)
+    assert float(row["NoReflow_ml"]) == pytest.approx(no_reflow * voxel)
+    assert float(row["Infarction_share"]) == pytest.approx(infarct / myocardium)
+    assert float(row["NoReflow_share"]) == pytest.approx(no_reflow / myocardium)
+
+
+def test_a_share_of_nothing_is_left_empty(run):
+    nowhere = Prediction(np.empty(0))
+    row = module._volumes_row(run.anatomy, "A", [0.0] * 3, nowhere)
+    assert row == ["A", 0.0, 0.0, 0.0, "", "", "", "", ""]
+    found = Prediction(np.empty(0), (90, 88), at_border=True)
+    row = module._volumes_row(run.anatomy, "B", [4000.0, 1000.0, 0.0], found)
+    assert row[:-1] == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88]
+    assert "border" in row[-1]
+
+
+def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
+    go(run, phantom, tmp_path)
+    names = sorted(folder.name for folder in phantom.iterdir() if folder.is_dir())
+    assert list(volumes(tmp_path)) == names
+    assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == [f"{n}.nii.gz" for n in names]
+    for name in names:
+        wanted = read_volume(phantom / name / "Images" / f"{name}.nii.gz")[0].shape
+        assert read_volume(tmp_path / f"{name}.nii.gz")[0].shape == wanted
+
+
+def test_label_maps_of_an_nnunet_data_set_are_no_input(run, tmp_path):
+    root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
+    go(run, root, tmp_path / "out")
+    images = sorted(path.name for path in (root / "imagesTr").iterdir())
+    assert len(images) == 2
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == images
+
+
+def test_label_maps_and_names_are_those_of_the_data_set(run, phantom, tmp_path):
+    root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
+    plain = tmp_path / "plain"
+    go(run, root, plain)
+    settings = {**run.settings, "data": {**run.settings["data"], "layout": "nnunet"}}
+    data = {**run.data, "label_values": [0, 500, 200, 2221, 7]}
+    other = dataclasses.replace(run, settings=settings, data=data)
+    go(other, root, tmp_path / "out")
+    for image in (root / "imagesTr").iterdir():
+        name = image.name.replace("_0000.nii.gz", "")
+        found, header = read_volume(tmp_path / "out" / f"{name}.nii.gz")
+        wanted, _ = read_volume(plain / image.name)
+        assert header.get_data_dtype() == np.uint16
+        np.testing.assert_array_equal(found, np.array([0, 500, 200, 2221, 7])[wanted])
+
+
+def test_a_second_channel_is_not_taken_for_a_scan(run, stack, tmp_path):
+    settings = {**run.settings, "data": {**run.settings["data"], "layout": "nnunet"}}
+    other = dataclasses.replace(run, settings=settings)
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a_0000", "a_0001"):
+        shutil.copy(stack, source / f"{name}.nii.gz")
+    with pytest.raises(PredictionError, match=r"a_0001\.nii\.gz"):
+        go(other, source, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").glob("*.nii.gz")] == ["a.nii.gz"]
+
+
+def test_an_unusual_stack_is_remarked_on(run, stack, tmp_path):
+    image = nib.load(stack)
+    pixels = np.tile(np.asarray(image.dataobj), (1, 1, 8))
+    tall = nib.Nifti1Image(pixels, image.affine, image.header)
+    tall.to_filename(tmp_path / "tall.nii.gz")
+    lines = go(run, tmp_path / "tall.nii.gz", tmp_path / "out")
+    remark = f"{pixels.shape[2]} slices"
+    assert any(remark in line for line in lines)
+    assert remark in volumes(tmp_path / "out")["tall"]["remarks"]
+
+
+def stored(array, header, path, dtype, slope=1.0, order="<"):
+    """A file of other storage; its values times slope are the array's."""
+    kind = nib.Nifti1Header(endianness=order)
+    image = nib.Nifti1Image((array / slope).astype(dtype), header.get_best_affine(), kind)
+    image.header.set_zooms((*header.get_zooms()[:3], 1.0)[: array.ndim])
+    image.header.set_slope_inter(slope, 0)
+    image.to_filename(path)
+
+
+def test_storage_changes_nothing(run, stack, tmp_path):
+    array, header = read_volume(stack)
+    source = tmp_path / "in"
+    source.mkdir()
+    stored(array, header, source / "a.nii", np.float64)
+    stored(array, header, source / "b.nii.gz", np.uint8)
+    stored(array, header, source / "c.nii", np.int32, order=">")
+    stored(array[..., None], header, source / "d.nii.gz", np.float32)
+    stored(array, header, source / "e.nii", np.float32, slope=0.5)
+    go(run, source, tmp_path / "out", probabilities=True)
+    maps = [read_volume(tmp_path / "out" / f"{name}.nii.gz")[0] for name in "abcde"]
+    for other in maps[1:]:
+        np.testing.assert_array_equal(other, maps[0])
+    rows = volumes(tmp_path / "out")
+    assert len({row["Myocardium_ml"] for row in rows.values()}) == 1
+    swapped = nib.load(tmp_path / "out" / "probabilities" / "c.nii.gz")
+    plain = nib.load(tmp_path / "out" / "probabilities" / "a.nii.gz")
+    np.testing.assert_array_equal(np.asarray(swapped.dataobj), np.asarray(plain.dataobj))
+
+
+def test_mirrors_and_further_runs_change_the_result_as_they_should(
+    run, random_run, stack, tmp_path
+):
+    other = load_run(random_run, checkpoint="best")
+    predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
+    wanted = make_predictor([run, other], mirror=True)(read_case("A", stack)).probabilities
+    found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]
+    np.testing.assert_array_equal(found, most_probable(wanted))
+
+
+def test_pathology_smaller_than_in_training_is_dropped(run, stack, tmp_path):
+    go(run, stack, tmp_path / "all", probabilities=True)
+    plain = read_volume(tmp_path / "all" / "Case_P001.nii.gz")[0]
+    assert {2, 3, 4} <= set(np.unique(plain))
+    large = dataclasses.replace(run, data={**run.data, "smallest_mm3": [1e8, 1e8]})
+    go(large, stack, tmp_path / "without", drop_small=True, probabilities=True)
+    found = read_volume(tmp_path / "without" / "Case_P001.nii.gz")[0]
+    np.testing.assert_array_equal(found, np.where(plain >= 3, 2, plain))
+    assert float(volumes(tmp_path / "without")["Case_P001"]["Infarction_ml"]) == 0
+    kept = [
+        nib.load(tmp_path / out / "probabilities" / "Case_P001.nii.gz")
+        for out in ("all", "without")
+    ]
+    np.testing.assert_array_equal(*(np.asarray(image.dataobj) for image in kept))
+
+
+def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, monkeypatch):
+    shown = []
+    original = module.pictures.comparison
+
+    def spy(images, maps, titles, names, caption):
+        ((row, labels),) = maps.items()
+        assert "synthetic" in row
+        shown.append((images.shape, labels.shape, list(titles)))
+        return original(images, maps, titles, names, caption=caption)
+
+    monkeypatch.setattr(module.pictures, "comparison", spy)
+    go(run, stack, tmp_path)
+    count = read_volume(stack)[0].shape[-1]
+    titles = [f"slice {number}" for number in range(count)]
+    assert shown == [((count, 32, 32), (count, 32, 32), titles)]
+    with Image.open(tmp_path / "overviews" / "Case_P001.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 150 * count
+    case = read_case("A", stack)
+    tall = dataclasses.replace(case, image=np.tile(case.image, 5)[..., :30])
+    nothing = np.zeros(tall.image.shape, np.uint8)
+    module._save_overview(run, tall, Prediction(nothing), nothing, tmp_path / "tall.png")
+    assert len(shown[1][2]) == 12
+    assert (shown[1][2][0], shown[1][2][-1]) == ("slice 0", "slice 29")
+
+
+def test_bad_files_are_told_at_the_end_and_the_others_done(run, stack, tmp_path):
+    source, output = tmp_path / "in", tmp_path / "out"
+    (source / "deeper").mkdir(parents=True)
+    shutil.copy(stack, source / "z_good.nii.gz")
+    shutil.copy(stack, source / "deeper" / "good.nii.gz")
+    shutil.copy(stack, source / "z_good.nii")  # gzip under another name
+    (source / "cut.nii.gz").write_bytes(stack.read_bytes()[:2000])
+    array, header = read_volume(stack)
+    stored(np.stack([array] * 2, -1), header, source / "series.nii", np.int16)
+    far = header.copy()
+    far.set_zooms((10.0, 1.4, 1.4))
+    stored(array, far, source / "turned.nii", np.int16)
+    (source / "notes.txt").write_text("not a stack")
+    with pytest.raises(PredictionError) as caught:
+        go(run, source, output)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "4 of 5 files not predicted:"
+    reasons = {line.split(": ")[0].split("/")[-1]: line for line in lines}
+    bad = ["cut.nii.gz", "series.nii", "turned.nii", "z_good.nii"]
+    assert sorted(reasons) == bad
+    assert "truncated" in reasons["cut.nii.gz"]
+    assert "4D" in reasons["series.nii"]
+    assert "spacing 10 x 1.4 x 1.4 mm; expected the slices along the last" in reasons["turned.nii"]
+    assert "2 files of this name, also " in reasons["z_good.nii"]
+    assert "z_good.nii.gz; expected one" in reasons["z_good.nii"]
+    assert files(output) == ["good.nii.gz", "overviews/good.png", "volumes.csv"]
+
+
+def test_a_single_bad_file_leaves_nothing(run, tmp_path):
+    bad = tmp_path / "bad.nii"
+    bad.write_bytes(b"no stack" * 100)
+    with pytest.raises(DataError, match=r"bad\.nii: not a NIfTI file"):
+        go(run, bad, tmp_path / "out")
+    assert files(tmp_path) == ["bad.nii"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [".nii.gz", "..nii", "...nii.gz", "..\\x.nii", "a b%2e%2e.nii"])
+def test_whatever_a_file_is_called_its_outputs_lie_in_the_folder(name, tmp_path):
+    """A file's own name cannot hold a slash, so no path of it leads elsewhere."""
+    outputs = module._Outputs.of(module._case_name(Path("in") / name, "emidec"), tmp_path, True)
+    for path in outputs.all():
+        assert path.resolve().is_relative_to(tmp_path.resolve())
+        assert path.name not in ("", ".", "..")
+
+
+def test_inputs_that_are_none_are_refused(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "picture.png").touch()
+    for name, message in {
+        "empty": "empty: no NIfTI file; expected files ending in",
+        "none.nii": "no such file or folder",
+        "picture.png": "expected a file ending in .* or a folder",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            go(run, tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_exists_is_kept_unless_told_otherwise(run, stack, tmp_path):
+    go(run, stack, tmp_path)
+    label = tmp_path / "Case_P001.nii.gz"
+    label.write_bytes(b"mine")
+    with pytest.raises(WorkdirError, match=r"P001\.nii\.gz and 1 more exist already; pass --over"):
+        go(run, stack, tmp_path)
+    (tmp_path / "overviews" / "Case_P001.png").unlink()
+    with pytest.raises(WorkdirError, match=r"Case_P001\.nii\.gz exists already; pass --overwrite"):
+        go(run, stack, tmp_path)
+    assert label.read_bytes() == b"mine"
+    go(run, stack, tmp_path, overwrite=True)
+    assert read_volume(label)[0].any()
+
+
+def test_volumes_of_earlier_predictions_stay(run, stack, tmp_path):
+    for name in "ab":
+        shutil.copy(stack, tmp_path / f"{name}.nii.gz")
+        go(run, tmp_path / f"{name}.nii.gz", tmp_path / "out")
+    both = volumes(tmp_path / "out")
+    assert list(both) == ["a", "b"]
+    go(run, tmp_path / "a.nii.gz", tmp_path / "out", overwrite=True)
+    assert volumes(tmp_path / "out") == both
+    assert len({tuple(row.values())[1:] for row in both.values()}) == 1
+
+
+def test_rows_that_another_process_adds_meanwhile_stay(run, phantom, stack, tmp_path, monkeypatch):
+    """Another prediction into the same folder, begun and ended within the first case of this."""
+    predict_file, begun = module._predict_file, []
+
+    def with_another_within(*arguments):
+        if not begun:
+            begun.append(True)
+            go(run, stack, tmp_path)
+        return predict_file(*arguments)
+
+    monkeypatch.setattr(module, "_predict_file", with_another_within)
+    go(run, phantom / "Case_N003", tmp_path)
+    assert list(volumes(tmp_path)) == ["Case_P001", "Case_N003"]
+
+
+def test_a_file_that_fails_keeps_its_earlier_files_and_says_so(run, stack, tmp_path):
+    source = Path(shutil.copy(stack, tmp_path / "a.nii.gz"))
+    go(run, source, tmp_path / "out")
+    before = (tmp_path / "out" / "a.nii.gz").read_bytes()
+    source.write_bytes(stack.read_bytes()[:2000])
+    with pytest.raises(DataError, match=r"a\.nii\.gz: truncated .*; its earlier files stay"):
+        go(run, source, tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "a.nii.gz").read_bytes() == before
+    assert list(volumes(tmp_path / "out")) == ["a"]
+
+
+def test_a_label_map_beside_its_image_is_not_taken_for_it(run, phantom, tmp_path):
+    """In a folder of unknown name, which sorts before the images'."""
+    for folder, part in (("GT", "Contours"), ("images", "Images")):
+        (tmp_path / folder).mkdir()
+        for name in ("Case_P001", "Case_N003"):
+            shutil.copy(phantom / name / part / f"{name}.nii.gz", tmp_path / folder)
+    with pytest.raises(PredictionError, match="2 of 2 files not predicted") as caught:
+        go(run, tmp_path, tmp_path / "out")
+    assert "GT/Case_P001.nii.gz: 2 files of this name, also" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_are_followed_and_hidden_files_passed_over(run, phantom, stack, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "case").symlink_to(stack.parent)
+    (source / "loop").symlink_to(source)
+    shutil.copy(phantom / "Case_N003" / "Images" / "Case_N003.nii.gz", source / "own.nii.gz")
+    (source / "._own.nii.gz").write_bytes(b"of macOS")
+    go(run, source, tmp_path / "out")
+    assert list(volumes(tmp_path / "out")) == ["Case_P001", "own"]
+
+
+def test_a_stack_stored_turned_is_told_of(run, stack, tmp_path):
+    image = nib.load(stack)
+    turned = image.slicer[:, ::-1]
+    turned.header.set_zooms(image.header.get_zooms())  # which the affine does not hold
+    turned.to_filename(tmp_path / "turned.nii.gz")
+    with pytest.warns(UserWarning, match=r"turned\.nii\.gz: rows and columns lead to L"):
+        go(run, tmp_path / "turned.nii.gz", tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["", "case,Lesion_ml\na,3.0\n", b"\xff\xfe"])
+def test_another_table_is_not_lost(run, stack, tmp_path, text):
+    (tmp_path / "volumes.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(WorkdirError, match=r"volumes\.csv: not a table of case, Myocardium_ml, "):
+        go(run, stack, tmp_path)
+    assert files(tmp_path) == ["volumes.csv"]
+    go(run, stack, tmp_path, overwrite=True)
+    assert list(volumes(tmp_path)) == ["Case_P001"]
+
+
+def test_a_scan_is_never_replaced_by_its_label_map(run, stack, tmp_path):
+    scan = Path(shutil.copy(stack, tmp_path))
+    before = scan.read_bytes()
+    for source in (scan, tmp_path):
+        with pytest.raises(WorkdirError, match=r"P001\.nii\.gz: is an input itself; expected anot"):
+            go(run, source, tmp_path, overwrite=True)
+    assert files(tmp_path) == ["Case_P001.nii.gz"]
+    assert scan.read_bytes() == before
+
+
+def test_an_input_within_the_output_is_one(run, stack, tmp_path):
+    (tmp_path / "stacks").mkdir()
+    shutil.copy(stack, tmp_path / "stacks")
+    go(run, tmp_path / "stacks", tmp_path)
+    assert list(volumes(tmp_path)) == ["Case_P001"]
+
+
+def test_the_same_input_gives_the_same_bytes(run, stack, tmp_path):
+    for name in ("first", "second"):
+        go(run, stack, tmp_path / name, probabilities=True)
+    for name in ("Case_P001.nii.gz", "probabilities/Case_P001.nii.gz", "volumes.csv"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_earlier_outputs_within_the_input_are_no_input(run, stack, tmp_path):
+    shutil.copy(stack, tmp_path / "a.nii.gz")
+    go(run, tmp_path, tmp_path / "out")
+    go(run, tmp_path, tmp_path / "out", overwrite=True)
+    assert list(volumes(tmp_path / "out")) == ["a"]
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    run, stack, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(module, "_predict_file", lambda *_: pytest.fail("worked in vain"))
+    with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
+        go(run, stack, tmp_path / "file" / "out")
+    monkeypatch.setattr("jaxseg.runs.workdir.os.access", lambda *_: False)
+    with pytest.raises(WorkdirError, match=r"out: cannot write here \(no permission\)"):
+        go(run, stack, tmp_path / "out")
+
+
+def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_path, monkeypatch):
+    original, written = module.write_like, []
+
+    def write(path, array, source):
+        if len(written) == 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        original(path, array, source)
+
+    monkeypatch.setattr(module, "write_like", write)
+    with pytest.raises(WorkdirError, match=r"cannot write here \(No space left on device\)"):
+        go(run, phantom, tmp_path)
+    names = sorted(path.name for path in tmp_path.glob("*.nii.gz"))
+    assert len(names) == 2
+    assert list(volumes(tmp_path)) == [name.removesuffix(".nii.gz") for name in names]
+    assert not [name for name in files(tmp_path) if "tmp" in name]
+    for name in names:
+        gzip.decompress((tmp_path / name).read_bytes())
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3, 4), (0, 200, 500, 1220, 2221)])
+def test_a_label_map_is_not_segmented(run, stack, tmp_path, values):
+    array, header = read_volume(stack)
+    labels = np.asarray(values)[(array.astype(int) % len(values))].astype(np.int16)
+    nib.Nifti1Image(labels, header.get_best_affine(), header).to_filename(tmp_path / "A_gt.nii.gz")
+    with pytest.raises(DataError, match=r"A_gt\.nii\.gz.*label map"):
+        go(run, tmp_path / "A_gt.nii.gz", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.nii.gz"))
+
+
+def test_what_appears_while_a_case_is_predicted_is_kept_and_named(
+    run, stack, tmp_path, monkeypatch
+):
+    """Two processes on the same files: whoever comes second says what it did not write."""
+    save, label = module._save_overview, tmp_path / "out" / "Case_P001.nii.gz"
+
+    def with_another_meanwhile(*arguments):
+        save(*arguments)
+        label.write_bytes(b"another's")
+
+    monkeypatch.setattr(module, "_save_overview", with_another_meanwhile)
+    with pytest.raises(DataError, match=r"Case_P001\.nii\.gz: appeared meanwhile"):
+        go(run, stack, tmp_path / "out")
+    assert label.read_bytes() == b"another's"
+    go(run, stack, tmp_path / "out", overwrite=True)
+    assert read_volume(label)[0].any()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["two\nlines", "tab\tname", "line\u2028name", 'quote"s, comma', os.fsdecode(b"cas\xe9")],
+    ids=["newline", "tab", "separator", "quote", "latin-1"],  # xdist sends names as UTF-8
+)
+def test_rows_of_files_of_any_name(run, stack, tmp_path, name):
+    shutil.copy(stack, tmp_path / f"{name}.NII.GZ")
+    for overwrite in (False, True):
+        go(run, tmp_path / f"{name}.NII.GZ", tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / f"{name}.nii.gz").exists()
+    with (tmp_path / "out" / "volumes.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == [name.encode(errors="backslashreplace").decode()]
+    assert len(header) == len(rows[0])

@@ -1,0 +1,165 @@
+"""Networks on a case: the network's own numbers on its grid."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxseg.config.settings import SettingsError
+from jaxseg.data import find_cases, load_case, most_probable, to_native
+from jaxseg.inference.locate import FLIPS, averaged
+from jaxseg.inference.predictor import make_predictor, presence_rule
+from jaxseg.localizer import make_localizer
+from jaxseg.models import convolve_xla
+from jaxseg.presence import PresenceRule
+from jaxseg.runs.trained import load_run
+from jaxseg.runs.workdir import WorkdirError
+from tests.by_hand import prepared
+
+
+@pytest.fixture(scope="module")
+def run(random_run):
+    return load_run(random_run)
+
+
+@pytest.fixture(scope="module")
+def case(run):
+    return load_case(find_cases(run.settings["data"]["root"])[0])
+
+
+def segmented(run, images):
+    """Softmax of the network, slice by slice, without the code under test."""
+    apply = jax.jit(lambda x: jax.nn.softmax(run.network.apply({"params": run.params}, x)))
+    return np.concatenate([np.asarray(apply(jnp.asarray(x[None, ..., None]))) for x in images])
+
+
+def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):
+    prediction = make_predictor([run])(case)
+    assert (prediction.center, prediction.heart_found) == (None, True)
+    found = prediction.probabilities
+    assert (found.shape, found.dtype) == ((*case.image.shape, 5), np.float32)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+    labels = most_probable(found)
+    probabilities = segmented(run, prepared(run, case))
+    wanted = to_native(probabilities, case.image.shape, case.spacing, run.grid)
+    # What the batch rounds otherwise may tip a voxel between two labels.
+    assert (labels == wanted).mean() > 0.9999
+    assert len(np.unique(labels)) == 5, "a test on a single label would show nothing"
+    assert not labels[0].any(), "outside the network grid is background"
+    unlabeled = dataclasses.replace(case, label=None)
+    np.testing.assert_array_equal(make_predictor([run])(unlabeled).probabilities, found)
+
+
+@pytest.mark.parametrize("value", [0, 77])
+def test_slices_that_show_nothing_are_background(run, case, value):
+    image = case.image.copy()
+    image[..., [0, -1]] = value
+    changed = dataclasses.replace(case, image=image)
+    found = make_predictor([run])(changed).probabilities
+    np.testing.assert_array_equal(found[..., [0, -1], 0], 1)
+    np.testing.assert_array_equal(found[..., [0, -1], 1:], 0)
+    assert (most_probable(found)[..., 1:-1] > 0).any((0, 1)).all()
+
+
+def test_mirroring_averages_the_four_mirror_images(run, case):
+    images = prepared(run, case)
+    views = [
+        segmented(run, images),
+        segmented(run, images[:, ::-1])[:, ::-1],
+        segmented(run, images[:, :, ::-1])[:, :, ::-1],
+        segmented(run, images[:, ::-1, ::-1])[:, ::-1, ::-1],
+    ]
+    found = averaged(lambda _, x: segmented(run, x), run.params, images, FLIPS)
+    np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-6)
+    wanted = to_native(np.mean(views, axis=0), case.image.shape, case.spacing, run.grid)
+    labels = most_probable(make_predictor([run], mirror=True)(case).probabilities)
+    assert (labels == wanted).mean() > 0.9999
+    assert (labels == most_probable(make_predictor([run])(case).probabilities)).mean() < 0.99
+
+
+def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
+    other = load_run(random_run, checkpoint="best")
+    other = dataclasses.replace(other, grid=dataclasses.replace(other.grid, spacing=5.0))
+    both = make_predictor([run, other])(case).probabilities
+    parts = [make_predictor([each])(case).probabilities for each in (run, other)]
+    np.testing.assert_allclose(both, (parts[0] + parts[1]) / 2, atol=1e-6)
+    assert np.abs(parts[0] - parts[1]).max() > 0.1
+
+
+def test_a_run_given_twice_is_refused(run, random_run):
+    again = load_run(random_run)
+    with pytest.raises(WorkdirError, match="would count twice; expected every run once"):
+        make_predictor([run, load_run(random_run, checkpoint="best"), again])
+
+
+def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
+    localizer = make_localizer(convolve_xla)
+    params = localizer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    nowhere = jax.tree.map(jnp.zeros_like, params)
+    nowhere["logits"]["bias"] = jnp.array([9.0, -9.0])
+    lost = dataclasses.replace(
+        run,
+        folder=Path("lost"),
+        grid=dataclasses.replace(run.grid, center=None),
+        localizer=localizer,
+        localizer_params=nowhere,
+    )
+    alone = make_predictor([lost])(case)
+    assert not alone.heart_found
+    assert not most_probable(alone.probabilities).any()
+    found = make_predictor([run])(case)
+    for runs in ([lost, run], [run, lost]):
+        both = make_predictor(runs)(case)
+        assert both.heart_found
+        np.testing.assert_array_equal(both.probabilities, found.probabilities)
+
+
+def test_runs_of_unlike_labels_are_refused(run):
+    labels = ("background", "scar")
+    fields = {"labels": labels, "inclusions": (), "slice_regions": (("S", (1,)),)}
+    anatomy = type(run.anatomy)(**fields, case_regions=(("S", (1,)),))
+    other = dataclasses.replace(run, folder=Path("other"), anatomy=anatomy)
+    message = "other: a run of the labels background, scar; expected those of .*: background, cav"
+    with pytest.raises(WorkdirError, match=message):
+        make_predictor([run, other])
+
+
+def test_the_smallest_of_several_runs_counts(run):
+    def noting(*volumes):
+        return dataclasses.replace(run, data={**run.data, "smallest_mm3": list(volumes)})
+
+    runs = [noting(300.0, 2000.0), noting(None, 1500.0), noting(400.0, None)]
+    assert presence_rule(runs, drop_small=True) == PresenceRule((300.0, 1500.0), drop_small=True)
+    assert presence_rule([noting(None, 5.0)], drop_small=True).smallest_mm3 == (None, 5.0)
+    noted = {name: value for name, value in run.data.items() if name != "smallest_mm3"}
+    for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
+        assert presence_rule([bad]) == PresenceRule()  # nothing is asked of it
+        for asked in ({"drop_small": True}, {"min_confidence": [0.5]}):
+            with pytest.raises(
+                WorkdirError, match=r"does not tell the smallest .* its 2 inclusion"
+            ):
+                presence_rule([run, bad], **asked)
+
+
+def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
+    def bounds(*values):
+        return presence_rule([run], min_confidence=values).min_confidence
+
+    assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
+    with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
+        bounds(0.1, 0.2, 0.3)
+    without = dataclasses.replace(run, anatomy=dataclasses.replace(run.anatomy, inclusions=()))
+    for flag, asked in {"drop_small": True, "min_confidence": [0.5]}.items():
+        with pytest.raises(SettingsError, match=f"--{flag}: the label set has no inclusion pairs"):
+            presence_rule([without], **{flag: asked})
+
+
+def test_runs_of_other_pairs_share_no_rule(run):
+    turned = dataclasses.replace(run.anatomy, inclusions=run.anatomy.inclusions[::-1])
+    other = dataclasses.replace(run, folder=Path("other"), anatomy=turned)
+    assert presence_rule([run, other]) == PresenceRule()
+    with pytest.raises(WorkdirError, match="other: of other inclusion pairs than "):
+        presence_rule([run, other], drop_small=True)

@@ -1,0 +1,57 @@
+"""Freed memory that a process keeps: counted in page faults, in processes of their own."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxseg.machine import host_memory
+
+SCRIPT = """
+import resource, sys
+import numpy as np
+from jaxseg.machine.host_memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+counts = []
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = np.empty(2**26, np.uint8)
+    block[::4096] = 1
+    del block
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(*counts)
+"""
+
+
+def faults(how: str) -> list[int]:
+    """Page faults of five blocks of 64 MiB, each freed before the next."""
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [int(count) for count in done.stdout.split()]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+def test_a_freed_block_is_used_again():
+    kept = faults("keep")
+    assert kept[0] > 0
+    # The same pages: no more than a few faults for all that follow.
+    assert max(kept[1:]) < 100
+    assert kept[0] > 10 * max(kept[1:])
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert host_memory.keep_freed_memory() is False
+
+    class Musl:
+        def __init__(self, name): ...
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(host_memory.ctypes, "CDLL", Musl)
+    assert host_memory.keep_freed_memory() is False

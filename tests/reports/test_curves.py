@@ -1,0 +1,208 @@
+"""Learning curves: metrics read back line by line, means by hand, panels by their data."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxseg.anatomy import EMIDEC
+from jaxseg.reports.curves import Curve, curves, read_history, spread
+from jaxseg.runs.logbook import Logbook
+from jaxseg.runs.workdir import WorkdirError
+
+REGIONS = ("LV", "Inf")
+
+
+def line(step, group="train", **values):
+    return json.dumps({"step": step, "group": group, "epoch": step / 10} | values)
+
+
+def write(tmp_path, *lines, end="\n"):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(lines) + end)
+    return path
+
+
+def curve(epochs, values):
+    return Curve(np.array(epochs, float), np.array(values, float))
+
+
+def history(*, loss=(2.0, 1.0), dsc=(0.5, 0.75), weights=None, epochs=(1.0, 2.0)):
+    run = {"train/loss": curve(epochs, loss), "train/cross_entropy": curve(epochs, loss)}
+    run |= {f"validation/dsc/{region}": curve(epochs, dsc) for region in REGIONS}
+    return run | {
+        f"train/label_weights/{name}": curve(epochs, values)
+        for name, values in (weights or {}).items()
+    }
+
+
+def test_what_the_logbook_writes_is_read_back(tmp_path):
+    with Logbook(tmp_path, step=0) as logbook:
+        values = {"loss": 0.5, "label_weights": {"background": 0.25, "no-reflow": 4}, "epoch": 0.5}
+        logbook.scalars(5, "train", values)
+        dsc = {"dsc": {"LV": 0.75, "NoR": float("nan")}, "epoch": 1.0}
+        logbook.scalars(10, "validation", dsc)
+        logbook.scalars(10, "train", {"loss": 0.25, "epoch": 1})
+    read = read_history(tmp_path / "metrics.jsonl")
+    assert list(read) == [
+        "train/loss", "train/label_weights/background", "train/label_weights/no-reflow",
+        "validation/dsc/LV", "validation/dsc/NoR",
+    ]  # fmt: skip
+    assert read["train/loss"].epochs.tolist() == [0.5, 1.0]
+    assert read["train/loss"].values.tolist() == [0.5, 0.25]
+    assert read["train/label_weights/no-reflow"].values.tolist() == [4.0]
+    assert np.isnan(read["validation/dsc/NoR"].values).tolist() == [True]
+    assert {(c.epochs.dtype, c.values.dtype) for c in read.values()} == {(np.dtype(float),) * 2}
+
+
+def test_rewritten_lines_count_once_and_in_order(tmp_path):
+    path = write(tmp_path, line(10, loss=1), line(20, loss=2), line(30, loss=3), line(20, loss=4))
+    read = read_history(path)["train/loss"]
+    assert read.epochs.tolist() == [1, 2, 3]
+    assert read.values.tolist() == [1, 4, 3]
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\n" + line(30, loss=3)[:-1], '\n{"st'])
+def test_only_a_torn_last_line_is_left_out(tmp_path, end):
+    path = write(tmp_path, line(10, loss=1), line(20, loss=2), end=end)
+    assert read_history(path)["train/loss"].values.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (line(20, loss=2)[:-1], r"not JSON \(Expecting ',' delimiter at character 55\)"),
+        ("", r"not JSON \(Expecting value at character 1\)"),
+        ("[" * 10**5, r"not JSON \(maximum recursion depth.*"),
+        ("[1]", "expected a JSON object, got list"),
+        ('{"step": 1, "epoch": 1}', "group: expected a name, got None"),
+        ('{"group": "train", "epoch": 1}', "step: expected a whole number, got None"),
+        (line(20, epoch=None), "epoch: expected a number, got None"),
+        (line(20, loss="low"), "loss: expected a number or null, got 'low'"),
+        (line(20, loss=True), "loss: expected a number or null, got True"),
+    ],
+)
+def test_a_damaged_line_is_named(tmp_path, damaged, message):
+    path = write(tmp_path, line(10, loss=1), damaged, line(30, loss=3))
+    with pytest.raises(WorkdirError, match=f"^{re.escape(str(path))}, line 2: {message}$"):
+        read_history(path)
+
+
+def test_a_file_that_is_none(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with pytest.raises(WorkdirError, match=r"metrics.jsonl: cannot be read \(.*No such file"):
+        read_history(path)
+    for content in (b"", b'{"step": 1'):
+        path.write_bytes(content)
+        with pytest.raises(WorkdirError, match="no complete line; expected one JSON object a line"):
+            read_history(path)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(WorkdirError, match=r"cannot be read \(.*utf-8"):
+        read_history(path)
+
+
+def test_spread_by_hand():
+    # At epoch 2 the first run stands between 1 and 3, at epoch 3 the second between 2 and 4.
+    runs = [curve([1, 3, 5], [0, 4, 6]), curve([0, 2, 4], [9, 10, 20])]
+    epochs, mean, low, high = spread(runs)
+    assert epochs.tolist() == [1, 2, 3, 4]
+    assert low.tolist() == [0, 2, 4, 5]
+    assert high.tolist() == [9.5, 10, 15, 20]
+    assert mean.tolist() == [4.75, 6, 9.5, 12.5]
+
+
+def test_spread_leaves_nan_out():
+    holes = curve([1, 2, 3], [1, np.nan, 3])
+    nothing = curve([1, 2], [np.nan, np.nan])
+    assert spread([holes, nothing]).epochs.tolist() == [1, 3]
+    assert spread([holes, nothing]).mean.tolist() == [1, 3]
+    assert spread([nothing]).epochs.shape == (0,)
+    assert spread([curve([1], [1]), curve([2], [2])]).epochs.shape == (0,)
+
+
+def test_one_panel_a_loss_and_region():
+    other = history(loss=(4.0, 3.0), dsc=(0.25, 1.0))
+    figure = curves({"baseline": [history(), other], "attention": [history()]}, REGIONS)
+    titles = [
+        "training loss",
+        "training cross-entropy",
+        "validation DSC, LV",
+        "validation DSC, Inf",
+    ]
+    assert [axis.get_title() for axis in figure.axes] == titles
+    for axis, means in zip(figure.axes, [(3, 2)] * 2 + [(0.375, 0.875)] * 2, strict=True):
+        drawn = [np.asarray(found.get_ydata()).tolist() for found in axis.lines]
+        single = [2, 1] if axis.get_yscale() == "log" else [0.5, 0.75]
+        assert drawn == [list(means), single]
+        (band,) = axis.collections  # of the stage of two runs
+        lowest, highest = (1, 4) if axis.get_yscale() == "log" else (0.25, 1.0)
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == (lowest, highest)
+    assert [axis.get_yscale() for axis in figure.axes] == ["log"] * 2 + ["linear"] * 2
+    assert [axis.get_ylim() for axis in figure.axes[2:]] == [(0, 1)] * 2
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["baseline (2 runs)", "attention (1 run)"]
+    styles = [(found.get_color(), found.get_linestyle()) for found in figure.axes[0].lines]
+    assert styles == [(h.get_color(), h.get_linestyle()) for h in legend.get_lines()]
+    assert len(set(styles)) == 2
+
+
+def test_label_weights_of_the_stages_that_have_them():
+    weights = {"background": (1, 0.5), "cavity": (1, 1.5)}
+    runs = [history(weights=weights), history(weights={"background": (1, 1), "cavity": (1, 2)})]
+    figure = curves({"baseline": [history()], "awce": runs}, ("LV", "Inf"))
+    assert [axis.get_title() for axis in figure.axes].count("label weights\nawce") == 1
+    panel = figure.axes[2]
+    assert [np.asarray(found.get_ydata()).tolist() for found in panel.lines] == [
+        [1, 0.75], [1, 1.75],
+    ]  # fmt: skip
+    names = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
+    assert names[1] == ["background", "cavity"]
+    assert panel.lines[1].get_color() == "#56B4E9"  # the cavity's in every picture
+
+
+def test_titles_of_table_1_s_stages_lie_in_the_picture_and_apart():
+    weights = {"background": (1, 0.5), "cavity": (1, 1.5)}
+    stages = ("attention+AWCE", "attention+AWCE+penalty")
+    runs = {"baseline": [history()], **{stage: [history(weights=weights)] for stage in stages}}
+    figure = curves(runs, REGIONS)
+    figure.draw_without_rendering()
+    width = figure.bbox.width
+    top = sorted(axis.title.get_window_extent().intervalx.tolist() for axis in figure.axes[:4])
+    assert [axis.get_title().split("\n")[-1] for axis in figure.axes[2:4]] == list(stages)
+    edges = [0, *(edge for title in top for edge in title), width]
+    assert edges == sorted(edges)
+
+
+def test_a_negative_loss_and_a_single_point():
+    figure = curves({"a": [history(loss=(1.0, -0.5))]}, REGIONS)
+    assert figure.axes[0].get_yscale() == "linear"
+    point = history(loss=(1.0,), dsc=(0.5,), epochs=(1.0,))
+    figure = curves({"a": [point]}, REGIONS)
+    assert [found.get_marker() for axis in figure.axes for found in axis.lines] == ["o"] * 4
+
+
+def test_a_region_that_no_slice_holds_is_an_empty_panel():
+    run = history(dsc=(np.nan, np.nan))
+    assert [len(a.lines[0].get_xdata()) for a in curves({"a": [run]}, REGIONS).axes] == [2, 2, 0, 0]
+
+
+def test_what_cannot_be_drawn():
+    with pytest.raises(ValueError, match="no stage to draw"):
+        curves({}, REGIONS)
+    with pytest.raises(ValueError, match="awce: no run to draw"):
+        curves({"awce": []}, REGIONS)
+    complete = history() | {"validation/dsc/NoR": curve([1], [1])}
+    with pytest.raises(ValueError, match=r"awce, run 2: no validation/dsc/NoR in its metrics"):
+        curves({"awce": [complete, history()]}, ("LV", "NoR"))
+
+
+def test_a_real_run(finished_run):
+    regions = [name for name, _ in EMIDEC.slice_regions]
+    figure = curves({"mine": [read_history(finished_run / "metrics.jsonl")]}, regions)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(titles) == 7
+    panel = figure.axes[titles.index("label weights\nmine")]
+    assert len(panel.lines) == EMIDEC.num_labels
+    assert len(figure.axes[titles.index("validation DSC, LV")].lines[0].get_xdata()) == 4

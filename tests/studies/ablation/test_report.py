@@ -1,0 +1,94 @@
+"""What befalls a report: figures that cannot be drawn, files that do not fit together."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxseg.config import run_data
+from jaxseg.config.settings import replace
+from jaxseg.runs import workdir
+from jaxseg.runs.workdir import WorkdirError
+from jaxseg.studies.ablation import report
+from jaxseg.studies.schedule import Run
+
+STAGES = ("baseline", "attention", "awce", "awce_penalty")
+
+
+class Report:
+    """The runs of the shared ablation, copied, and their report."""
+
+    def __init__(self, study: Path, folder: Path) -> None:
+        self.folder = shutil.copytree(study, folder, ignore=shutil.ignore_patterns("*.*1*", "*.h*"))
+        self.runs = [self._run(folder / "runs" / f"{stage}-seed-0", stage) for stage in STAGES]
+        self.cohort = run_data.load_cohort(self.runs[0].settings)
+
+    @staticmethod
+    def _run(folder: Path, stage: str) -> Run:
+        settings = workdir.read_settings(folder)
+        return Run(stage, 0, None, folder, replace(settings, {"data.phantom_cases": 0}))
+
+    def change(self, fields) -> None:
+        self.runs = [
+            Run(r.stage, r.seed, r.fold, r.folder, replace(r.settings, fields)) for r in self.runs
+        ]
+
+    def write(self) -> str:
+        report.write_report(self.runs, self.cohort, self.folder, say=lambda _: None)
+        return (self.folder / "report.html").read_text()
+
+
+@pytest.fixture
+def ablation(study, tmp_path) -> Report:
+    return Report(study[0], tmp_path / "study")
+
+
+def test_without_mixup_there_is_no_picture_of_it(ablation):
+    ablation.change({"mixup.probability": 0.0})
+    (ablation.folder / "figure1.png").unlink(missing_ok=True)
+    assert "No example was mixed" in ablation.write()
+    assert not (ablation.folder / "figure1.png").exists()
+
+
+def test_surroundings_that_only_training_sees_change_no_figure(ablation):
+    page = ablation.write()
+    wide = replace(ablation.runs[0].settings, {"augment.probability": 0.5, "augment.shift": 9.0})
+    ablation.cohort = run_data.load_cohort(wide)
+    assert ablation.cohort.margin == 3
+    assert ablation.write() == page
+
+
+def test_training_slices_that_cannot_be_mixed_cost_one_figure(ablation):
+    """A single training case has no partner in another one."""
+    ablation.change({"mixup.tolerance": 0.0})
+    ablation.cohort.heights[:] = range(len(ablation.cohort))
+    (ablation.folder / "figure1.png").unlink(missing_ok=True)
+    page = ablation.write()
+    assert "no two training slices of different cases can be mixed" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert not (ablation.folder / "figure1.png").exists()
+
+
+def test_runs_that_do_not_compare_are_one_line(ablation):
+    path = ablation.runs[1].evaluation / "slices.csv"
+    header, first, *rest = path.read_text().splitlines()
+    first = first.replace(",0,", ",99,", 1)
+    path.write_text("\n".join([header, first, *rest]) + "\n")
+    pixels = path.with_name("pixels.csv")
+    case = first.split(",")[0]
+    pixels.write_text(pixels.read_text().replace(f"{case},0,", f"{case},99,"))
+    with pytest.raises(WorkdirError, match=r"the runs do not compare: .*attention") as error:
+        ablation.write()
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_metrics_do_not_cost_the_tables(ablation):
+    metrics = ablation.runs[2].folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    kept = [json.dumps(line) for line in lines if line["group"] == "train"]
+    metrics.write_text("\n".join(kept) + "\n")
+    (ablation.folder / "table1.md").unlink(missing_ok=True)
+    with pytest.raises(WorkdirError, match=r"attention\+AWCE, run 1: no validation/dsc/LV"):
+        ablation.write()
+    assert (ablation.folder / "table1.md").exists()

@@ -1,0 +1,359 @@
+"""Cross-validation: each case by the networks of its own fold, bounds by the others alone."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxseg.config import recipe, run_data
+from jaxseg.config.settings import SettingsError, replace
+from jaxseg.data import load_case, most_probable
+from jaxseg.inference.predict import predict
+from jaxseg.inference.predictor import make_predictor
+from jaxseg.presence import confidence_bound
+from jaxseg.runs import workdir
+from jaxseg.runs.trained import load_run
+from jaxseg.runs.workdir import WorkdirError
+from jaxseg.studies.crossvalidate import crossvalidate
+from jaxseg.studies.schedule import plan_runs
+from tests.conftest import save_random_network
+
+FOLDS, SEEDS = 3, (7, 8)
+PAIRS = (((4,), 3), ((3, 4), 2))
+FILES = [
+    "case_decision.json",
+    "cases.csv",
+    "inclusion.csv",
+    "pixels.csv",
+    "presence.csv",
+    "runs",
+    "slices.csv",
+]
+FILES += ["summary.json", "summary.md"]
+
+
+def quiet(line):
+    pass
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+@pytest.fixture(scope="module")
+def config(random_run):
+    """Settings of the tiny runs, on the phantom's folder."""
+    changes = {"data.split": "case", "seed": SEEDS[0], "name": "mine"}
+    return replace(workdir.read_settings(random_run), changes)
+
+
+def write_runs(config, folder, seeds):
+    """Runs that count as done, with random networks, which predict every label."""
+    cohort = run_data.load_cohort(config)
+    stages = {"mine": {"name": "mine"}}
+    for run in plan_runs(config, stages, folder, seeds=seeds, folds=FOLDS):
+        parts = run_data.split_cohort(run.settings, cohort)
+        held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
+        assert held == [cohort.cases_of(part) for part in parts]
+        facts = {
+            **cohort.facts(),
+            **run_data.split_facts(run.settings, cohort, parts),
+            # Apart for every fold, and large enough for networks as these.
+            "smallest_mm3": [3000.0 + 1000.0 * run.settings["data"]["fold"], 9000.0],
+        }
+        if not run.settings["anatomy"]["inclusions"]:
+            facts["smallest_mm3"] = []
+        run.folder.mkdir(parents=True)
+        workdir.claim(run.folder, run.settings, facts)
+        network = recipe.networks(run.settings).segmentation
+        seed = 16 if run.seed == SEEDS[0] else 175
+        save_random_network(run.folder, network, seed=3, step=4, score=0.9)  # the best
+        save_random_network(run.folder, network, seed=seed, step=5, score=0.5)  # the last
+        run.evaluation.mkdir()
+        (run.evaluation / "summary.md").touch()
+
+
+@pytest.fixture(scope="module")
+def study(config, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("folds")
+    write_runs(config, folder, len(SEEDS))
+    crossvalidate(config, folder, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_hand(study, config):
+    """Of each case: fold, spacing, reference, labels, confidence by pair; computed apart."""
+    found = {}
+    for fold in range(FOLDS):
+        folders = [study / "runs" / f"mine-seed-{s}-fold-{fold}-of-{FOLDS}" for s in SEEDS]
+        networks = [load_run(folder, checkpoint="last") for folder in folders]
+        predict = make_predictor(networks, mirror=True)
+        facts = workdir.read_data(folders[0])
+        for name in facts["validation"]["cases"]:
+            case = load_case(Path(config["data"]["root"]) / name)
+            probabilities = predict(case).probabilities
+            voxel = float(np.prod(case.spacing))
+            confidence = []
+            for (inner, _), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
+                region = np.sort(sum(probabilities[..., k] for k in inner).ravel())[::-1]
+                confidence.append(float(region[: round(smallest / 4 / voxel)].mean()))
+            labels = most_probable(probabilities)
+            for (inner, around), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
+                mask = np.isin(labels, inner)
+                if mask.sum() * voxel < smallest:
+                    labels[mask] = around
+            found[name] = (fold, voxel, case.label, labels, confidence)
+    return found
+
+
+def dsc(ours, theirs):
+    total = ours.sum() + theirs.sum()
+    return 1.0 if total == 0 else 2 * (ours & theirs).sum() / total
+
+
+def test_every_case_is_scored_once_and_all_files_are_there(study, by_hand):
+    assert names(study) == FILES
+    cases = sorted(by_hand)
+    assert len(cases) == 6
+    assert [row["case"] for row in table(study / "cases.csv")][::3] == cases
+    assert [row["case"] for row in table(study / "presence.csv")][::2] == cases
+    summary = json.loads((study / "summary.json").read_text())
+    assert (summary["name"], summary["num_cases"], summary["mirror"]) == ("mine", 6, True)
+    assert summary["checkpoint"] == "last; 3 folds, networks averaged in each: 2"
+
+
+def test_confidence_is_of_the_networks_that_did_not_see_the_case(study, by_hand):
+    rows = table(study / "presence.csv")
+    for name, (fold, *_, confidence) in by_hand.items():
+        own = [row for row in rows if row["case"] == name]
+        assert {row["fold"] for row in own} == {str(fold)}
+        assert [float(row["confidence"]) for row in own] == pytest.approx(confidence, rel=1e-5)
+
+
+def test_bounds_are_those_of_the_cases_of_the_other_folds(study, by_hand):
+    rows = table(study / "presence.csv")
+    differ = 0
+    for k, (inner, _) in enumerate(PAIRS):
+        for fold in range(FOLDS):
+            others = [found for found in by_hand.values() if found[0] != fold]
+            assert len(others) == 4
+            bounds = {row["bound"] for row in rows[k::2] if row["fold"] == str(fold)}
+            assert len(bounds) == 1
+            bound = float(bounds.pop())
+            assert bound == pytest.approx(fitted(others, k, inner), abs=1e-4)
+            differ += abs(bound - fitted(by_hand.values(), k, inner)) > 1e-3
+    assert differ
+
+
+def fitted(found, k, inner):
+    """The bound of these cases, as far as anything is left to decide."""
+    found = [f for f in found if np.isin(f[3], inner).any()]
+    scores = [dsc(np.isin(labels, inner), np.isin(ref, inner)) for _, _, ref, labels, _ in found]
+    holds = [np.isin(reference, inner).any() for _, _, reference, *_ in found]
+    confidence = [f[-1][k] for f in found]
+    return confidence_bound(np.array(confidence), np.array(holds), np.array(scores))
+
+
+def test_scores_are_of_the_maps_without_what_is_doubtful(study, by_hand):
+    rows = {(row["case"], row["region"]): row for row in table(study / "cases.csv")}
+    bounds = {
+        (row["case"], k): row for k in range(2) for row in table(study / "presence.csv")[k::2]
+    }
+    dropped = 0
+    for name, (_, voxel, reference, labels, confidence) in by_hand.items():
+        expected = labels.copy()
+        for k, (inner, around) in enumerate(PAIRS):
+            bound = float(bounds[name, k]["bound"])
+            assert bounds[name, k]["sure"] == str(confidence[k] >= bound)
+            if confidence[k] < bound:
+                dropped += np.isin(expected, inner).any()
+                expected[np.isin(expected, inner)] = around
+        regions = {"Myocardium": (2, 3, 4), "Infarction": (3, 4), "NoReflow": (4,)}
+        for region, values in regions.items():
+            ours, theirs = np.isin(expected, values), np.isin(reference, values)
+            row = rows[name, region]
+            assert float(row["prediction_mm3"]) == pytest.approx(ours.sum() * voxel)
+            assert float(row["dsc_challenge"]) == pytest.approx(dsc(ours, theirs))
+    assert dropped  # the rule did something here
+
+
+def test_the_steps_and_the_bounds_for_other_cases_are_told(study, by_hand):
+    text = (study / "summary.md").read_text()
+    steps = text[text.index("## Whether a case holds it at all") :]
+    regions = {"Myocardium": (2, 3, 4), "Infarction": (3, 4), "NoReflow": (4,)}
+    scores = [
+        [dsc(np.isin(labels, values), np.isin(reference, values)) for values in regions.values()]
+        for _, _, reference, labels, _ in by_hand.values()
+    ]
+    row = next(line for line in steps.splitlines() if line.startswith("| smaller than in training"))
+    for cell, mean in zip(row.split("|")[2:], np.mean(scores, 0), strict=False):
+        assert cell.split("/")[0].strip() == f"{mean:.3f}"
+    assert steps.count("| all but fold ") == FOLDS
+    assert "`--checkpoint=last --mirror --case_decision`" in steps
+    told = json.loads((study / "case_decision.json").read_text())
+    fitted_to_all = [fitted(by_hand.values(), k, PAIRS[k][0]) for k in range(2)]
+    assert told["min_confidence"] == pytest.approx(fitted_to_all, abs=1e-4)
+    assert told["smallest_mm3"] == [3000.0, 9000.0]  # of the fold that has the smallest
+    assert text.count("\n## ") == 5
+
+
+def test_what_deciding_costs_is_told_by_nested_folds(study, by_hand):
+    """From the scores of the last step, and the network's own label maps without any."""
+    told = json.loads((study / "case_decision.json").read_text())
+    summary = json.loads((study / "summary.json").read_text())
+    assert summary["presence"]["cost"] == told["cost"]
+    rows = {(row["case"], row["region"]): row for row in table(study / "cases.csv")}
+    dropped = 0
+    for k, region in enumerate(("NoReflow", "Infarction")):
+        cost, own = told["cost"][k], [rows[name, region] for name in sorted(by_hand)]
+        held = [row for row in own if float(row["reference_mm3"])]
+        scores = [float(row["dsc"]) for row in held]
+        assert cost["holding"] == len(held)
+        assert cost["decided"] == pytest.approx(np.mean(scores))
+        assert cost["difference"] == pytest.approx(cost["decided"] - cost["predicted"])
+        # These networks predict every label in every case.
+        assert cost["lost"] == sum(not float(row["prediction_mm3"]) for row in held)
+        assert cost["false"] == len(own) - len(held)
+        dropped += cost["lost"] + cost["removed"]
+    assert dropped
+
+
+def test_the_decision_lies_with_every_network_and_is_applied_to_new_cases(study, config, tmp_path):
+    runs = sorted((study / "runs").iterdir())
+    assert len(runs) == FOLDS * len(SEEDS)
+    text = (study / "case_decision.json").read_text()
+    assert {(run / "case_decision.json").read_text() for run in runs} == {text}
+    told = json.loads(text)
+    fold = [load_run(run, checkpoint="last") for run in runs[::FOLDS]]
+    source = Path(config["data"]["root"])
+    for name, options in (
+        ("study", {"case_decision": True}),
+        ("hand", {"drop_small": True, "min_confidence": told["min_confidence"]}),
+    ):
+        predict(fold, source, tmp_path / name, mirror=True, say=quiet, **options)
+    ours, theirs = ((tmp_path / name / "volumes.csv").read_text() for name in ("study", "hand"))
+    assert ours == theirs
+
+
+def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_path):
+    """A study is scored anew from another folder of the same cases, and to the same digits."""
+    moved = shutil.copytree(config["data"]["root"], tmp_path / "elsewhere")
+    copy = shutil.copytree(study, tmp_path / "study")
+    before = {name: (copy / name).read_text() for name in FILES if name != "runs"}
+    for name in before:
+        (copy / name).unlink()
+    here = replace(config, {"data.root": str(moved), "data.phantom_cases": 0})
+    crossvalidate(here, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    before["case_decision.json"] = before["case_decision.json"].replace(study.name, "study")
+    assert {name: (copy / name).read_text() for name in before} == before
+
+
+@pytest.fixture(scope="module")
+def second(config, tmp_path_factory) -> Path:
+    """A study of the second seed alone."""
+    folder = tmp_path_factory.mktemp("second")
+    write_runs(replace(config, {"seed": SEEDS[1]}), folder, 1)
+    return folder
+
+
+def test_networks_of_two_studies_are_averaged_as_those_of_one(study, second, config, tmp_path):
+    write_runs(config, tmp_path, 1)
+    ours = {"folds": FOLDS, "seeds": 1, "mirror": True, "say": quiet}
+    crossvalidate(config, tmp_path, ensemble=[second], **ours)
+    for name in FILES:
+        assert not (tmp_path / "case_decision.json").exists()  # of two studies, it is of neither
+        if name.endswith(".csv"):
+            assert (tmp_path / name).read_text() == (study / name).read_text()
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (tmp_path, study)]
+    note = f"Averaged with 1 of each fold from the study {second.name} (mine)."
+    assert summaries[0]["notes"].pop(1) == note
+    assert summaries[0] == summaries[1]
+
+
+def test_studies_that_cannot_be_averaged_are_told_before_any_training(second, config, tmp_path):
+    """Nothing is trained here yet, and nothing is written."""
+    new = tmp_path / "new"
+
+    def refused(*others, error=WorkdirError, message):
+        with pytest.raises(error, match=message):
+            crossvalidate(config, new, folds=FOLDS, ensemble=[second, *others])
+        assert not new.exists()
+
+    def changed(file, folder="*", **fields):
+        """A copy of the second study in which a file of some runs says something else."""
+        copy = shutil.copytree(second, tmp_path / "-".join(["copy", *fields]))
+        for path in copy.glob(f"runs/{folder}/{file}"):
+            path.write_text(json.dumps(replace(json.loads(path.read_text()), fields)))
+        return copy
+
+    refused(second, message="would count twice")
+    refused(new, message="new: would count twice")
+    refused(tmp_path / "none", message="none: no such folder; expected a study")
+    part = shutil.copytree(second, tmp_path / "part")
+    (part / "runs" / f"mine-seed-{SEEDS[1]}-fold-2-of-3" / "evaluation-last/summary.md").unlink()
+    refused(part, message="part: fold 2 of 3 is not done")
+    (part / "runs" / f"mine-seed-{SEEDS[1]}-fold-2-of-3" / "config.json").unlink()
+    refused(part, message="part: fold 2 of 3 is not done")
+    two = changed("config.json", folder="*fold-1*", name="yours")
+    refused(two, message="holds runs of mine, yours; expected a study of --mode=crossvalidate")
+    deep = changed("config.json", **{"model.width": -1})
+    refused(deep, error=SettingsError, message=r"/config.json: model.width: expected a whole")
+    small = changed("data.json", smallest_mm3=None)
+    refused(small, message="smallest")
+    swapped = config["anatomy"]["inclusions"][::-1]
+    refused(
+        changed("config.json", **{"anatomy.inclusions": swapped}), message="other labels or incl"
+    )
+
+
+def test_without_inclusion_pairs_nothing_is_decided(config, tmp_path):
+    changes = {"anatomy.inclusions": [], "loss.penalty": 0.0}
+    write_runs(replace(config, changes), tmp_path / "study", 1)
+    crossvalidate(replace(config, changes), tmp_path / "study", folds=FOLDS, say=quiet)
+    summary = (tmp_path / "study" / "summary.md").read_text()
+    assert not re.search(r"given to what surrounds|not sure enough|Whether a case", summary)
+    told = json.loads((tmp_path / "study" / "summary.json").read_text())["presence"]
+    assert list(told["dsc"]) == ["as predicted"]
+
+
+def test_a_network_that_was_trained_on_the_held_out_cases_is_refused(config, tmp_path):
+    write_runs(replace(config, {"data.split_seed": 1}), tmp_path / "theirs", 1)
+    with pytest.raises(WorkdirError, match=r"theirs/runs/.*: holds out other cases than fold 0 h"):
+        crossvalidate(config, tmp_path / "new", folds=FOLDS, ensemble=[tmp_path / "theirs"])
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_cross_validated_is_told(config, tmp_path):
+    for folds in (0, 1):
+        with pytest.raises(SettingsError, match=f"--folds: expected at least 2 .* got {folds}"):
+            crossvalidate(config, tmp_path / "new", folds=folds)
+    with pytest.raises(
+        SettingsError, match=r"data\.split: expected case to cross-validate, got sl"
+    ):
+        crossvalidate(replace(config, {"data.split": "slice"}), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_as_a_user_runs_it(command_line, finished_run, tmp_path):
+    """Trains, scores, and when asked again only scores."""
+    assert finished_run.is_dir()  # it wrote the phantom
+    flags = ("--mode=crossvalidate", "--folds=2", "--config.data.split=case")
+    written = []
+    for told in (True, False):
+        process = command_line.start_tiny(tmp_path / "study", *flags, train__epochs=2)
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert ("[2/2] awce_penalty-seed-0-fold-1-of-2" in output) == told
+        written.append((tmp_path / "study" / "summary.md").read_text())
+        assert written[-1] in output
+    assert written[0] == written[1]
+    assert names(tmp_path / "study") == FILES

@@ -1,0 +1,156 @@
+"""The order of work of a study, here an ablation, with stand-ins for trainings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import default
+from jaxseg.config import run_data
+from jaxseg.config.settings import replace
+from jaxseg.data import Cohort
+from jaxseg.data.identity import Digests
+from jaxseg.runs import workdir
+from jaxseg.runs.workdir import InUseError, WorkdirError
+from jaxseg.studies import work
+from jaxseg.studies.ablation import ablate as ablation
+from jaxseg.studies.ablation.ablate import ablate
+from jaxseg.studies.work import StudyError
+from jaxseg.training.loop import DivergedError
+
+STAGES = {
+    "plain": {"name": "plain", "loss.weighted": False},
+    "weighted": {"name": "weighted", "loss.weighted": True},
+}
+
+
+class Bench:
+    """Stands in for training, evaluation and the report, and keeps a record of them."""
+
+    def __init__(self, monkeypatch, folder: Path) -> None:
+        self.folder = folder
+        self.config = default.get_config("phantom").to_dict()
+        self.cohort = self.make_cohort(1.0)
+        self.trained: list[str] = []
+        self.reports: list[list[str]] = []
+        self.lines: list[str] = []
+        self.broken: dict[str, Exception] = {}
+        monkeypatch.setattr(work.run_data, "load_cohort", lambda config: self.cohort)
+        monkeypatch.setattr(work, "train", self._train)
+        monkeypatch.setattr(work, "evaluate", self._evaluate)
+        monkeypatch.setattr(ablation, "write_report", self._report)
+
+    @staticmethod
+    def make_cohort(value: float) -> Cohort:
+        pixels = np.full((1, 2, 2), value, np.float32)
+        one = np.zeros(1, np.int32)
+        digests = (Digests(str(value), None),)
+        labels, heights = pixels.astype(np.uint8), one.astype(np.float32)
+        return Cohort(pixels, labels, heights, one, one, ("P1",), digests=digests)
+
+    def _train(self, config, folder, *, cohort, say):
+        assert cohort is self.cohort
+        if folder.name in self.broken:
+            raise self.broken[folder.name]
+        self.trained.append(folder.name)
+        workdir.claim(folder, run_data.resolved(config), cohort.facts())  # as `train` does
+
+    def _evaluate(self, folder, *, checkpoint, output, say):
+        assert checkpoint == "last"
+        output.mkdir()
+        (output / "summary.md").touch()
+
+    def _report(self, runs, cohort, folder, *, say):
+        assert folder == self.folder
+        self.reports.append([run.folder.name for run in runs])
+
+    def ablate(self, **numbers):
+        ablate(self.config, STAGES, self.folder, say=self.lines.append, **numbers)
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    return Bench(monkeypatch, tmp_path / "study")
+
+
+ONE = ["plain-seed-0", "weighted-seed-0"]
+TWO = [*ONE, "plain-seed-1", "weighted-seed-1"]
+
+
+def test_every_run_then_one_report(bench):
+    bench.ablate(seeds=2)
+    assert bench.trained == TWO
+    assert bench.reports == [TWO]
+    assert bench.lines[0].startswith("jax ")
+    assert bench.lines[1] == "\n[1/4] plain-seed-0"
+
+
+def test_what_is_done_is_not_done_again(bench):
+    bench.ablate(seeds=1)
+    bench.ablate(seeds=2)  # two more
+    assert bench.trained == TWO
+    assert bench.reports == [ONE, TWO]
+
+
+def test_a_file_of_patients_is_the_same_by_its_relative_path(bench):
+    """Training notes it by the absolute one, which the second command must not take for another."""
+    bench.config = replace(bench.config, {"data.patients": "patients.csv"})
+    for _ in range(2):
+        bench.ablate(seeds=1)
+    assert bench.trained == ONE
+
+
+def test_an_interrupted_study_goes_on(bench):
+    bench.broken["weighted-seed-0"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        bench.ablate(seeds=2)
+    assert bench.trained == ["plain-seed-0"]
+    bench.broken.clear()
+    bench.ablate(seeds=2)
+    assert bench.trained == TWO
+    assert bench.reports == [TWO]
+
+
+def test_a_run_held_by_another_process_is_passed_over(bench):
+    bench.broken["plain-seed-0"] = InUseError("held")
+    bench.ablate(seeds=2)
+    assert bench.trained == TWO[1:]
+    assert bench.reports == []
+    assert "1 of 4 runs were held by other processes (plain-seed-0)" in bench.lines[-1]
+
+
+def test_a_diverged_run_stops_the_table_and_not_the_others(bench):
+    """A table without it would be one of the seeds that went well."""
+    bench.broken["weighted-seed-0"] = DivergedError("loss not finite between steps 1 and 2")
+    with pytest.raises(StudyError) as error:
+        bench.ablate(seeds=2)
+    assert str(error.value) == (
+        "no table: 1 of 4 runs diverged\n  weighted-seed-0: loss not finite between steps 1 and 2"
+    )
+    assert bench.trained == ["plain-seed-0", "plain-seed-1", "weighted-seed-1"]
+    assert bench.reports == []
+
+
+def test_runs_of_other_settings_are_refused_before_any_work(bench):
+    bench.ablate(seeds=1)
+    bench.config = replace(bench.config, {"model.width": 16})
+    with pytest.raises(WorkdirError, match=r"model\.width: 8 in the workdir, 16 asked for"):
+        bench.ablate(seeds=2)
+    assert bench.trained == ONE
+
+
+def test_runs_of_other_cases_are_refused_before_any_work(bench):
+    bench.ablate(seeds=1)
+    bench.cohort = bench.make_cohort(2.0)
+    with pytest.raises(WorkdirError, match=r"plain-seed-0: the cases changed .*P1 has another im"):
+        bench.ablate(seeds=2)
+    assert bench.trained == ONE
+    assert bench.reports == [ONE]
+
+
+def test_a_folder_that_cannot_be_written_to(bench):
+    bench.folder.parent.joinpath("file").touch()
+    bench.folder = bench.folder.parent / "file" / "study"
+    with pytest.raises(WorkdirError, match="is not a folder"):
+        bench.ablate(seeds=1)
+    assert bench.trained == []

@@ -1,0 +1,306 @@
+"""Whole runs: what they leave behind, and that no way to interrupt them changes the result."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxseg.config import recipe
+from jaxseg.config.settings import SettingsError
+from jaxseg.runs import workdir
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.signals import Interrupted
+from jaxseg.runs.workdir import WorkdirError
+from jaxseg.train_step import TrainState, init_state
+from jaxseg.training import train
+from tests import stopped
+
+STEPS = 35  # 35 slices, batches of 4, 4 epochs
+
+
+def config_of(run: Path) -> dict:
+    return json.loads((run / "config.json").read_text())
+
+
+def final_state(run: Path) -> TrainState:
+    config = config_of(run)
+    optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
+    template = jax.eval_shape(
+        lambda: init_state(recipe.networks(config), optimizer, 0, tuple(config["grid"]["size"]))
+    )
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.latest_step == STEPS
+        return checkpoints.restore(template, STEPS)
+
+
+def assert_same_end(run: Path, other: Path) -> None:
+    ours, theirs = final_state(run), final_state(other)
+    assert int(ours.step) == STEPS
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (run / "table.csv").read_text() == (other / "table.csv").read_text()
+
+
+def metrics(run: Path) -> list[dict]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for_step(process, run: Path, step: int) -> None:
+    """Until the metrics of a running process reach a step."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").exists() else ""
+        complete = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
+        if complete and json.loads(complete[-1])["step"] >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no step {step} in time")
+
+
+def devices_alone(line: str) -> None:
+    assert line.startswith("jax ")
+
+
+# ---- a run that nothing interrupts
+
+
+def test_a_run_leaves_metrics_of_every_second_step_and_every_validation(finished_run):
+    lines = metrics(finished_run)
+    validations = [9, 18, 27, 35]  # ceil(35 / 4 * epoch)
+    train_steps = [line["step"] for line in lines if line["group"] == "train"]
+    assert train_steps == sorted({*range(2, STEPS + 1, 2), *validations})
+    validated = [line for line in lines if line["group"] == "validation"]
+    assert [line["step"] for line in validated] == validations
+    terms = {"loss", "cross_entropy", "weighted_cross_entropy", "generator_objective",
+             "neighboring_loss", "gradient_norm", "update_norm", "learning_rate", "epoch",
+             "label_weights/background", "label_weights/no-reflow"}  # fmt: skip
+    assert all(terms < line.keys() for line in lines if line["group"] == "train")
+    regions = {"dsc/LV", "dsc/Myo", "dsc/Inf", "dsc/NoR", "mean_foreground_dsc", "epoch"}
+    assert all(regions < line.keys() for line in validated)
+    losses = [line["loss"] for line in lines if line["group"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_run_leaves_table_pictures_and_curves(finished_run):
+    pictures = sorted(path.name for path in (finished_run / "pictures").iterdir())
+    assert pictures == [f"step-0000{step:02d}.png" for step in (9, 18, 27, 35)]
+    (events,) = (finished_run / "tensorboard").iterdir()
+    assert events.stat().st_size > 1000
+    rows = list(csv.DictReader((finished_run / "table.csv").read_text().splitlines()))
+    assert [row["region"] for row in rows] == ["LV", "Myo", "Inf", "NoR"] * 2
+    last = [line for line in metrics(finished_run) if line["group"] == "validation"][-1]
+    by_region = {row["region"]: row for row in rows if row["checkpoint"] == "last (epoch 4)"}
+    for region, row in by_region.items():
+        if int(row["slices"]):
+            assert float(row["mean"]) == last[f"dsc/{region}"]
+        else:
+            assert last[f"dsc/{region}"] is None
+    assert "| last (epoch 4) " in (finished_run / "table.md").read_text()
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(finished_run):
+    validated = [line for line in metrics(finished_run) if line["group"] == "validation"]
+    scores = {line["step"]: line["mean_foreground_dsc"] for line in validated}
+    best = max(scores, key=lambda step: (scores[step], -step))
+    with Checkpoints(finished_run, read_only=True) as checkpoints:
+        assert checkpoints.best_step == best
+        assert checkpoints.score(best) == scores[best]
+    folders = {path.name for path in (finished_run / "checkpoints").iterdir()}
+    assert folders == {str(best), str(STEPS)}
+
+
+def test_running_again_tells_the_same_table_and_trains_nothing(
+    command_line, finished_run, tmp_path
+):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    shutil.rmtree(run / "pictures")
+    process = command_line.start_tiny(run)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert f"resuming at step {STEPS} of {STEPS}\n" in output
+    assert "\nepoch " not in output
+    assert output.strip().endswith((finished_run / "table.md").read_text().strip())
+    for name in ("table.md", "table.csv", "metrics.jsonl"):
+        assert (run / name).read_text() == (finished_run / name).read_text()
+    assert not (run / "pictures").exists()
+
+
+# ---- interruptions
+
+
+def test_a_run_killed_twice_ends_as_if_nothing_had_happened(command_line, finished_run, tmp_path):
+    run = tmp_path / "run"
+    for step in (11, 20):
+        process = command_line.start_tiny(run)
+        wait_for_step(process, run, step)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (run / "table.md").exists()
+    process = command_line.start_tiny(run)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "resuming at step " in output
+    assert_same_end(run, finished_run)
+    assert (run / "metrics.jsonl").read_text() == (finished_run / "metrics.jsonl").read_text()
+
+
+def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_path):
+    run = tmp_path / "run"
+    process = command_line.start_tiny(run)
+    wait_for_step(process, run, 10)
+    # Nobody else may write here in the meantime.
+    with pytest.raises(WorkdirError, match="another process is training in this workdir"):
+        train.train(config_of(run), run, say=pytest.fail)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    with Checkpoints(run, read_only=True) as checkpoints:
+        stopped = checkpoints.latest_step
+        assert stopped is not None
+    message = f"stopped by SIGTERM at step {stopped}; the same command resumes there"
+    assert errors.startswith("\nSIGTERM: ")
+    assert errors.endswith(f"\n{message}\n")
+    assert stopped >= 10
+    process = command_line.start_tiny(run)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert f"resuming at step {stopped} of {STEPS}\n" in output
+    assert_same_end(run, finished_run)
+    # Means of logged steps may fall in other groups, but no validation differs.
+    validated = [[x for x in metrics(r) if x["group"] == "validation"] for r in (run, finished_run)]
+    assert validated[0] == validated[1]
+
+
+def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_run, tmp_path):
+    config = config_of(finished_run)
+    config["grid"]["center"] = None
+    config["loss"] |= {"weighted": False, "penalty": 0.0}
+    config["train"]["epochs"], config["run"]["pictures"] = 2, 0
+    config["data"] |= {"phantom_cases": 0}
+    train.train(config, tmp_path / "whole", say=stopped.quiet)
+    stopped.train_stopped(config, tmp_path / "stopped")
+    train.train(config, tmp_path / "stopped", say=stopped.quiet)
+    assert "localizer" in stopped.end_state(tmp_path / "whole").params
+    stopped.assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_signal_in_the_last_moment_is_not_forgotten(
+    command_line, finished_run, tmp_path, monkeypatch
+):
+    """An ablation would go on with its next run."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    monkeypatch.chdir(command_line.folder)
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        if "DSC on the validation slices" in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"stopped by SIGTERM at step {STEPS}"):
+        train.train(config_of(run), run, say=say)
+    assert "DSC on the validation slices" in lines[-1]
+    assert (run / "table.md").read_text() == (finished_run / "table.md").read_text()
+
+
+def test_a_run_that_diverges_says_so_and_keeps_what_it_has(command_line, finished_run, tmp_path):
+    # A run that goes on from a sound checkpoint under a rate that no network survives.
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / str(STEPS))
+    changes = {"learning_rate": 1e30, "clip_norm": 0.0, "schedule": "constant"}
+    config = config_of(run)
+    config["optimizer"] |= changes
+    (run / "config.json").write_text(json.dumps(config))
+    (sound,) = (run / "checkpoints").iterdir()
+    before = contents(sound)
+    process = command_line.start_tiny(run, **{f"optimizer__{k}": v for k, v in changes.items()})
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert f"resuming at step {sound.name} of {STEPS}\n" in output
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert " not finite between steps " in errors
+    assert f"checkpoints of before, if any, are kept in {run}. " in errors
+    assert list((run / "checkpoints").iterdir()) == [sound]
+    assert contents(sound) == before
+    numbers = [
+        value for line in metrics(run) for value in line.values() if line["group"] == "train"
+    ]
+    assert None not in numbers
+
+
+# ---- workdirs that cannot serve
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_another_config_is_refused_and_the_workdir_untouched(finished_run):
+    config = config_of(finished_run)
+    config["optimizer"]["learning_rate"] = 5e-3
+    config["mixup"]["tolerance"] = 0.2
+    config["run"]["log_every"] = 7  # free to differ
+    before = contents(finished_run)
+    with pytest.raises(WorkdirError) as refusal:
+        train.train(config, finished_run, say=pytest.fail)
+    first, *differences = str(refusal.value).splitlines()
+    assert first.startswith(f"{finished_run}: holds a run of another config")
+    assert differences == [
+        "  mixup.tolerance: 0.1 in the workdir, 0.2 asked for",
+        "  optimizer.learning_rate: 0.01 in the workdir, 0.005 asked for",
+    ]
+    assert contents(finished_run) == before
+
+
+def test_other_cases_are_refused_and_the_workdir_untouched(command_line, finished_run, tmp_path):
+    config = config_of(finished_run)
+    config["data"]["root"] = str(shutil.copytree(command_line.phantom, tmp_path / "cases"))
+    image = tmp_path / "cases" / "Case_P001" / "Images" / "Case_P001.nii.gz"
+    shutil.copy(command_line.phantom / "Case_P001" / "Contours" / "Case_P001.nii.gz", image)
+    before = contents(finished_run)
+    changed = r"the cases changed .*Case_P001"
+    with pytest.raises(WorkdirError, match=changed):
+        train.train(config, finished_run, say=devices_alone)
+    assert contents(finished_run) == before
+
+
+def test_a_held_workdir_is_refused_and_then_free(tmp_path, finished_run):
+    config = config_of(finished_run)
+    with (
+        workdir.locked(tmp_path),
+        pytest.raises(WorkdirError, match="another process is training"),
+    ):
+        train.train(config, tmp_path, say=devices_alone)
+    config["data"]["root"] = str(tmp_path / "nope")
+    config["data"]["phantom_cases"] = 0
+    with pytest.raises(ValueError, match="no such folder"):
+        train.train(config, tmp_path, say=devices_alone)
+
+
+def test_bad_settings_make_no_workdir(tmp_path, finished_run):
+    config = config_of(finished_run)
+    config["train"]["batch_size"] = 0
+    with pytest.raises(SettingsError, match=r"train\.batch_size"):
+        train.train(config, tmp_path / "run", say=pytest.fail)
+    config["train"]["batch_size"] = 4
+    count = jax.local_device_count()
+    config["run"]["devices"] = count * 4
+    if count == 1:
+        with pytest.raises(SettingsError, match=r"run.devices: expected at most the 1 of this"):
+            train.train(config, tmp_path / "run", say=pytest.fail)
+    assert not (tmp_path / "run").exists()
