@@ -33,33 +33,24 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import attention, awce, awce_penalty, baseline, default
 from jaxseg.config.settings import SettingsError
-from jaxseg.data import DataError
+from jaxseg.errors import UserError
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.export import export
-from jaxseg.inference.predict import PredictionError, predict
+from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
-from jaxseg.machine.memory import OutOfMemoryError
 from jaxseg.machine.stdout import StdoutError, say
 from jaxseg.runs.checkpoint import quiet_orbax
-from jaxseg.runs.hosts import HostsError, connected
+from jaxseg.runs.hosts import connected
 from jaxseg.runs.signals import Interrupted
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from jaxseg.studies.ablation.ablate import ablate
 from jaxseg.studies.ablation.stages import stage_changes
 from jaxseg.studies.crossvalidate import crossvalidate
-from jaxseg.studies.work import StudyError
-from jaxseg.training.loop import DivergedError
 from jaxseg.training.train import train
 
 _path = partial(flags.DEFINE_string, default=None)
 _switch = partial(flags.DEFINE_bool, default=False)
 
-# What the user can mend.
-_MENDABLE = (
-    StudyError, DataError, DivergedError, HostsError, OutOfMemoryError, PredictionError,
-    SettingsError, WorkdirError,
-)  # fmt: skip
 # Rows of Table 1.
 _STAGES = (baseline, attention, awce, awce_penalty)
 
@@ -337,7 +328,7 @@ def main(argv: list[str]) -> None:
         sys.exit(130)
     except StdoutError as error:
         error.leave()
-    except _MENDABLE as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except RuntimeError as error:  # pathlib, of ~nobody, or of ~ where there is no home

@@ -4,7 +4,7 @@ Plain Python, hashable: an `Anatomy` may be a static argument of a compiled func
 `to_dict` form is stored beside a checkpoint.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -199,3 +199,14 @@ EMIDEC = Anatomy(
     slice_regions=(("LV", (1,)), ("Myo", (2,)), ("Inf", (3,)), ("NoR", (4,))),
     case_regions=(("Myocardium", (2, 3, 4)), ("Infarction", (3, 4)), ("NoReflow", (4,))),
 )
+
+
+def enclosing_region(labels: LabelSet, regions: Sequence[Region]) -> LabelSet | None:
+    """The largest region that strictly holds another: the whole myocardium, for the infarct."""
+    around = [values for _, values in regions if set(values) > set(labels)]
+    return max(around, key=len, default=None)
+
+
+def pair_name(anatomy: Anatomy, pair: tuple[LabelSet, LabelSet]) -> str:
+    """For example "no-reflow in no-reflow + infarct"."""
+    return " in ".join(" + ".join(anatomy.labels[value] for value in part) for part in pair)

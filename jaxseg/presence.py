@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from jaxseg.anatomy import Anatomy, LabelSet
-from jaxseg.data import most_probable
 from jaxseg.metrics import volume
+from jaxseg.metrics.maps import most_probable
 
 # Confidences nearer to 0 or 1 than this count as that far: a logit is finite.
 _SURE = 1e-4

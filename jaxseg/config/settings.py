@@ -8,10 +8,11 @@ from typing import Any
 from jaxseg.anatomy import Anatomy
 from jaxseg.config.setting_rules import RULES
 from jaxseg.data.label_values import LabelValues
+from jaxseg.errors import UserError
 from jaxseg.models.weight_generator import HALVINGS
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     """Settings that cannot be run; every line names a field and what was expected."""
 
 

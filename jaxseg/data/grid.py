@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from jaxseg.metrics.maps import most_probable
+
 Matrices = tuple[sparse.csr_array, sparse.csr_array]
 
 # Below half, a network pixel is more padding than tissue and counts as padding; 1e-9 for rounding.
 _MIN_COVERAGE = 0.5 - 1e-9
-# Interpolated labels are rounded here before argmax, so that a tie is a tie on every machine.
-_TIE_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -210,11 +210,6 @@ def probabilities_to_native(
     matrices = _backward_matrices(shape, spacing, grid)
     native = [_map_probabilities(x, matrices).astype(np.float32) for x in probabilities]
     return np.stack(native, axis=2)
-
-
-def most_probable(probabilities: np.ndarray) -> np.ndarray:
-    """Label map (...) uint8 of probabilities (..., L), ties to the lower label."""
-    return np.argmax(np.round(probabilities, _TIE_DIGITS), axis=-1).astype(np.uint8)
 
 
 def labeled_outside(label: np.ndarray, spacing: tuple[float, ...], grid: Grid) -> int:

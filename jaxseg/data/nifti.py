@@ -16,6 +16,8 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
+from jaxseg.errors import UserError
+
 SUFFIXES = (".nii", ".nii.gz")
 
 # 512 x 512 x 512: a hundred times the largest short-axis stack, 1 GiB as float64. A header that
@@ -35,7 +37,7 @@ _REAL_TYPES = frozenset((2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280))
 _MILLIMETERS = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A file, folder or case that cannot be used; the message names it and says what is wrong.
 
     One line that can be printed, whatever the file is called: line breaks, tabs and bytes that are

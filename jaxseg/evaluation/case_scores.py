@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxseg import metrics
-from jaxseg.anatomy import Anatomy, LabelSet, Region
+from jaxseg.anatomy import Anatomy, LabelSet, Region, enclosing_region
 
 # Columns of `CaseScores.regions`.
 MEASURES: tuple[str, ...] = (
@@ -90,12 +90,6 @@ def score_case(
         inclusion=_inclusion((theirs, ours), anatomy, spacing[0] * spacing[1]),
         slice_counts=counts,
     )
-
-
-def enclosing_region(labels: LabelSet, regions: Sequence[Region]) -> LabelSet | None:
-    """The largest region that strictly holds another: the whole myocardium, for the infarct."""
-    around = [values for _, values in regions if set(values) > set(labels)]
-    return max(around, key=len, default=None)
 
 
 def _region_scores(

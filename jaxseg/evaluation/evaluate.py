@@ -15,12 +15,12 @@ from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor
+from jaxseg.machine.stdout import Say
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.runs import provenance, unseen
 from jaxseg.runs.trained import Trained, check_data, load_run
 from jaxseg.runs.unseen import judge, judge_own
 from jaxseg.runs.workdir import WorkdirError, check_writable, write_files
-from jaxseg.training.loop import Say
 
 
 def evaluate(

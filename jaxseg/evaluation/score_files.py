@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxseg.anatomy import pair_name
 from jaxseg.evaluation.bootstrap import DRAWS
 from jaxseg.evaluation.case_scores import AREAS, MEASURES, SIDES
 from jaxseg.evaluation.scores import (
@@ -13,7 +14,6 @@ from jaxseg.evaluation.scores import (
     Statistic,
     case_statistics,
     inclusion_statistics,
-    pair_name,
     pooled_statistics,
     slice_statistics,
 )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxseg.anatomy import Anatomy, LabelSet
+from jaxseg.anatomy import Anatomy, pair_name
 from jaxseg.evaluation.bootstrap import mean_interval, ratio_interval
 from jaxseg.evaluation.case_scores import MEASURES, SIDES, CaseScores
 from jaxseg.metrics import dice_from_counts, summarize
@@ -127,11 +127,6 @@ def inclusion_statistics(evaluation: Evaluation) -> list[dict[str, Any]]:
                 entry[name] = {"share": share, "low": float(low[k]), "high": float(high[k])}
             entries.append(entry)
     return entries
-
-
-def pair_name(anatomy: Anatomy, pair: tuple[LabelSet, LabelSet]) -> str:
-    """For example "no-reflow in no-reflow + infarct"."""
-    return " in ".join(" + ".join(anatomy.labels[value] for value in part) for part in pair)
 
 
 def _statistics(scores: NDArray[np.float64], cases: NDArray[np.integer]) -> list[Statistic]:

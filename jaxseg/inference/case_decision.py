@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jaxseg.anatomy import Anatomy
+from jaxseg.anatomy import Anatomy, pair_name
 from jaxseg.config.settings import SettingsError
-from jaxseg.evaluation.scores import pair_name
 from jaxseg.inference.predictor import presence_rule
 from jaxseg.presence import PresenceRule
 from jaxseg.runs import workdir

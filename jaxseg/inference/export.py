@@ -17,6 +17,7 @@ from jaxseg.batch_schedule import Plan
 from jaxseg.config import recipe
 from jaxseg.config.settings import without_places
 from jaxseg.inference import case_decision
+from jaxseg.machine.stdout import Say
 from jaxseg.models.segment import export_probabilities
 from jaxseg.reports import model_card
 from jaxseg.reports.preprocessing_note import preprocessing_note
@@ -26,7 +27,6 @@ from jaxseg.runs.checkpoint import save_params
 from jaxseg.runs.signals import unwind_on_sigterm
 from jaxseg.runs.trained import Trained, check_data, load_run
 from jaxseg.runs.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
-from jaxseg.training.loop import Say
 
 
 def export(

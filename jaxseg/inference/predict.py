@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg.anatomy import Anatomy
+from jaxseg.anatomy import Anatomy, enclosing_region
 from jaxseg.data import Case, DataError, labels_to_network, read_case, to_network, write_like
 from jaxseg.data.folders import is_volume, walk
 from jaxseg.data.nifti import is_nifti, without_suffix
 from jaxseg.data.readers import nnunet
 from jaxseg.data.readers.emidec import CONTOURS
-from jaxseg.evaluation.case_scores import enclosing_region
+from jaxseg.errors import UserError
 from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, Predictor, make_predictor
+from jaxseg.machine.stdout import Say
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.reports import pictures, tables
@@ -31,7 +32,6 @@ from jaxseg.runs.workdir import (
     locked,
     write_atomic,
 )
-from jaxseg.training.loop import Say
 
 _VOLUMES = "volumes.csv"
 _HEART = ("heart_row", "heart_column")
@@ -43,7 +43,7 @@ _OVERVIEW_SLICES = 12
 _MOST_LABELS = 16
 
 
-class PredictionError(RuntimeError):
+class PredictionError(UserError, RuntimeError):
     """Files that could not be predicted, a line each; all others were."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxseg.config.settings import SettingsError
+from jaxseg.errors import UserError
 from jaxseg.models import Convolve, convolve_xla
 
 # Flags of JAX, also set by environment variables of the same names, under which numbers would be of
@@ -22,7 +22,7 @@ _REQUIRED = {
 _INSTALL = 'pip install "jax[cuda13]" for NVIDIA GPUs, "jax[tpu]" for TPUs'
 
 
-class DeviceError(SettingsError):
+class DeviceError(UserError):
     """JAX cannot compute here as it is asked to; the message names the variable that asks."""
 
 

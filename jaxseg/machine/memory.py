@@ -6,8 +6,10 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
+from jaxseg.errors import UserError
 
-class OutOfMemoryError(RuntimeError):
+
+class OutOfMemoryError(UserError, RuntimeError):
     """Memory of the device or the host is spent; the message says what takes less."""
 
 

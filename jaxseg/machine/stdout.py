@@ -3,7 +3,11 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
 
 
 class StdoutError(Exception):

@@ -10,6 +10,10 @@ Labels = int | tuple[int, ...]
 Regions = Sequence[tuple[str, tuple[int, ...]]]
 
 
+# Interpolated labels are rounded here before argmax, so that a tie is a tie on every machine.
+_TIE_DIGITS = 5
+
+
 def label_set(labels: Labels) -> tuple[int, ...]:
     """Labels as a tuple.
 
@@ -69,3 +73,8 @@ def checked_spacing(spacing: Sequence[float], rank: int) -> NDArray[np.float64]:
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise ValueError(f"spacing: expected positive numbers in mm, got {spacing}")
     return sizes
+
+
+def most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """Label map (...) uint8 of probabilities (..., L), ties to the lower label."""
+    return np.argmax(np.round(probabilities, _TIE_DIGITS), axis=-1).astype(np.uint8)

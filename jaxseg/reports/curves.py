@@ -56,7 +56,7 @@ def read_history(path: Path) -> dict[str, Curve]:
     Of several lines of one group and step the last counts.
 
     Raises:
-      WorkdirError: as `jaxseg.runs.logbook.read_metrics`, or the file has no line, or a line no epoch.
+      WorkdirError: as `jaxseg.runs.logbook.read_metrics`, or no line, or a line without epoch.
     """
     lines = read_metrics(path)
     if not lines:

@@ -18,11 +18,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from numpy.typing import ArrayLike
 
+from jaxseg.errors import UserError
+
 _MAX_BYTES = 1000  # of a message to the others
 _AXIS = "processes"
 
 
-class HostsError(RuntimeError):
+class HostsError(UserError, RuntimeError):
     """Processes that do not meet or do not agree, or another one that stopped."""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxseg.config.settings import flatten
+from jaxseg.errors import UserError
 
 SETTINGS = "config.json"
 DATA = "data.json"
@@ -51,7 +52,7 @@ _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 MAX_JSON_BYTES = 2**24
 
 
-class WorkdirError(RuntimeError):
+class WorkdirError(UserError, RuntimeError):
     """A workdir that cannot serve this run; the message says why and what to do."""
 
 

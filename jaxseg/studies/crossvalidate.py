@@ -24,6 +24,7 @@ from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference import case_decision
 from jaxseg.inference.case_decision import CaseDecision, Cost
 from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor, presence_rule
+from jaxseg.machine.stdout import Say
 from jaxseg.metrics import dice, summarize
 from jaxseg.presence import (
     SMALL_DROPPED,
@@ -47,7 +48,6 @@ from jaxseg.studies.networks import (
 )
 from jaxseg.studies.schedule import Run, plan_runs
 from jaxseg.studies.work import complete
-from jaxseg.training.loop import Say
 
 _SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jaxseg.anatomy import pair_name
 from jaxseg.evaluation import score_files
-from jaxseg.evaluation.scores import Evaluation, case_statistics, pair_name
+from jaxseg.evaluation.scores import Evaluation, case_statistics
 from jaxseg.inference.case_decision import CaseDecision, Cost
 from jaxseg.reports import tables
 

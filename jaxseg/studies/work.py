@@ -8,19 +8,21 @@ import jax
 
 from jaxseg.config import run_data
 from jaxseg.data import Cohort
+from jaxseg.errors import UserError
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.machine.devices import describe
+from jaxseg.machine.stdout import Say
 from jaxseg.runs import workdir
 from jaxseg.studies.schedule import Run
 from jaxseg.training import start
-from jaxseg.training.loop import DivergedError, Say
+from jaxseg.training.loop import DivergedError
 from jaxseg.training.train import train
 
 # Held while a run is trained and scored; training alone holds the workdir's own.
 _LOCK = ".study.lock"
 
 
-class StudyError(RuntimeError):
+class StudyError(UserError, RuntimeError):
     """Runs that diverged, a line each; those of this process alone are told of."""
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from jaxseg.batch import DeviceCohort
 from jaxseg.batch_schedule import Plan
+from jaxseg.errors import UserError
+from jaxseg.machine.stdout import Say
 from jaxseg.metrics import Summary
 from jaxseg.reports import pictures, tables
 from jaxseg.runs import hosts, provenance, unseen, workdir
@@ -25,10 +27,8 @@ from jaxseg.runs.signals import Interrupted, StopRequest, StopVote
 from jaxseg.train_step import TrainState, TrainStep
 from jaxseg.training.validation import Validation, foreground_mean, score_table
 
-Say = Callable[[str], None]
 
-
-class DivergedError(RuntimeError):
+class DivergedError(UserError, RuntimeError):
     """A loss or gradient that is not finite; the checkpoints before it are kept."""
 
 

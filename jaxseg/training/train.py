@@ -17,6 +17,7 @@ from jaxseg.data import Cohort
 from jaxseg.machine import memory
 from jaxseg.machine.devices import describe, describe_networks
 from jaxseg.machine.host_memory import keep_freed_memory
+from jaxseg.machine.stdout import Say
 from jaxseg.models.segment import make_labels
 from jaxseg.runs import hosts, provenance, unseen, workdir
 from jaxseg.runs.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ from jaxseg.train_step import (
     placement,
 )
 from jaxseg.training import start
-from jaxseg.training.loop import DivergedError, Run, Say, report, run_steps
+from jaxseg.training.loop import DivergedError, Run, report, run_steps
 from jaxseg.training.resume import resume
 from jaxseg.training.validation import Validation
 

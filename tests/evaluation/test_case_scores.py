@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from jaxseg.anatomy import EMIDEC, Anatomy
-from jaxseg.evaluation.case_scores import AREAS, MEASURES, SIDES, enclosing_region, score_case
+from jaxseg.anatomy import EMIDEC, Anatomy, enclosing_region
+from jaxseg.evaluation.case_scores import AREAS, MEASURES, SIDES, score_case
 
 SPACING = (2.0, 1.0, 10.0)  # a voxel is 20 mm3, a pixel 2 mm2
 REGIONS = [name for name, _ in EMIDEC.case_regions]

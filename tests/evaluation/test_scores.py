@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from jaxseg.anatomy import EMIDEC
+from jaxseg.anatomy import EMIDEC, pair_name
 from jaxseg.evaluation import score_files as report
 from jaxseg.evaluation.bootstrap import mean_interval
 from jaxseg.evaluation.case_scores import MEASURES, CaseScores
@@ -16,7 +16,6 @@ from jaxseg.evaluation.scores import (
     Evaluation,
     case_statistics,
     inclusion_statistics,
-    pair_name,
     pooled_statistics,
     slice_statistics,
 )

@@ -3,7 +3,8 @@
 Levels are in units of the case's contrast: normal myocardium 0, blood in the cavity 1. Lengths
 are mm, x points to the patient's left (image right), y downward, slice 0 is the apex. The
 constants of this file and of its siblings are calibrated against the 80 EMIDEC training cases
-that Lalande et al. (Data 5(4):89, 2020) describe; tests/data/phantom/test_write.py holds the targets.
+that Lalande et al. (Data 5(4):89, 2020) describe. The targets are in
+tests/data/phantom/test_write.py.
 """
 
 import dataclasses

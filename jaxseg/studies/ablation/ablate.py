@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.data import Cohort
+from jaxseg.machine.stdout import Say
 from jaxseg.studies.ablation.report import write_report
 from jaxseg.studies.schedule import plan_runs
 from jaxseg.studies.work import complete
-from jaxseg.training.loop import Say
 
 
 def ablate(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jaxseg.anatomy import Anatomy
 from jaxseg.config import recipe, run_data, settings
 from jaxseg.data import Cohort
+from jaxseg.machine.stdout import Say
 from jaxseg.models.segment import make_labels
 from jaxseg.reports import curves, mixup_figure, pictures, stage_figure
 from jaxseg.reports.document import Picture, Section, Table, markdown
@@ -22,7 +23,6 @@ from jaxseg.studies.ablation.published import display_name
 from jaxseg.studies.ablation.scores import read_run_scores
 from jaxseg.studies.ablation.statistics import Comparison, compare
 from jaxseg.studies.schedule import Run
-from jaxseg.training.loop import Say
 
 _SHOWN_SLICES = 6
 _BATCH_SIZE = 8
