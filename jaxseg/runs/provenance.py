@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """Commit of the checkout that this code is in, "+changes" if files differ; None elsewhere."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -26,7 +26,7 @@ from jaxseg.runs.trained import load_run
 from jaxseg.runs.workdir import WorkdirError
 from tests.by_hand import prepared
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 # Exports, and is stopped for good once the artifact is about to be written.
 KILLED = """
 import os, signal, sys

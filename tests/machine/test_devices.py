@@ -22,7 +22,7 @@ ASK = (
 def ask(**environment: str) -> str:
     known = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "CUDA_", "XLA_"))}
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", ASK], cwd=Path(__file__).parents[1], text=True,
+        [sys.executable, "-W", "error", "-c", ASK], cwd=Path(__file__).parents[2], text=True,
         env=known | environment, check=True, capture_output=True,
     ).stdout  # fmt: skip
 

@@ -28,7 +28,7 @@ print(*counts)
 
 def faults(how: str) -> list[int]:
     """Page faults of five blocks of 64 MiB, each freed before the next."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, how], cwd=root, capture_output=True, text=True, check=False
     )

@@ -303,7 +303,7 @@ def in_processes(function: str, *arguments: object, number: int = 2, devices: in
     place = f"127.0.0.1:{free_port()}" if number > 1 else "alone"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(TESTS.parent),
+        "PYTHONPATH": str(TESTS.parents[1]),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     return ended([

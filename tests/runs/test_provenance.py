@@ -17,7 +17,7 @@ from jaxseg.runs.workdir import WorkdirError
 
 
 def test_the_version_has_one_source():
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert "version" in project["project"]["dynamic"]
     assert provenance.versions()["jaxseg"].startswith(jaxseg.__version__)
 
@@ -35,8 +35,8 @@ def git(folder, *arguments):
 
 
 def test_the_commit_of_a_checkout_and_its_changes(tmp_path, monkeypatch):
-    code = tmp_path / "jaxseg" / "provenance.py"
-    code.parent.mkdir()
+    code = tmp_path / "jaxseg" / "runs" / "provenance.py"
+    code.parent.mkdir(parents=True)
     code.write_text("a")
     monkeypatch.setattr(provenance, "__file__", str(code))
     assert provenance._commit() is None

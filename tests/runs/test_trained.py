@@ -19,7 +19,7 @@ from jaxseg.runs import bundle, workdir
 from jaxseg.runs.trained import check_data, load_run
 from jaxseg.runs.workdir import WorkdirError
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 # Reads a run on 4 devices, and saves its network as a training on 4 devices does.
 ON_FOUR_DEVICES = """
 import shutil, sys

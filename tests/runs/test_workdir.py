@@ -26,7 +26,7 @@ from jaxseg.runs.workdir import (
     write_files,
 )
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {
     "name": "baseline",
     "data": {"root": "/a", "split": "slice"},

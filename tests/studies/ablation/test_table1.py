@@ -97,7 +97,7 @@ def test_the_paper_s_numbers():
 
 
 def test_stages_are_configs():
-    configs = Path(__file__).parents[2] / "configs"
+    configs = Path(__file__).parents[3] / "configs"
     assert all((configs / f"{stage}.py").exists() for stage in published.PAPER)
 
 
