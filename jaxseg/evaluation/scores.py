@@ -52,7 +52,7 @@ class Statistic(NamedTuple):
 
 
 def slice_statistics(evaluation: Evaluation) -> dict[str, Statistic]:
-    """Summarize the DSC over the slices that contain each region, as in the paper's Table 1."""
+    """Summarize the DSC over the slices in which each region is present (the paper's Table 1)."""
     scores = np.concatenate([case.slice_dsc for case in evaluation.cases])
     counts = [len(case.slices) for case in evaluation.cases]
     statistics = _statistics(scores, np.repeat(np.arange(len(counts)), counts))
@@ -89,7 +89,7 @@ def case_statistics(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Sta
     """Summarize case-wise scores by set of cases, region and measure.
 
     The set "all" is every case, scored by the challenge's rule: two empty regions have a DSC of 1.
-    The set "holding" is the cases whose reference contains the region.
+    The set "holding" is the cases in whose reference the region is present.
     """
     scores = np.stack([case.regions for case in evaluation.cases])
     numbers = np.arange(len(scores))

@@ -89,7 +89,7 @@ class PairedTest(NamedTuple):
 
     @property
     def cases(self) -> int:
-        """Number of cases that contain the region."""
+        """Number of cases in which the region is present."""
         return self.better + self.equal + self.worse
 
 
@@ -107,7 +107,7 @@ class Comparison:
       num_slices: number of their scored slices.
       whole_cases: whether all slices of these cases were scored; otherwise the scores in 3D are of
         parts of cases.
-      slices: DSC over the slices that contain the region, by stage and region, as in Table 1.
+      slices: DSC over the slices in which the region is present, by stage and region (Table 1).
       batches: DSC over batches of `BATCH` slices, whose pixels are pooled, by stage and region.
       cases: scores in 3D by set of cases ("all", or "holding" the region), stage, region and
         measure of CASE_MEASURES. Over all cases, two empty regions have a DSC of 1.
@@ -162,10 +162,10 @@ def paired_tests(runs: Sequence[RunScores]) -> tuple[PairedTest, ...]:
     """Test every slice region between neighboring stages with signed-rank tests.
 
     The unit is the case: slices of one patient are correlated, and treating them as independent
-    pairs would make p too small. A case's score is its mean DSC over the slices that contain the
-    region, averaged over seeds. So p generalizes to other patients, but not to other seeds. A stage
-    with a lucky seed gains a little in every patient, which makes p small; the interval over seeds
-    reveals this.
+    pairs would make p too small. A case's score is its mean DSC over the slices in which the region
+    is present, averaged over seeds. So p generalizes to other patients, but not to other seeds. A
+    stage with a lucky seed gains a little in every patient, which makes p small; the interval over
+    seeds reveals this.
 
     Args:
       runs: comparable runs.
@@ -292,7 +292,7 @@ def _t_interval(summary: Summary) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def _mean_by_case(runs: Sequence[RunScores]) -> NDArray[np.float64]:
-    """Average the DSC of each case over slices: (cases, R); nan if no slice contains the region."""
+    """Average the DSC of each case over slices: (cases, R); nan if the region is in none."""
     names = [name for run in runs for name in run.slice_cases]
     scores = np.concatenate([run.slice_dsc for run in runs])
     cases, rows = np.unique(names, return_inverse=True)
