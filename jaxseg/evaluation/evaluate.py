@@ -61,6 +61,7 @@ def evaluate(
       WorkdirError: if the run cannot be read, its own held-out cases have changed, or files cannot
         be written; also as in `choose_rule`.
       SettingsError: if the config does not describe a run; also as in `choose_rule`.
+      DeviceError: as in `load_run`.
       DataError: if a case cannot be scored, also as in `check_case`, or if no case is left over.
 
     Warns:

@@ -54,6 +54,7 @@ def export(
       WorkdirError: if there is no run or no such checkpoint, or if the output exists or cannot be
         written.
       SettingsError: if the config does not describe a run.
+      DeviceError: as in `load_run`.
     """
     target = output.resolve()  # a link to a bundle remains a link
     try:

@@ -160,7 +160,8 @@ def crossvalidate(
     Raises:
       SettingsError: if the config cannot be run, or splits by slice, which leaves no case whole.
       WorkdirError: if a study of `ensemble` cannot be averaged with this one.
-      WorkdirError, DataError, StudyError, Interrupted: as in `jaxseg.studies.work.complete`.
+      DeviceError, WorkdirError, DataError, StudyError, Interrupted: as in
+        `jaxseg.studies.work.complete`.
       OutOfMemoryError: if memory runs out.
     """
     check(config)

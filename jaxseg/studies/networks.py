@@ -63,6 +63,7 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
       WorkdirError: if a run cannot be read, holds out other cases, has another label set, or does
         not record the smallest pathology that it was trained on.
       SettingsError: if a config does not describe a run.
+      DeviceError: as in `load_run`.
     """
     for fold, folders in runs.items():
         for folder in folders:

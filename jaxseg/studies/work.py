@@ -49,8 +49,9 @@ def complete(
       say: function that receives each line of output for the user.
 
     Raises:
-      SettingsError: if JAX does not have the devices or is given flags that change results; also
-        as in `jaxseg.training.start.check` and `jaxseg.training.start.check_held_out`.
+      DeviceError: as in `jaxseg.machine.devices.describe`.
+      SettingsError: as in `jaxseg.training.start.check` and
+        `jaxseg.training.start.check_held_out`.
       WorkdirError: if a folder contains runs of another config or of other cases, or cannot be
         written to.
       DataError: if a case cannot be used.

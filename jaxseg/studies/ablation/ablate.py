@@ -35,7 +35,8 @@ def ablate(
 
     Raises:
       SettingsError: as in `plan_runs`.
-      WorkdirError, DataError, StudyError, Interrupted: as in `jaxseg.studies.work.complete`.
+      DeviceError, WorkdirError, DataError, StudyError, Interrupted: as in
+        `jaxseg.studies.work.complete`.
     """
     runs = plan_runs(config, stages, folder, seeds=seeds, folds=folds)
 
