@@ -103,7 +103,7 @@ def public(sittings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def described(sittings: Sequence[Mapping[str, Any]]) -> str:
-    """Describe the versions and devices of the entries, each combination once."""
+    """Describe versions and devices of the entries, each combination once, without the command."""
     lines = (
         ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
         + (f" on {', '.join(entry['devices'])}" if entry.get("devices") else "")
@@ -121,7 +121,7 @@ def trained_and_scored(folder: Path) -> str:
 
 
 def started_from(data: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on the run that a run was initialized from; none if it started at random.
+    """Return a sentence on the run that a run was initialized from; empty for a random start.
 
     Args:
       data: data of the run, as returned by `jaxseg.runs.workdir.read_data`.
