@@ -1,1 +1,1 @@
-"""Scores of cases: which cases, what of each, statistics, files."""
+"""Scoring of held-out cases: which cases are scored, their statistics and the files written."""

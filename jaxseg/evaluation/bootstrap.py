@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means over patients."""
+"""Bootstrap confidence intervals of means over patients."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,24 +10,24 @@ LEVEL = 0.95
 def ratio_interval(
     numerators: ArrayLike, denominators: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % percentile interval of sum(numerators) / sum(denominators), cases drawn anew.
+    """Bootstrap the 95 % percentile interval of sum(numerators) / sum(denominators) over cases.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13. The unit drawn is the
-    case: slices of one patient are alike, and drawn as if they were not, they would make the
-    interval too narrow.
+    The method is that of Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    Cases are resampled, not slices: slices of one patient are correlated, and resampling them
+    independently would make the interval too narrow.
 
     Args:
-      numerators: (cases, R), sums over whatever a case holds of each of R quantities.
-      denominators: (cases, R), their counts.
+      numerators: (cases, R), sums within each case, for R quantities.
+      denominators: (cases, R), the corresponding counts.
       draws: number of resamples.
-      seed: of the resampling; one draw of cases serves all R.
+      seed: seed of the resampling; all R quantities share the resampled cases.
 
     Returns:
-      Lower and upper bound, each (R,). Resamples in which a denominator is 0 are left out for that
-      quantity; nan where fewer than two cases have a denominator above 0.
+      Lower and upper bounds, each (R,). A quantity ignores the resamples in which its denominator
+      is 0. A bound is nan where fewer than two cases have a denominator above 0.
 
     Raises:
-      ValueError: shapes differ or are not (cases, R), or there is no case.
+      ValueError: if the shapes differ or are not (cases, R), or if there are no cases.
     """
     top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     if top.ndim != 2 or top.shape != bottom.shape or not len(top):
@@ -37,7 +37,7 @@ def ratio_interval(
         )
     cases = len(top)
     drawn = np.random.default_rng(seed).integers(cases, size=(draws, cases))
-    # How often each case was drawn, so that a resample is a row of one matrix product.
+    # How often each case was drawn: all resampled sums are then one matrix product.
     times = np.stack([np.bincount(row, minlength=cases) for row in drawn])
     sums, counts = times @ top, times @ bottom
     low, high = np.full(top.shape[1], np.nan), np.full(top.shape[1], np.nan)
@@ -53,19 +53,19 @@ def ratio_interval(
 def mean_interval(
     scores: ArrayLike, cases: ArrayLike, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % percentile interval of the mean of the defined scores, cases drawn anew.
+    """Bootstrap the 95 % percentile interval of the mean of the defined scores over cases.
 
     Args:
-      scores: (N, R), nan where a score is not defined.
-      cases: (N,) integer, the case that each row belongs to.
-      draws: as `ratio_interval`.
-      seed: as `ratio_interval`.
+      scores: (N, R), nan where a score is undefined.
+      cases: (N,) integer, the case of each row.
+      draws: as in `ratio_interval`.
+      seed: as in `ratio_interval`.
 
     Returns:
-      As `ratio_interval`.
+      As in `ratio_interval`.
 
     Raises:
-      ValueError: `scores` is not (N, R) or `cases` not (N,), or there is no score.
+      ValueError: if `scores` is not (N, R) or `cases` is not (N,), or if there are no scores.
     """
     scores = np.asarray(scores, np.float64)
     _, rows = np.unique(np.asarray(cases), return_inverse=True)

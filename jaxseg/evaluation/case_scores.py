@@ -1,4 +1,4 @@
-"""Everything that is scored of one case on its native grid."""
+"""Scores of one case on its native grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from jaxseg import metrics
 from jaxseg.anatomy import Anatomy, LabelSet, Region, enclosing_region
 
-# Columns of `CaseScores.regions`.
+# The last axis of `CaseScores.regions`.
 MEASURES: tuple[str, ...] = (
     "dsc",
     "dsc_challenge",
@@ -20,26 +20,26 @@ MEASURES: tuple[str, ...] = (
     "reference_mm3",
     "prediction_mm3",
 )
-# First axis of `CaseScores.inclusion`, and its last.
+# The first and the last axis of `CaseScores.inclusion`.
 SIDES = ("reference", "prediction")
 AREAS = ("inner_mm2", "detached_mm2", "gap_mm2")
 
 
 @dataclass(frozen=True, eq=False)
 class CaseScores:
-    """Scores of a case; nan where one is not defined.
+    """The scores of one case; nan where a score is undefined.
 
     Attributes:
-      name: of the case.
-      num_slices: of its stack, scored or not.
-      slices: (n,) numbers of the scored slices.
-      slice_dsc: (n, slice regions) by the rule of the paper's Table 1.
-      regions: (case regions, MEASURES). `dsc` of two empty regions is nan, `dsc_challenge` 1;
-        `volume_difference_ratio` is the volume difference over the volume of the reference's
-        enclosing region, the whole myocardium, as in the EMIDEC challenge's script.
-      inclusion: (SIDES, inclusion pairs, AREAS), mm2 summed over slices, as
+      name: name of the case.
+      num_slices: number of slices of the stack, whether scored or not.
+      slices: (n,) indices of the scored slices.
+      slice_dsc: (n, slice regions), DSC by the rule of the paper's Table 1.
+      regions: (case regions, MEASURES). For two empty regions `dsc` is nan and `dsc_challenge` is
+        1. `volume_difference_ratio` is the volume difference divided by the reference volume of
+        the enclosing region, the whole myocardium, as in the EMIDEC challenge's script.
+      inclusion: (SIDES, inclusion pairs, AREAS) in mm2, summed over slices, as computed by
         `jaxseg.metrics.inclusion_violation`.
-      slice_counts: (n, slice regions, 3) pixels of the scored slices, as
+      slice_counts: (n, slice regions, 3), pixel counts of the scored slices, as computed by
         `jaxseg.metrics.slice_counts`.
     """
 
@@ -61,16 +61,16 @@ def score_case(
     *,
     held_out: NDArray[np.bool_] | None = None,
 ) -> CaseScores:
-    """Score a case.
+    """Score a predicted label map against its reference.
 
     Args:
-      name: of the case.
+      name: name of the case.
       prediction: (X, Y, slices) label map.
       reference: (X, Y, slices) label map.
       spacing: voxel size in mm.
-      anatomy: whose regions and inclusion pairs are scored.
-      held_out: (slices,) which slices count; default all. The others are taken out of both maps, in
-        place, so that distances between slices stay what they are.
+      anatomy: defines the regions and inclusion pairs that are scored.
+      held_out: (slices,) mask of the slices to score; all by default. The other slices are set to
+        background in both maps but stay in place, so that distances between slices are kept.
     """
     counted = np.ones(reference.shape[-1], bool) if held_out is None else held_out
     prediction, reference = (np.where(counted, m, 0) for m in (prediction, reference))
@@ -99,7 +99,7 @@ def _region_scores(
     regions: Sequence[Region],
     spacing: tuple[float, float, float],
 ) -> list[float]:
-    """One number for each of MEASURES."""
+    """Compute one score for each entry of MEASURES."""
     difference = metrics.volume_difference(prediction, reference, labels, spacing)
     around = enclosing_region(labels, regions)
     whole = metrics.volume(reference, around, spacing) if around else 0.0

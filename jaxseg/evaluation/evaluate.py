@@ -1,4 +1,4 @@
-"""Evaluation of a trained network on the native grid: which cases, their scores, the files."""
+"""Evaluation of a trained network on the native grid of its held-out cases, or of other cases."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,36 +35,37 @@ def evaluate(
     output: Path | None = None,
     say: Say = print,
 ) -> Evaluation:
-    """Score a run on what it was not trained on, and write tables.
+    """Score a run on cases that it was not trained on, and write the tables.
 
-    No case that the run was trained on is scored, except for the held-out slices of a slice split.
-    Cases are known by their images, whatever their names. Nothing but `output` is written: a
-    phantom that is no longer there is missed as any other folder.
+    A training case is never scored, except for the held-out slices of a split by slices. Cases are
+    recognized by their images, whatever their names. Nothing is written outside `output`: if the
+    run's cases are missing, a phantom is not generated again.
 
     Args:
-      folder: workdir of the run, or a bundle exported from it.
-      root: folder of cases with labels; default the run's own, whose held-out cases must be as
-        they were in training; a bundle has none.
-      checkpoint: "best" or "last", as `load_run`.
-      mirror: average over the mirror images of every slice.
-      drop_small: as `presence_rule`.
-      min_confidence: as `presence_rule`.
-      case_decision: as `choose_rule`.
-      output: folder of the files; default `evaluation` in the workdir or bundle.
-      say: takes each line for the user.
+      folder: run folder, or a bundle exported from one.
+      root: folder of labeled cases. The default is the run's own data set, whose held-out cases
+        must be unchanged since training. A bundle has no data set of its own.
+      checkpoint: "best" or "last", as in `load_run`.
+      mirror: whether to average over the mirror images of every slice.
+      drop_small: as in `presence_rule`.
+      min_confidence: as in `presence_rule`.
+      case_decision: as in `choose_rule`.
+      output: folder for the files; by default `evaluation` within `folder`.
+      say: function that receives each line of output for the user.
 
     Returns:
-      All scores; `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
-      `inclusion.csv` hold them too.
+      All scores, which `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
+      `inclusion.csv` also contain.
 
     Raises:
-      WorkdirError: no run that can be read, held-out cases of its own that changed, or files that
-        cannot be written; as `choose_rule`.
-      SettingsError: settings that do not describe a run, or as `choose_rule`.
-      DataError: a case that cannot be scored, as `check_case` says too, or no case to score.
+      WorkdirError: if the run cannot be read, its own held-out cases have changed, or files cannot
+        be written; also as in `choose_rule`.
+      SettingsError: if the config does not describe a run; also as in `choose_rule`.
+      DeviceError: as in `load_run`.
+      DataError: if a case cannot be scored, also as in `check_case`, or if no case is left over.
 
     Warns:
-      UserWarning: a case is stored in another orientation than those trained on.
+      UserWarning: if a case is stored in another orientation than the training cases.
     """
     run = load_run(folder, checkpoint=checkpoint)
     rule, sentences = choose_rule(
@@ -96,9 +97,11 @@ def evaluate(
 def _score(
     run: Trained, root: Path | None, mirror: bool, rule: PresenceRule
 ) -> tuple[list[CaseScores], dict[str, Prediction], tuple[str, ...], dict[str, str]]:
-    """Scores of all cases that the run has not learned from.
+    """Score all cases that the run has not learned from.
 
-    With where their hearts were found, notes, and why other cases are left out.
+    Returns:
+      The scores, the heart position of each scored case, notes on the cases, and the reason why
+      each of the other cases is left out.
     """
     predict, read = make_predictor([run], mirror=mirror), run_data.reader(run.settings)
     folder = root or _own_root(run)
@@ -108,7 +111,7 @@ def _score(
     for name, path in bar:
         known = run.data["digests"].get(name)
         if root is None and known and (reason := judge_own(run, name).left_out):
-            left_out[name] = reason  # it need not be read
+            left_out[name] = reason  # skipped before it is read
             continue
         case, reference = read.load_reference(path)
         found = digests(case)
@@ -147,7 +150,7 @@ def _score(
 
 
 def _own_root(run: Trained) -> Path:
-    """Folder of the run's own cases, which evaluation only reads."""
+    """Return the folder of the run's own cases."""
     root = run.settings["data"]["root"]
     if not root:
         raise WorkdirError(

@@ -1,4 +1,4 @@
-"""Scores of an evaluation as CSV, JSON and Markdown."""
+"""The scores of an evaluation as CSV, JSON and Markdown."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.reports import tables
 
 PIXEL_COLUMNS = ("case", "slice", "region", "intersection", "prediction", "reference")
-# Measures of the case-wise tables: header and decimals.
+# Measures of the case-wise tables, with header and number of decimals.
 _COLUMNS = {
     "dsc": ("DSC", 3),
     "volume_difference_mm3": ("volume difference, mm3", 0),
@@ -32,11 +32,11 @@ _COLUMNS = {
 
 
 def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Texts of all files by name.
+    """Return the contents of all files, keyed by file name.
 
     Args:
       evaluation: the scores.
-      more: entries of summary.json beside those of every evaluation.
+      more: additional entries of summary.json.
     """
     return {
         "slices.csv": slices_csv(evaluation),
@@ -49,7 +49,7 @@ def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict
 
 
 def slices_csv(evaluation: Evaluation) -> str:
-    """DSC of every scored slice, empty where the reference slice does not hold the region."""
+    """Format the DSC of every scored slice; empty where the reference slice lacks the region."""
     names = [name for name, _ in evaluation.anatomy.slice_regions]
     rows = (
         [case.name, int(number), *map(tables.number, scores)]
@@ -60,7 +60,7 @@ def slices_csv(evaluation: Evaluation) -> str:
 
 
 def pixels_csv(evaluation: Evaluation) -> str:
-    """Pixels of every scored slice, one line a slice and region: what a pooled DSC is made of."""
+    """Format the pixel counts behind the pooled DSC, one row per scored slice and region."""
     rows = (
         [case.name, int(number), region, *map(int, values)]
         for case in evaluation.cases
@@ -71,7 +71,7 @@ def pixels_csv(evaluation: Evaluation) -> str:
 
 
 def cases_csv(evaluation: Evaluation) -> str:
-    """All measures, one line a case and region, empty where one is not defined."""
+    """Format all measures, one row per case and region; empty where a measure is undefined."""
     rows = (
         [case.name, region, len(case.slices), case.num_slices, *map(tables.number, values)]
         for case in evaluation.cases
@@ -81,7 +81,7 @@ def cases_csv(evaluation: Evaluation) -> str:
 
 
 def inclusion_csv(evaluation: Evaluation) -> str:
-    """Areas that miss the prior, one line a case, pair and side."""
+    """Format the areas that violate the inclusion prior, one row per case, pair and side."""
     anatomy = evaluation.anatomy
     rows = (
         [case.name, pair_name(anatomy, pair), side, *map(tables.number, case.inclusion[s, p])]
@@ -93,7 +93,7 @@ def inclusion_csv(evaluation: Evaluation) -> str:
 
 
 def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> str:
-    """All statistics and `more`, full precision; null where a number is not defined."""
+    """Format all statistics and `more` in full precision; undefined numbers are null."""
     slices = {name: s._asdict() for name, s in slice_statistics(evaluation).items()}
     cases = {
         group: {
@@ -123,7 +123,7 @@ def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) 
 
 
 def summary_markdown(evaluation: Evaluation) -> str:
-    """The tables that a reader looks at first."""
+    """Format the main tables."""
     slices = slice_statistics(evaluation)
     num_slices = sum(len(case.slices) for case in evaluation.cases)
     mirrored = ", mirror images averaged" if evaluation.mirror else ""
@@ -161,7 +161,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
 
 
 def _left_out(evaluation: Evaluation) -> list[str]:
-    """Cases that are not scored, a line a reason."""
+    """List the cases that are not scored, one line per reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in evaluation.left_out.items():
         by_reason.setdefault(reason, []).append(name)
@@ -211,7 +211,7 @@ def _bounds(low: float, high: float, decimals: int) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace every nan by None, as JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _without_nan(part) for key, part in value.items()}
     if isinstance(value, list):

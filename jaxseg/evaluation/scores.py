@@ -1,4 +1,4 @@
-"""Statistics of an evaluation: means, standard deviations and intervals over cases."""
+"""Statistics of an evaluation: means, standard deviations and bootstrap intervals over cases."""
 
 import math
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from jaxseg.metrics import dice_from_counts, summarize
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Scores of a run and what they stand on.
+    """The scores of a run and where they come from.
 
     Attributes:
-      name: of the stage.
-      checkpoint: which, in words.
+      name: name of the stage.
+      checkpoint: description of the checkpoint.
       mirror: whether mirror images were averaged.
-      anatomy: whose regions and inclusion pairs were scored.
-      notes: sentences on where the cases come from.
-      cases: at least one.
-      centers: voxel (row, column) of a case's own grid at which its heart was found, by name.
-      left_out: why others are not scored, by name.
-      made_with: a sentence on versions and devices.
+      anatomy: defines the regions and inclusion pairs that were scored.
+      notes: sentences on the origin of the cases.
+      cases: scores of each case; at least one case.
+      centers: voxel (row, column) of the heart on the native grid, by case name.
+      left_out: reason why a case is not scored, by case name.
+      made_with: sentence on versions and devices.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 class Statistic(NamedTuple):
-    """Of a number of scores: mean, sample standard deviation, 95 % interval of the mean."""
+    """Mean, sample standard deviation, 95 % interval of the mean and number of a set of scores."""
 
     mean: float
     std: float
@@ -52,7 +52,7 @@ class Statistic(NamedTuple):
 
 
 def slice_statistics(evaluation: Evaluation) -> dict[str, Statistic]:
-    """DSC over the slices that hold each region, by region; the paper's Table 1."""
+    """Summarize the DSC over the slices in which each region is present (the paper's Table 1)."""
     scores = np.concatenate([case.slice_dsc for case in evaluation.cases])
     counts = [len(case.slices) for case in evaluation.cases]
     statistics = _statistics(scores, np.repeat(np.arange(len(counts)), counts))
@@ -61,7 +61,7 @@ def slice_statistics(evaluation: Evaluation) -> dict[str, Statistic]:
 
 
 class Pooled(NamedTuple):
-    """DSC over all pixels at once, and its 95 % interval."""
+    """DSC pooled over all pixels, with its 95 % interval."""
 
     dsc: float
     low: float
@@ -69,11 +69,11 @@ class Pooled(NamedTuple):
 
 
 def pooled_statistics(evaluation: Evaluation) -> dict[str, Pooled]:
-    """DSC of all scored slices taken as one, by region of the paper's Table 1.
+    """Compute the DSC of all scored slices pooled, by region of the paper's Table 1.
 
-    2 |P and R| / (|P| + |R|) with sums over all slices, also over those whose reference lacks the
-    region, where what is predicted counts as wrong. Large regions weigh more than in a mean over
-    slices, and its spread is smaller. The interval is over cases.
+    The pooled DSC is 2 |P and R| / (|P| + |R|), with sums over all slices. Slices whose reference
+    lacks the region are included, so predictions in them count as errors. Large regions weigh more
+    than in a mean over slices. The interval is over cases.
     """
     counts = np.stack([case.slice_counts.sum(0) for case in evaluation.cases])
     overlap, sizes = 2 * counts[..., 0], counts[..., 1] + counts[..., 2]
@@ -86,10 +86,10 @@ def pooled_statistics(evaluation: Evaluation) -> dict[str, Pooled]:
 
 
 def case_statistics(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Statistic]]]:
-    """Case-wise scores by set of cases, region and measure.
+    """Summarize case-wise scores by set of cases, region and measure.
 
-    "all" are all cases by the challenge's rule: two empty regions score a DSC of 1. "holding" are
-    the cases whose reference holds the region.
+    The set "all" is every case, scored by the challenge's rule: two empty regions have a DSC of 1.
+    The set "holding" is the cases in whose reference the region is present.
     """
     scores = np.stack([case.regions for case in evaluation.cases])
     numbers = np.arange(len(scores))
@@ -109,9 +109,10 @@ def case_statistics(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Sta
 
 
 def inclusion_statistics(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Violations of the prior over all cases: one entry a pair and side, areas as shares of inner.
+    """Summarize violations of the inclusion prior, one entry per pair and side.
 
-    Shares are of areas summed over cases, with the 95 % interval over cases.
+    Areas are summed over all cases and given as shares of the inner region's area, with the 95 %
+    interval over cases.
     """
     areas = np.stack([case.inclusion for case in evaluation.cases])
     entries = []

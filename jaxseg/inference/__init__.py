@@ -1,1 +1,1 @@
-"""A trained network and a case: probabilities, label maps, files, bundles."""
+"""Inference with trained networks: probabilities, label maps, output files and exported bundles."""

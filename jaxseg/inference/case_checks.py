@@ -1,4 +1,4 @@
-"""Is a case like those that a run was trained on?"""
+"""Checks of whether a case resembles the training cases of a run."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ import numpy as np
 from jaxseg.data import Case, DataError
 from jaxseg.runs.trained import Trained
 
-# A voxel edge may lie outside the training cases' range by this factor.
+# Voxel edges may lie outside the range of the training cases by this factor.
 _SPACING_TOLERANCE = 2.0
-# More slices than this factor of the training cases' largest number are no short-axis stack.
+# A stack with more slices than this multiple of the largest training stack is not short-axis.
 _SLICES_TOLERANCE = 2
-# Slices this much closer together or further apart than any in training are worth a word.
+# Slice distances outside the training range by more than this factor are remarked on.
 _DISTANCE_TOLERANCE = 1.25
-# An epicardium is some 60 mm across.
+# An epicardium is about 60 mm across.
 _HEART_MM = 60
 
 
 def check_case(runs: Sequence[Trained], case: Case, path: Path) -> None:
-    """Make sure that a case is stored as those that the runs were trained on.
+    """Check that a case is stored like the training cases of the runs.
 
     Raises:
-      DataError: as `check_spacing`.
+      DataError: as in `check_spacing`.
 
     Warns:
-      UserWarning: its slices are turned, as `other_orientation` says.
+      UserWarning: if the slices are stored in another orientation, as in `other_orientation`.
     """
     for run in runs:
         check_spacing(run, case, path)
@@ -35,13 +35,14 @@ def check_case(runs: Sequence[Trained], case: Case, path: Path) -> None:
 
 
 def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
-    """How a case's slices are stored turned, beside those that runs learned from.
+    """Describe how the orientation of a case's slices differs from that of the training cases.
 
-    Nothing turns a stack by its affine, which many a file leaves at a default; so this is no error.
+    Many files leave the affine at a default, so stacks are never reoriented by it, and a different
+    orientation is not an error.
 
     Returns:
-      A line without the case's name; None where a case or the runs state no orientation, or one
-      that every run was trained on, by its cases or by flips and turns.
+      A description without the case's name. None if the case or the runs state no orientation, or
+      if every run was trained on this one, through its cases or through flips and turns.
     """
     if case.orientation is None:
         return None
@@ -58,13 +59,14 @@ def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
 
 
 def check_spacing(run: Trained, case: Case, path: Path) -> None:
-    """Make sure that a case's voxels are about as large as those that the run was trained on.
+    """Check that a case's voxels are about as large as those that the run was trained on.
 
-    What it stops: a unit that is not mm, a stack whose slices lie along another axis, another kind
-    of scan. A run older than the note of its spacing cannot tell, and lets everything pass.
+    This rejects units other than mm, stacks whose slices lie along another axis, and other kinds of
+    scans. Runs from before the spacing was recorded accept every case.
 
     Raises:
-      DataError: a voxel edge is outside the training cases' range by more than a factor of 2.
+      DataError: if a voxel edge lies outside the range of the training cases by more than a factor
+        of 2.
     """
     if "spacing" not in run.data:
         return
@@ -79,11 +81,11 @@ def check_spacing(run: Trained, case: Case, path: Path) -> None:
 
 
 def unusual_shape(runs: Sequence[Trained], case: Case) -> tuple[str, ...]:
-    """How a stack's shape differs from those of training, where it can still be segmented.
+    """Describe how a stack's shape differs from training, where segmentation is still possible.
 
     Returns:
-      A phrase for each of: a field of view smaller than a heart, many more slices, slices at
-      another distance. Runs that are older than the notes of their training cases say nothing.
+      Up to three phrases: a field of view smaller than a heart, many more slices, an unusual
+      distance between slices. Runs that do not record their training shapes contribute none.
     """
     phrases = []
     rows, columns = (n * edge for n, edge in zip(case.image.shape, case.spacing[:2], strict=False))

@@ -1,7 +1,7 @@
-"""Whether a case holds a pathology, decided as the study of the networks found best.
+"""The rule that decides whether a case contains a pathology, as fitted by a cross-validation.
 
-Bounds of confidence belong to the networks that they were fitted with. So a cross-validation leaves
-them in the folder of each of its runs, from where an export takes them along.
+Confidence bounds are valid only for the networks that they were fitted with. A cross-validation
+therefore stores them in each of its run folders, and an export copies them into the bundle.
 """
 
 import json
@@ -23,21 +23,21 @@ FILE = "case_decision.json"
 
 @dataclass(frozen=True)
 class Cost:
-    """What deciding did to an inner region, by nested folds; nan where not defined.
+    """Effect of the rule on an inner region, by nested folds; nan where undefined.
 
-    Every case is decided with bounds that were fitted to the cases of the other folds.
+    Every case is decided with bounds fitted to the cases of the other folds.
 
     Attributes:
-      region: in words.
-      holding: number of cases that hold it.
-      lost: of these, how many were left without although some was predicted.
-      predicted: mean DSC over the cases that hold it, as predicted.
-      decided: the same after the decision.
-      difference: of the two.
-      low: lower bound of its 95 % bootstrap interval over cases.
-      high: upper bound.
-      false: number of cases that lack it, and for which some was predicted.
-      removed: of these, how many were left without.
+      region: description of the region.
+      holding: number of cases in which the region is present.
+      lost: number of these cases whose prediction the rule removed.
+      predicted: mean DSC over the cases in which the region is present, before the rule.
+      decided: the same mean after the rule.
+      difference: `decided` minus `predicted`.
+      low: lower bound of the 95 % bootstrap interval of the difference, over cases.
+      high: upper bound of that interval.
+      false: number of cases without the region for which some was predicted.
+      removed: number of these cases whose prediction the rule removed.
     """
 
     region: str
@@ -57,12 +57,13 @@ class CaseDecision:
     """The rule of a study for cases outside of it.
 
     Attributes:
-      study: name of its folder.
+      study: name of the study's folder.
       mirror: whether mirror images were averaged.
-      pairs: the inclusion pairs in words.
-      min_confidence: by pair, fitted to all folds.
-      smallest_mm3: by pair, in any training case of the study; None where none holds the region.
-      cost: by pair.
+      pairs: descriptions of the inclusion pairs.
+      min_confidence: bounds by pair, fitted to all folds.
+      smallest_mm3: smallest volume in the study's training cases, by pair; None where the
+        region is present in no case.
+      cost: effect of the rule, by pair.
     """
 
     study: str
@@ -73,7 +74,7 @@ class CaseDecision:
     cost: tuple[Cost, ...]
 
     def json(self) -> str:
-        """Content of the file."""
+        """Format the content of the file."""
         content = asdict(self)
         content["cost"] = [
             {k: None if v != v else v for k, v in c.items()} for c in content["cost"]
@@ -82,11 +83,11 @@ class CaseDecision:
 
     @property
     def rule(self) -> PresenceRule:
-        """As it is applied."""
+        """The rule in the form in which it is applied."""
         return PresenceRule(self.smallest_mm3, True, self.min_confidence)
 
     def described(self) -> str:
-        """A sentence on where the rule comes from and what it costs."""
+        """Return a sentence on the origin and the cost of the rule."""
         costs = (
             f"{cost.region} {cost.predicted:.3f} to {cost.decided:.3f}, "
             f"{cost.lost} of {cost.holding} lost"
@@ -107,23 +108,23 @@ def choose_rule(
     min_confidence: Sequence[float],
     case_decision: bool,
 ) -> tuple[PresenceRule, tuple[str, ...]]:
-    """The rule of the runs' study, or the one that is given by hand.
+    """Select the rule of the runs' study, or the one given by the arguments.
 
     Args:
-      runs: one or more, of one label set.
+      runs: one or more runs of one label set.
       mirror: whether mirror images are averaged.
-      drop_small: as `presence_rule`.
-      min_confidence: as `presence_rule`.
-      case_decision: whether to take the study's.
+      drop_small: as in `presence_rule`.
+      min_confidence: as in `presence_rule`.
+      case_decision: whether to use the study's rule.
 
     Returns:
-      The rule, and sentences on it.
+      The rule, and sentences that describe it.
 
     Raises:
-      WorkdirError: a run without a case decision, or with one that cannot be read; runs of
-        different studies; as `presence_rule`.
-      SettingsError: another checkpoint or mirroring than the bounds were fitted with, or a rule by
-        hand beside the study's; as `presence_rule`.
+      WorkdirError: if a run has no readable case decision, or if the runs belong to different
+        studies; also as in `presence_rule`.
+      SettingsError: if the bounds were fitted with another checkpoint or mirroring, or if
+        `case_decision` is combined with another rule; also as in `presence_rule`.
     """
     anatomy = runs[0].anatomy
     if not case_decision:
@@ -133,7 +134,7 @@ def choose_rule(
         raise SettingsError("--case_decision: expected without --drop_small and --min_confidence")
     decision = _read(runs[0])
     for run in runs[1:]:
-        if (other := _read(run)).json() != decision.json():  # in which nan equals nan
+        if (other := _read(run)).json() != decision.json():  # in JSON, nan equals nan
             raise WorkdirError(
                 f"{run.folder / FILE}: of the study {other.study}; expected networks of one study, "
                 f"that of {runs[0].folder / FILE}, {decision.study}"
@@ -178,5 +179,5 @@ def _cost(noted: Mapping[str, Any]) -> Cost:
 
 
 def pair_names(anatomy: Anatomy) -> tuple[str, ...]:
-    """The inclusion pairs in words."""
+    """Return descriptions of the inclusion pairs."""
     return tuple(pair_name(anatomy, pair) for pair in anatomy.inclusions)

@@ -1,4 +1,4 @@
-"""Export of a trained network: a folder that predicts and evaluates without the run or its data."""
+"""Export of a trained network as a bundle that predicts and evaluates without the run's data."""
 
 import fcntl
 import json
@@ -37,24 +37,26 @@ def export(
     overwrite: bool = False,
     say: Say = print,
 ) -> None:
-    """Write a bundle: parameters, settings, preprocessing, StableHLO artifact and model card.
+    """Write a bundle: parameters, config, preprocessing, StableHLO artifact and model card.
 
-    It is built under another name beside `output` and takes its place in one move, so that `output`
-    is whole or not there; after an error, Ctrl-C or SIGTERM nothing is left of it. A SIGKILL leaves
-    a hidden folder `.tmp-NAME-...`, which the next export to the same place removes.
+    The bundle is built in a temporary folder and moved into place at the end, so `output` is either
+    complete or missing. An error, Ctrl-C or SIGTERM leaves nothing behind. SIGKILL leaves a hidden
+    folder `.tmp-NAME-...`, which the next export to the same place removes.
 
     Args:
-      folder: workdir of the run; nothing is written to it.
-      output: folder to be made, parents too.
+      folder: run folder; it is not modified.
+      output: folder to create, with its parents.
       checkpoint: "best" or "last".
-      overwrite: replace a bundle that is there; never anything else.
-      say: takes each line for the user.
+      overwrite: whether to replace an existing bundle; nothing else is ever replaced.
+      say: function that receives each line of output for the user.
 
     Raises:
-      WorkdirError: no run, no such checkpoint, an output that exists or cannot be written.
-      SettingsError: settings that do not describe a run.
+      WorkdirError: if there is no run or no such checkpoint, or if the output exists or cannot be
+        written.
+      SettingsError: if the config does not describe a run.
+      DeviceError: as in `load_run`.
     """
-    target = output.resolve()  # a link to a bundle stays a link
+    target = output.resolve()  # a link to a bundle remains a link
     try:
         _check_output(output, target, overwrite)
     except OSError as error:
@@ -80,7 +82,7 @@ def export(
 
 
 def _check_output(output: Path, target: Path, overwrite: bool) -> None:
-    """Refuse what would fail, or do harm, before any work is done."""
+    """Reject, before any work is done, an output that would fail or destroy other files."""
     check_writable(target.parent)
     if not target.exists():
         return
@@ -105,7 +107,7 @@ def _check_output(output: Path, target: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder that becomes `target` once it is complete; on an error it goes.
+    """Create a folder that becomes `target` once it is complete, and is removed on an error.
 
     Yields:
       The empty folder to fill, on the same file system.
@@ -121,7 +123,7 @@ def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         if overwrite and target.exists():
             _replace(target, temporary)
-        else:  # fails on what somebody else has put there in the meantime
+        else:  # fails if another process has created it
             temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -129,9 +131,9 @@ def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path, target: Path) -> None:
-    """Remove what killed exports to the same place have left; the kernel drops a dead one's lock.
+    """Remove the temporary folders of killed exports, whose locks the kernel has released.
 
-    An old bundle whose place is still empty is kept.
+    A replaced bundle is kept if `target` does not exist.
     """
     pattern = rf"\.tmp-{re.escape(target.name)}-[0-9a-f]{{8}}(-replaced)?"
     for path in folder.iterdir():
@@ -148,15 +150,15 @@ def _remove_abandoned(folder: Path, target: Path) -> None:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
         except BlockingIOError:
-            pass  # of an export at work
+            pass  # another export is running
         finally:
             os.close(holder)
 
 
 def _replace(target: Path, temporary: Path) -> None:
-    """Two moves, as two folders cannot change places in one.
+    """Replace `target` in two moves, as two folders cannot be swapped in one.
 
-    Killed between them, the old bundle is kept beside, under a hidden name.
+    If the process is killed between them, the old bundle remains beside it under a hidden name.
     """
     old = temporary.with_name(f"{temporary.name}-replaced")
     target.rename(old)
@@ -165,15 +167,15 @@ def _replace(target: Path, temporary: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
-    # The new bundle is in place: what cannot be removed now is a hidden folder, not an error.
+    # The new bundle is in place; a failure to remove the old one leaves only a hidden folder.
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[str, ...]) -> int:
-    """Fill a bundle.
+    """Write the files of a bundle.
 
     Returns:
-      Its size in bytes, card and manifest aside.
+      Their total size in bytes, without the model card and the manifest.
     """
     settings = without_places(run.settings)
     _write_json(folder / SETTINGS, settings)
@@ -189,7 +191,7 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         save_params(folder / bundle.PARAMS, run.params)
         if run.localizer is not None:
             save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params)
-    except ValueError as error:  # Orbax, of a full disk
+    except ValueError as error:  # raised by Orbax, for example on a full disk
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
     exported = export_probabilities(run.network, run.params, run.grid.size)
     (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
@@ -238,7 +240,7 @@ def _steps(run: Trained) -> int:
 
 
 def _scores(run: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Reports by heading that tell of this checkpoint, and sentences on those that do not."""
+    """Return the reports on this checkpoint by heading, and sentences on those that are missing."""
     reports, remarks = {}, []
     table, evaluation = run.folder / "table.md", run.folder / "evaluation"
     if table.exists():

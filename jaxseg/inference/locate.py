@@ -1,4 +1,4 @@
-"""Where the heart lies in a stack: first on its scout, then by the network's own label map."""
+"""Localization of the heart in a stack, first on a scout, then by the network's own label map."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,30 +10,30 @@ from jaxseg.data import Case, Grid, Preprocessing, most_probable
 from jaxseg.data.scout import SPACING_MM, center_of, peak_of, scout_grid, scout_of
 from jaxseg.models.segment import Params, Segmenter
 
-# Of the heart on a scout; left ventricles have some 100 ml and more, with their walls.
+# Smallest volume of a heart on a scout; a left ventricle with its wall has about 100 ml or more.
 _LEAST_ML = 5.0
-# The crop follows the label map until it rests, or so many times.
+# Largest number of crops before the search for the center ends.
 _ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class View:
-    """A slice as it might be stored as well: transposed, then mirrored along `flips`.
+    """A symmetry of a slice: a transposition, followed by mirroring along `flips`.
 
     Attributes:
-      flips: axes of (slices, H, W, ...), 1 and 2.
-      transposed: whether rows and columns change places first.
+      flips: axes of (slices, H, W, ...) to mirror, from 1 and 2.
+      transposed: whether rows and columns are swapped first.
     """
 
     flips: tuple[int, ...] = ()
     transposed: bool = False
 
     def of(self, images: np.ndarray) -> np.ndarray:
-        """(slices, H, W, ...) as seen so."""
+        """Apply the view to images (slices, H, W, ...)."""
         return np.flip(images.swapaxes(1, 2) if self.transposed else images, self.flips)
 
     def back(self, images: np.ndarray) -> np.ndarray:
-        """The inverse of `of`."""
+        """Invert `of`."""
         images = np.flip(images, self.flips)
         return images.swapaxes(1, 2) if self.transposed else images
 
@@ -45,7 +45,7 @@ TURNS_AND_FLIPS = FLIPS + tuple(View(view.flips, True) for view in FLIPS)
 def averaged(
     segment: Segmenter, params: Params, images: np.ndarray, views: Sequence[View]
 ) -> np.ndarray:
-    """Probabilities (slices, H, W, L), the mean over views of the images (slices, H, W)."""
+    """Average the probabilities (slices, H, W, L) over views of the images (slices, H, W)."""
     return np.mean([view.back(segment(params, view.of(images))) for view in views], axis=0)
 
 
@@ -55,21 +55,21 @@ def find_heart(
     localize: Callable[[np.ndarray, Sequence[View]], np.ndarray],
     segment: Callable[[Grid], np.ndarray],
 ) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
-    """Center the crop on the heart, and segment it there.
+    """Center the crop on the heart and segment the stack there.
 
-    One center for the whole stack. The localizer's peak is right to some 15 mm; from there the crop
-    follows the heart of the label map until it rests, so that where the picture ends, or how far
-    off its middle the heart lies, leaves no trace.
+    The whole stack has one center. The localizer's peak is accurate to about 15 mm. From there the
+    crop follows the heart in the label map until it no longer moves, so the result does not depend
+    on the extent of the image or on the heart's position in it.
 
     Args:
-      case: on its own grid.
-      how: the preprocessing of the run; its grid has no center.
-      localize: scouts (slices, h, w) and views of them to probabilities (slices, h, w, 2).
-      segment: a grid to label probabilities (slices, H, W, L) on it.
+      case: case on its native grid.
+      how: preprocessing of the run; its grid has no center.
+      localize: function from scouts (slices, h, w) and views to probabilities (slices, h, w, 2).
+      segment: function from a grid to label probabilities (slices, H, W, L) on it.
 
     Returns:
-      The voxel at the center, the grid around it and the probabilities there; None where no heart
-      is found.
+      The voxel at the center, the grid around it and the probabilities on that grid, or None if no
+      heart is found.
     """
     scout = scout_grid(case)
     heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1]
@@ -77,7 +77,7 @@ def find_heart(
     if (heart > 0.5).sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
         return None
     voxel = scout.voxel(peak_of(heart), case.image.shape, case.spacing)
-    # By voxel: how far off the crop's middle its heart lies, its grid and probabilities.
+    # By voxel: distance of the heart from the center of the crop in mm, grid and probabilities.
     crops: dict[tuple[int, int], tuple[float, Grid, np.ndarray]] = {}
     while voxel not in crops and len(crops) < _ROUNDS:
         grid = how.grid.at(voxel, case.image.shape)
@@ -87,7 +87,7 @@ def find_heart(
             return None
         crops[voxel] = (off_center_mm(probabilities, grid, case.spacing), grid, probabilities)
         voxel = grid.voxel(pixel, case.image.shape, case.spacing)
-    # Where the crop goes back and forth, the one that its heart is nearest to the middle of.
+    # If the crop alternates between centers, take the one whose heart is closest to the center.
     path = list(crops)
     last = path[path.index(voxel) :] if voxel in crops else path[-1:]
     best = min(last, key=lambda at: (crops[at][0], at))
@@ -95,18 +95,20 @@ def find_heart(
 
 
 def reaches_border(probabilities: np.ndarray) -> bool:
-    """Whether something is labeled at the border of the grid, given (slices, H, W, L)."""
+    """Return whether a label reaches the border of the grid, given (slices, H, W, L)."""
     labeled = most_probable(probabilities) > 0
     return bool(labeled[:, [0, -1]].any() or labeled[:, :, [0, -1]].any())
 
 
 def off_center_mm(probabilities: np.ndarray, grid: Grid, spacing: tuple[float, ...]) -> float:
-    """Distance of the labeled heart from the center of the grid; 0 where nothing is labeled.
+    """Compute the distance in mm of the labeled heart from the center of the grid.
+
+    The distance is 0 if nothing is labeled.
 
     Args:
       probabilities: (slices, H, W, L).
-      grid: of the probabilities.
-      spacing: of the case's voxels in mm, which are the pixels of a grid without a spacing.
+      grid: grid of the probabilities.
+      spacing: voxel size of the case in mm, which is the pixel size of a grid without a spacing.
     """
     pixel = center_of(most_probable(probabilities) > 0)
     if pixel is None:

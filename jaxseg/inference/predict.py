@@ -1,4 +1,4 @@
-"""Prediction of NIfTI stacks that need no labels: label maps, volumes and overviews on disk."""
+"""Prediction of unlabeled NIfTI stacks, with label maps, volumes and overviews written to disk."""
 
 import csv
 import re
@@ -35,21 +35,21 @@ from jaxseg.runs.workdir import (
 
 _VOLUMES = "volumes.csv"
 _HEART = ("heart_row", "heart_column")
-# Folders of label maps in the layouts that cases are read from.
+# Folder names of reference label maps in the supported layouts.
 _REFERENCES = {CONTOURS, *nnunet.LABELS.values()}
-# A wider overview could not be read; a taller stack shows slices evenly spread.
+# A wider overview would be illegible; of a taller stack, it shows evenly spaced slices.
 _OVERVIEW_SLICES = 12
-# An image of so few gray levels would be of no use; label maps of whole hearts have some ten.
+# An image has more gray levels than this; label maps of whole hearts have about ten values.
 _MOST_LABELS = 16
 
 
 class PredictionError(UserError, RuntimeError):
-    """Files that could not be predicted, a line each; all others were."""
+    """Files that could not be predicted, one line each; all others were."""
 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Files written of a case; `probabilities` is None where nobody asked for them."""
+    """Output files of a case; `probabilities` is None if they are not written."""
 
     labels: Path
     overview: Path
@@ -86,35 +86,36 @@ def predict(
     overwrite: bool = False,
     say: Say = print,
 ) -> None:
-    """Segment one stack, or every stack in a folder, each on its own grid.
+    """Segment one stack, or every stack in a folder, on its native grid.
 
     Args:
-      runs: one or more of one label set, whose probabilities are averaged.
-      source: a NIfTI file, or a folder of them at any depth, links followed; hidden files and
-        folders named `Contours`, `labelsTr` or `labelsTs`, which hold references, are passed over.
-      output: folder for NAME.nii.gz in the values that the training data has for its labels,
-        overviews/NAME.png and volumes.csv; created if needed. NAME is the file's own, for a run on
-        nnU-Net data without the channel's `_0000`.
-        Rows of other cases in a volumes.csv that is there already stay.
-      mirror: as `make_predictor`.
-      center: where the hearts lie, (row, column) as fractions of the field of view; default where
-        they are found, or where the runs' settings say.
-      drop_small: as `presence_rule`; for whole stacks. Probabilities stay as they are.
-      min_confidence: likewise.
-      case_decision: as `choose_rule`.
-      probabilities: write probabilities/NAME.nii.gz too, (X, Y, slices, labels) float32.
-      overwrite: replace what is there already.
-      say: takes each line for the user.
+      runs: one or more runs of one label set, whose probabilities are averaged.
+      source: a NIfTI file, or a folder that is searched recursively, following links. Hidden files
+        and folders named `Contours`, `labelsTr` or `labelsTs`, which contain references, are
+        skipped.
+      output: folder for NAME.nii.gz, with the label values of the training data,
+        overviews/NAME.png and volumes.csv; created if needed. NAME is that of the input file, for
+        a run on nnU-Net data without the channel suffix `_0000`. Rows of other cases in an existing
+        volumes.csv are kept.
+      mirror: as in `make_predictor`.
+      center: (row, column) of the heart as fractions of the field of view. By default the heart is
+        located, or its position is taken from the config of the runs.
+      drop_small: as in `presence_rule`, for whole stacks; probabilities are not affected.
+      min_confidence: as in `presence_rule`, for whole stacks; probabilities are not affected.
+      case_decision: as in `choose_rule`.
+      probabilities: whether to write probabilities/NAME.nii.gz, (X, Y, slices, labels) float32.
+      overwrite: whether to replace existing files.
+      say: function that receives each line of output for the user.
 
     Raises:
-      DataError: nothing to predict, or a single file that cannot be predicted.
-      PredictionError: some files of a folder cannot be predicted; the others are done.
-      SettingsError: as `choose_rule`.
-      WorkdirError: as `choose_rule`; runs of different label sets; outputs that exist, or cannot be
-        written; a label map that would take the place of an input.
+      DataError: if there is nothing to predict, or a single file cannot be predicted.
+      PredictionError: if some files of a folder cannot be predicted; the others are finished.
+      SettingsError: as in `choose_rule`.
+      WorkdirError: as in `choose_rule`; if the runs have different label sets; if outputs exist or
+        cannot be written; or if a label map would replace an input.
 
     Warns:
-      UserWarning: a case is stored in another orientation than those trained on.
+      UserWarning: if a case is stored in another orientation than the training cases.
     """
     if center is not None:
         runs = [run.centered(center) for run in runs]
@@ -146,9 +147,9 @@ def predict(
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
             failures.append(f"{error}{earlier}")
-        except ExistsError as error:  # of another process
+        except ExistsError as error:  # written by another process
             failures.append(str(error))
-        except OSError as error:  # a full disk, say: the next case would fare no better
+        except OSError as error:  # such as a full disk, which affects all later cases
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
         say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
@@ -165,9 +166,9 @@ def predict(
 
 
 def _find_inputs(source: Path, output: Path, layout: str) -> tuple[dict[str, Path], list[str]]:
-    """Files by case name, and why others cannot be taken.
+    """Find the input files by case name, and the reasons why others are rejected.
 
-    Of two files of one name neither is: one of them may be a label map.
+    If several files have the same name, all are rejected, since one of them may be a label map.
     """
     if source.is_file():
         if not is_nifti(source.name):
@@ -197,8 +198,8 @@ def _find_inputs(source: Path, output: Path, layout: str) -> tuple[dict[str, Pat
 
 
 def _stacks(source: Path, output: Path) -> list[Path]:
-    """NIfTI files in a folder, also behind links, but for references and earlier predictions."""
-    # Earlier predictions may lie within the folder, but not the folder within them.
+    """List the NIfTI files in a folder, following links, except references and earlier outputs."""
+    # The output folder may lie within the source folder, but not the reverse.
     earlier = output.resolve() if source.resolve() in output.resolve().parents else None
     found = []
     for parent, names, files in walk(source):
@@ -222,7 +223,7 @@ def _is_further_channel(name: str) -> bool:
 def _check_output(
     output: Path, inputs: dict[str, Path], outputs: dict[str, _Outputs], overwrite: bool
 ) -> None:
-    """Refuse what would fail, or do harm, before any work is done."""
+    """Reject, before any work is done, outputs that would fail or destroy other files."""
     check_writable(output)
     read = {path.resolve() for path in inputs.values()}
     files = [path for files in outputs.values() for path in files.all()]
@@ -244,7 +245,9 @@ def _predict_file(
     path: Path,
     outputs: _Outputs,
 ) -> tuple[list[float], Prediction]:
-    """Predict and write one case; the label map comes last, so that it tells of a whole case.
+    """Predict one case and write its files.
+
+    The label map is written last, so its presence marks a complete case.
 
     Returns:
       Volumes in mm3 of the anatomy's case regions, and the prediction.
@@ -274,7 +277,7 @@ def _predict_file(
 
 
 def _check_is_image(case: Case, path: Path) -> None:
-    """A label map beside the images would be segmented as if it were a scan."""
+    """Reject a label map, which would otherwise be segmented as if it were a scan."""
     values = np.unique(case.image)
     if len(values) <= _MOST_LABELS and (values == np.rint(values)).all():
         shown = ", ".join(f"{value:g}" for value in values[:6])
@@ -287,7 +290,7 @@ def _check_is_image(case: Case, path: Path) -> None:
 def _save_overview(
     run: Trained, case: Case, prediction: Prediction, labels: np.ndarray, path: Path
 ) -> None:
-    """Slices on the network grid, whose pixels are square, above their label maps."""
+    """Draw the slices on the network grid, whose pixels are square, above their label maps."""
     grid = run.grid
     if prediction.center is not None:
         grid = grid.at(prediction.center, case.image.shape)
@@ -312,7 +315,7 @@ def _save_overview(
 
 
 def _shares(anatomy: Anatomy) -> list[tuple[int, int]]:
-    """Case regions that lie within another one, and that one."""
+    """Return index pairs of each case region that lies within another one, and that region."""
     around = [enclosing_region(values, anatomy.case_regions) for _, values in anatomy.case_regions]
     by_labels = [values for _, values in anatomy.case_regions]
     return [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
@@ -327,23 +330,24 @@ def _volumes_header(anatomy: Anatomy) -> list[str]:
 def _volumes_row(
     anatomy: Anatomy, case: str, volumes: list[float], prediction: Prediction
 ) -> list[object]:
-    """Volumes in ml, and shares of the enclosing region, empty where there is none.
+    """Format the row of a case.
 
-    Then the voxel at which the heart was found, empty where the run's settings say where it lies.
+    The row has volumes in ml and shares of the enclosing region; a share is empty if that region
+    is. The voxel of the heart is empty if the config states its position.
     """
     shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
     heart = prediction.center or ("", "")
     remarks = "; ".join(prediction.remarks())
-    name = case.encode(errors="backslashreplace").decode()  # as it is read again
+    name = case.encode(errors="backslashreplace").decode()  # the form in which it is read back
     return [name, *(value / 1000 for value in volumes), *shares, *heart, remarks]
 
 
 def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:
-    """Rows by case of a table of earlier predictions; none where there is no such table."""
+    """Read the rows of an existing table by case; there are none if there is no such table."""
     if not path.exists():
         return {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:  # names may hold line breaks
+        with path.open(encoding="utf-8", newline="") as file:  # names may contain line breaks
             first, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error):
         first, rows = [], []
@@ -355,7 +359,7 @@ def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Seq
 
 
 def _add_row(output: Path, header: list[str], row: Sequence[object], overwrite: bool) -> None:
-    """Add a case to the table of volumes, which other processes may write to meanwhile."""
+    """Add a case to the table of volumes, which other processes may be writing to as well."""
     path = output / _VOLUMES
     with locked(output, wait=True):
         rows = _known_rows(path, header, overwrite) | {str(row[0]): row}

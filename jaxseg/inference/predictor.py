@@ -1,4 +1,4 @@
-"""Trained networks and a case: label probabilities, and where its heart was found."""
+"""Prediction of a case by trained networks: label probabilities and the position of the heart."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,24 +28,25 @@ from jaxseg.runs import workdir
 from jaxseg.runs.trained import Trained
 from jaxseg.runs.workdir import WorkdirError
 
-# A stack has about seven slices, and one shape is compiled.
+# A stack has about seven slices; a fixed batch size compiles only one shape.
 _BATCH_SIZE = 8
-# EMIDEC's hearts lie within 3 mm of the middle; a network that learned this loses some 7 mm off it.
+# EMIDEC's hearts lie within 3 mm of the center; networks trained on them degrade at about 7 mm.
 _OFF_CENTER_MM = 6.0
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What networks predict of a case.
+    """The prediction of a case.
 
     Attributes:
-      probabilities: (X, Y, slices, L) float32, summing to 1 over L, on the case's own grid.
-      center: the voxel (row, column) at the center of the crop; None where the run's settings give
-        the center, or no heart was found.
-      heart_found: whether there is a heart; without one everything is background.
+      probabilities: (X, Y, slices, L) float32 on the native grid, summing to 1 over L.
+      center: voxel (row, column) at the center of the crop. None if the config of the run states
+        the center, or if no heart was found.
+      heart_found: whether a heart was found; otherwise everything is background.
       at_border: whether labels reach the border of the crop, so that some may be cut off.
-      off_center_mm: how far off the crop's center the heart lies, where no heart is looked for.
-      unusual: how the stack differs from those of training, as `unusual_shape`.
+      off_center_mm: distance in mm of the heart from the center of the crop, if the config states
+        the center; otherwise 0.
+      unusual: how the stack differs from those of training, as returned by `unusual_shape`.
     """
 
     probabilities: np.ndarray
@@ -56,11 +57,11 @@ class Prediction:
     unusual: tuple[str, ...] = ()
 
     def heart(self) -> "Prediction":
-        """Where the heart was found, without the probabilities: a stack has megabytes of them."""
+        """Return a copy without the probabilities, which take megabytes per stack."""
         return replace(self, probabilities=np.empty(0))
 
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the label map ought to know, if anything."""
+        """Return remarks that a reader of the label map should know, if any."""
         if not self.heart_found:
             return ("no heart found", *self.unusual)
         remarks = list(self.unusual)
@@ -75,10 +76,10 @@ Predictor = Callable[[Case], Prediction]
 
 
 def heart_notes(predictions: Mapping[str, Prediction]) -> tuple[str, ...]:
-    """Sentences on hearts that were not found or may be cut off, for the reader of scores.
+    """Return sentences on hearts that were not found or may be cut off, for readers of scores.
 
     Args:
-      predictions: by the name of the case.
+      predictions: predictions by case name.
     """
     lost = [name for name, found in predictions.items() if not found.heart_found]
     notes = []
@@ -95,19 +96,19 @@ def heart_notes(predictions: Mapping[str, Prediction]) -> tuple[str, ...]:
 
 
 def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predictor:
-    """Compile the prediction of a case.
+    """Create a function that predicts a case.
 
     Args:
-      runs: one or more, of one label set; the probabilities of those that find the heart are
+      runs: one or more runs of one label set. The probabilities of the runs that find a heart are
         averaged on the native grid.
-      mirror: average over the four mirror images of every slice, too, and over its quarter turns
-        where the run was trained on those (`augment.turn`).
+      mirror: whether to average over the four mirror images of every slice, and over its quarter
+        turns if the run was trained with them (`augment.turn`).
 
     Returns:
-      A function of a case; it raises DataError as `preprocess_case`, and OutOfMemoryError.
+      A function of a case, which raises DataError as `preprocess_case` does, and OutOfMemoryError.
 
     Raises:
-      WorkdirError: runs of different label sets; one given twice.
+      WorkdirError: if the runs have different label sets, or a run is given twice.
     """
     networks = [(run.folder.resolve(), run.step) for run in runs]
     for run, network in zip(runs, networks, strict=True):
@@ -119,7 +120,7 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
                 f"{run.folder}: a run of the labels {', '.join(run.anatomy.labels)}; expected "
                 f"those of {runs[0].folder}: {', '.join(runs[0].anatomy.labels)}"
             )
-    # Folds share one network, which is compiled once.
+    # The runs of a study share one network architecture, which is compiled once.
     segmenters = {
         network: make_probabilities(network, batch_size=_BATCH_SIZE)
         for run in runs
@@ -132,7 +133,7 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
         for run in runs:
             with memory.advised(memory.inference_advice(run.settings, _BATCH_SIZE)):
                 found.append(_predict_one(run, case, segmenters, mirror))
-        # A run that has found no heart has nothing to say of it.
+        # Runs that find no heart are left out of the average.
         found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
         return replace(
@@ -149,12 +150,12 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
 def _predict_one(
     run: Trained, case: Case, segmenters: Mapping[UNet, Segmenter], mirror: bool
 ) -> Prediction:
-    """One run's prediction of a case."""
+    """Predict a case with one run."""
     views = _views(run) if mirror else (View(),)
     how, shape = recipe.preprocessing(run.settings), case.image.shape
 
     def segment(grid: Grid) -> np.ndarray:
-        """(slices, H, W, L) probabilities on a grid; background in slices that show nothing."""
+        """Compute probabilities (slices, H, W, L) on a grid; empty slices are background."""
         images, _ = network_images(case, replace(how, grid=grid))
         probabilities = averaged(segmenters[run.network], run.params, images, views)
         probabilities[~case.tissue.any((0, 1))] = np.eye(run.anatomy.num_labels)[0]
@@ -180,25 +181,25 @@ def _predict_one(
 
 
 def _views(run: Trained) -> tuple[View, ...]:
-    """The mirror images of a slice, with its quarter turns where training showed them as well."""
+    """Return the mirror images, with quarter turns if the run was trained with them."""
     return TURNS_AND_FLIPS if run.settings["augment"]["turn"] else FLIPS
 
 
 def presence_rule(
     runs: Sequence[Trained], *, drop_small: bool = False, min_confidence: Sequence[float] = ()
 ) -> PresenceRule:
-    """What pathology must show to be kept, over the training cases of all runs.
+    """Build the rule that pathology must satisfy to be kept, from the training cases of all runs.
 
     Args:
-      runs: one or more, of one label set.
-      drop_small: whether what is smaller than in any training case goes.
-      min_confidence: bounds of `jaxseg.presence.core_confidence`, one for every inclusion pair or
-        one for all; empty for none.
+      runs: one or more runs of one label set.
+      drop_small: whether to drop pathology that is smaller than in any training case.
+      min_confidence: bounds of `jaxseg.presence.core_confidence`, one for each inclusion pair or
+        one for all; empty for no bounds.
 
     Raises:
-      WorkdirError: a run that does not tell of the smallest pathology it was trained on, and must;
-        runs of different inclusion pairs.
-      SettingsError: another number of bounds, or a rule for a label set without inclusion pairs.
+      WorkdirError: if a rule is requested and a run does not record the smallest pathology that it
+        was trained on, or the runs have different inclusion pairs.
+      SettingsError: if the number of bounds is wrong, or the label set has no inclusion pairs.
     """
     if not (drop_small or min_confidence):
         return PresenceRule()
@@ -224,7 +225,7 @@ def presence_rule(
 
 
 def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
-    """In mm3, by inclusion pair."""
+    """Find the smallest training volume in mm3 by inclusion pair."""
     by_run = []
     for run in runs:
         noted, pairs = run.data.get("smallest_mm3"), len(runs[0].anatomy.inclusions)

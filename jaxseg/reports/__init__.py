@@ -1,1 +1,1 @@
-"""Tables, pictures and documents for the reader of a run; knows nothing of training."""
+"""Tables, figures and documents that report the results of runs."""

@@ -1,4 +1,4 @@
-"""Learning curves: a run's metrics read back, and the stages of an ablation drawn together."""
+"""Learning curves: reading a run's metrics and drawing the stages of an ablation together."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ CAPTION = (
     "bands reach from the lowest to the highest run, as far as all runs of the stage go."
 )
 
-# Tol's high-contrast and vibrant palettes: none of them a label's color, and apart in gray too.
+# Tol's high-contrast and vibrant palettes: distinct in gray, too, and different from label colors.
 _STAGE_COLORS = ("#000000", "#DDAA33", "#BB5566", "#004488", "#33BBEE", "#AA3377", "#777777")
 _STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 _LOSSES = {"train/loss": "training loss", "train/cross_entropy": "training cross-entropy"}
@@ -35,11 +35,11 @@ _DSC = "validation/dsc/"
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One number of a run over its epochs.
+    """A metric of a run over its epochs.
 
     Attributes:
-      epochs: (N,) float64, ascending; not whole where a batch reaches into the next epoch.
-      values: (N,) float64; NaN where the run wrote null, such as a DSC that no slice has.
+      epochs: (N,) float64, ascending; fractional where a batch extends into the next epoch.
+      values: (N,) float64; NaN where the run wrote null, such as a DSC of a region in no slice.
     """
 
     epochs: NDArray[np.float64]
@@ -51,12 +51,13 @@ History = Mapping[str, Curve]
 
 
 def read_history(path: Path) -> dict[str, Curve]:
-    """Read a run's `metrics.jsonl` by the logbook's rule for a line that was cut off with the run.
+    """Read a run's `metrics.jsonl`, without a last line that was cut off.
 
-    Of several lines of one group and step the last counts.
+    If several lines have the same group and step, the last one counts.
 
     Raises:
-      WorkdirError: as `jaxseg.runs.logbook.read_metrics`, or no line, or a line without epoch.
+      WorkdirError: as in `jaxseg.runs.logbook.read_metrics`; if there are no lines; or if a line
+        has no epoch.
     """
     lines = read_metrics(path)
     if not lines:
@@ -84,7 +85,7 @@ def _curve(by_step: Mapping[int, tuple[float, float]]) -> Curve:
 
 
 class Spread(NamedTuple):
-    """Mean, lowest and highest (K,) of several curves at epochs (K,)."""
+    """Mean, minimum and maximum (K,) of several curves at epochs (K,)."""
 
     epochs: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -93,11 +94,11 @@ class Spread(NamedTuple):
 
 
 def spread(curves: Sequence[Curve]) -> Spread:
-    """Mean, lowest and highest of several runs' curves.
+    """Compute the mean, minimum and maximum of several runs' curves.
 
-    Runs may log at different epochs, as folds of different size do: each is interpolated linearly
-    at the epochs of all, within the range that all of them cover. NaN are left out. K is 0 where
-    the runs share no epoch.
+    Runs may log at different epochs, for example folds of different sizes. Each curve is therefore
+    interpolated linearly at the epochs of all runs, within the range that all of them cover. NaN
+    values are left out. K is 0 if the runs share no epoch.
     """
     finite = [~np.isnan(curve.values) for curve in curves]
     kept = [
@@ -116,10 +117,10 @@ def spread(curves: Sequence[Curve]) -> Spread:
 
 
 def curves(histories: Mapping[str, Sequence[History]], regions: Sequence[str]) -> Figure:
-    """Losses and label weights above, validation DSC by region below, one color a stage.
+    """Draw losses and label weights above, validation DSC by region below, in one color per stage.
 
     Args:
-      histories: the runs (seeds, folds) of each stage, by its name.
+      histories: the runs (seeds, folds) of each stage, by stage name.
       regions: names of the scored regions, one panel each.
 
     Returns:
@@ -157,7 +158,7 @@ def curves(histories: Mapping[str, Sequence[History]], regions: Sequence[str]) -
 def _add_legends(
     figure: Figure, histories: Mapping[str, Sequence[History]], weights: Sequence[Sequence[str]]
 ) -> None:
-    """Stages below; labels, if there are weights, above these."""
+    """Add a legend of the stages below and, if there are weights, of the labels above."""
     handles = [
         Line2D([], [], label=f"{stage} ({len(runs)} run{'s' * (len(runs) > 1)})", **_style(k))
         for k, (stage, runs) in enumerate(histories.items())
@@ -190,7 +191,7 @@ def _check(histories: Mapping[str, Sequence[History]], names: Sequence[str]) -> 
 
 
 def _weights(runs: Sequence[History]) -> list[str]:
-    """Names of the labels, background first, whose weights every run logs."""
+    """Return the names of the labels, background first, whose weights every run logs."""
     names = [name for name in runs[0] if name.startswith(_WEIGHTS)]
     return [name for name in names if all(name in run for run in runs)]
 
@@ -204,14 +205,14 @@ def _draw_stages(axis: Axes, histories: Mapping[str, Sequence[History]], name: s
     for number, runs in enumerate(histories.values()):
         epochs, mean, low, high = spread([run[name] for run in runs])
         style = _style(number)
-        # A line through one point is none.
+        # A line through a single point would be invisible.
         axis.plot(epochs, mean, marker="o" if len(epochs) == 1 else None, markersize=4, **style)
         if len(runs) > 1:
             axis.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def _set_log_scale(axis: Axes) -> None:
-    """Logarithmic, unless a value is not positive: Eq. 4 may be negative."""
+    """Use a logarithmic axis if all values are positive; Eq. 4 may be negative."""
     values = np.concatenate([np.asarray(line.get_ydata()) for line in axis.lines])
     if (values <= 0).any() or not len(values):
         return
@@ -222,7 +223,7 @@ def _set_log_scale(axis: Axes) -> None:
 
 
 def _label_style(value: int) -> dict[str, Any]:
-    # The labels' colors are made for tissue; a thin dark rim keeps the light ones on white.
+    # The label colors suit gray images; a thin dark rim makes the light ones visible on white.
     rim = [withStroke(linewidth=2.4, foreground="#555555")]
     return {"color": label_color(value), "linewidth": 1.6, "path_effects": rim}
 
@@ -234,4 +235,4 @@ def _draw_weights(axis: Axes, stage: str, runs: Sequence[History]) -> None:
         if len(runs) > 1:
             axis.fill_between(epochs, low, high, color=label_color(value), alpha=0.2, linewidth=0)
     axis.set_ylim(bottom=0)
-    axis.set_title(f"label weights\n{stage}", fontsize=10)  # both in a line are too wide
+    axis.set_title(f"label weights\n{stage}", fontsize=10)  # too wide for one line

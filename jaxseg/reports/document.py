@@ -1,4 +1,4 @@
-"""A report as data: sections of text, tables and pictures, written as Markdown or as one page."""
+"""Reports as data: sections of text, tables and pictures, and their Markdown form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from jaxseg.reports import tables
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text.
+    """A table of text cells.
 
     Attributes:
       header: names of the columns.
-      rows: as many cells each.
+      rows: rows with one cell per column.
     """
 
     header: tuple[str, ...]
@@ -21,12 +21,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG.
+    """A PNG picture.
 
     Attributes:
-      png: the file's content.
-      name: of the file, for example `figure3.png`.
-      caption: what it shows, in a sentence.
+      png: content of the file.
+      name: name of the file, for example `figure3.png`.
+      caption: a sentence that describes the picture.
     """
 
     png: bytes
@@ -36,12 +36,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it.
+    """A heading with its text, tables and pictures.
 
     Attributes:
       title: heading.
-      text: plain text above the content; an empty line parts paragraphs.
-      content: in order.
+      text: plain text above the content; an empty line separates paragraphs.
+      content: tables and pictures, in order.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Section:
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """The document as Markdown; pictures are linked as files beside it."""
+    """Format the document as Markdown, which links pictures as files in the same folder."""
     parts = [f"# {title}\n"]
     for section in sections:
         parts.append(f"## {section.title}\n")

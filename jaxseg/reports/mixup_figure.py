@@ -1,4 +1,4 @@
-"""Pathology mixup at work: pairs, their registration and their mixtures (the paper's Fig. 1)."""
+"""Figure of pathology mixup: pairs, their registration and their mixtures (the paper's Fig. 1)."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _CONTOUR = "#FF6EFF"  # neither a gray of the image nor a label's color
 
 
 def caption(*, tolerance: float) -> str:
-    """What the figure shows and the rule by which its slices were chosen."""
+    """Return a caption that describes the figure and how its slices were selected."""
     return (
         "Pathology mixup of training slices. The moving slice M is registered onto the fixed one F "
         "by scale s and translation (Eq. 1) and mixed with it, (1 - λ) M∘T + λ F, inside F's "
@@ -34,17 +34,17 @@ def caption(*, tolerance: float) -> str:
 def choose_pairs(
     cohort: Cohort, *, count: int, tolerance: float, seed: int = 0
 ) -> list[tuple[int, int]]:
-    """Choose slices to mix by rule.
+    """Select pairs of slices to mix.
 
     Args:
       cohort: the training slices.
-      count: how many pairs; fewer where there are fewer cases with a partner.
-      tolerance: as in training, the largest difference of relative height.
-      seed: of the draw among the partners.
+      count: number of pairs; fewer if fewer cases have a partner.
+      tolerance: largest difference of relative height, as in training.
+      seed: seed for drawing the partners.
 
     Returns:
-      Indices (fixed, moving). The fixed ones are those of `pictures.telling_slices` that have a
-      partner; the moving ones are drawn by `jaxseg.mixup.choose_partner` from other cases.
+      Index pairs (fixed, moving). The fixed slices are those of `pictures.telling_slices` that have
+      a partner. The moving slices are drawn by `jaxseg.mixup.choose_partner` from other cases.
     """
     foreground = np.any(cohort.labels > 0, axis=(1, 2))
     heights, key = jnp.asarray(cohort.heights), jax.random.key(seed)
@@ -72,14 +72,14 @@ def mixup_figure(
     lambdas: Sequence[float] = (0.25, 0.5, 0.75),
     margin: int = 16,
 ) -> Figure:
-    """Two rows a pair, images and labels: F, M, M registered onto F, mixtures.
+    """Draw two rows per pair, images and labels: F, M, M registered onto F, and the mixtures.
 
     Args:
       cohort: the training slices.
-      label_names: by label value, background first; the legend.
-      tolerance: as in training, the largest difference of relative height.
-      count: how many pairs at most; see `choose_pairs`.
-      lambdas: shares of the fixed slice, a column each.
+      label_names: names by label value, background first, for the legend.
+      tolerance: largest difference of relative height, as in training.
+      count: largest number of pairs; see `choose_pairs`.
+      lambdas: shares of the fixed slice, one column each.
       margin: pixels of the network grid shown around the labels of both slices.
 
     Returns:
@@ -121,7 +121,7 @@ def mixup_figure(
 def _steps(
     cohort: Cohort, fixed: int, moving: int, num_labels: int, lambdas: Sequence[float]
 ) -> tuple[list[np.ndarray], list[np.ndarray], float]:
-    """Images (H, W) and label probabilities (H, W, L) of a pair's columns; the scale s."""
+    """Compute images (H, W), label probabilities (H, W, L) of a pair's columns, and the scale."""
     fixed_image, moving_image = (jnp.asarray(cohort.images[i]) for i in (fixed, moving))
     fixed_label, moving_label = (jnp.asarray(cohort.labels[i]) for i in (fixed, moving))
     matrix = registration_matrix(fixed_label > 0, moving_label > 0)
@@ -141,7 +141,7 @@ def _steps(
 
 
 def _warped_labels(labels: Array, matrix: Array, num_labels: int) -> Array:
-    """Label probabilities (H, W, L) of the registered slice; beyond its rim is background."""
+    """Warp labels to probabilities (H, W, L); beyond the border of the slice is background."""
     inner = warp(jax.nn.one_hot(labels, num_labels)[..., 1:], matrix)
     return jnp.concatenate([1 - inner.sum(-1, keepdims=True), inner], -1).clip(0, 1)
 
@@ -156,7 +156,7 @@ def _name(cohort: Cohort, index: int) -> str:
 
 
 def _draw_contours(figure: Figure, foreground: NDArray[np.bool_], first: int, count: int) -> None:
-    """Outline F's foreground on F and on all that is registered onto it, from axis `first` on."""
+    """Outline F's foreground on F and on all slices registered onto it, from axis `first` on."""
     for column in (0, *range(2, count)):
         figure.axes[first + column].contour(
             foreground.T.astype(np.float32), levels=[0.5], colors=_CONTOUR, linewidths=1.0

@@ -1,4 +1,4 @@
-"""The model card of an exported network: what it is, what it stands on, what it is not for."""
+"""The model card of an exported network: its data, training, scores, intended use and limits."""
 
 import re
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ _EMIDEC_NAME = re.compile(r"Case_[NP]\d{3}")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card tells.
+    """The facts that a model card states.
 
     Attributes:
-      settings: of the run.
-      data: what the run was trained and validated on, as `data.json`.
+      settings: config of the run.
+      data: the run's training and validation data, as in `data.json`.
       checkpoint: "best" or "last".
-      step: optimizer steps that the parameters have seen.
-      steps: optimizer steps of the whole run.
-      num_parameters: of the network.
-      scores: Markdown reports by heading, each with headings of its own from level 1.
-      remarks: sentences on scores that are missing.
-      calling_convention: of the artifact, as `jax.export` counts.
+      step: number of optimizer steps of the checkpoint.
+      steps: number of optimizer steps of the whole run.
+      num_parameters: number of parameters of the network.
+      scores: Markdown reports by heading, each with its own headings starting at level 1.
+      remarks: sentences on missing scores.
+      calling_convention: calling convention version of the artifact in `jax.export`.
       made_with: versions by package.
       files: size in bytes and SHA-256 by path.
     """
@@ -53,7 +53,7 @@ class Facts:
 
 
 def model_card(facts: Facts) -> str:
-    """The card as Markdown; its two Python snippets run in the bundle's folder."""
+    """Format the card as Markdown; its two Python snippets run in the bundle's folder."""
     settings = facts.settings
     labels = settings["anatomy"]["labels"]
     title = f"Model card: {settings['name']}"
@@ -71,7 +71,7 @@ def model_card(facts: Facts) -> str:
 
 
 def is_own_data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    """Whether the cases are neither the phantom's nor, by their names, EMIDEC's."""
+    """Return whether the cases are neither the phantom's nor, by their names, EMIDEC's."""
     synthetic = settings["data"]["phantom_cases"] or data.get("synthetic")
     return not synthetic and not _has_emidec_names(data)
 
@@ -122,7 +122,7 @@ def _method(facts: Facts) -> dict[str, object]:
 
 
 def _weighting(settings: Mapping[str, Any]) -> str:
-    """How Eq. 3's weights are kept from their trivial optimum, which the paper leaves open."""
+    """Describe how Eq. 3's weights avoid their trivial optimum, which the paper leaves open."""
     if not settings["loss"]["weighted"]:
         return "no"
     balance = settings["balance"]
@@ -233,7 +233,7 @@ def _training(facts: Facts) -> dict[str, object]:
 def _scores(facts: Facts) -> str:
     parts = [" ".join(facts.remarks)] if facts.remarks else []
     for heading, text in facts.scores.items():
-        # The report's own title goes; its sections stand below this heading.
+        # The report's own title is dropped, and its sections are placed below this heading.
         _, _, body = text.strip().partition("\n")
         parts += [f"### {heading}", re.sub(r"^#", "###", body.strip(), flags=re.MULTILINE)]
     if facts.checkpoint == "best":

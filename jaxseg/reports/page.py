@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it: no script, no outside reference."""
+"""Reports as one self-contained HTML file, without scripts or external references."""
 
 import base64
 import re
@@ -91,16 +91,15 @@ figcaption { max-width: 46rem; margin-top: .3rem; color: var(--dim); font-size: 
 
 
 def html(title: str, sections: Sequence[Section]) -> str:
-    """The document as one HTML page, pictures included.
+    """Format the document as one HTML page that includes its pictures.
 
-    The page forbids itself all outside content, so it shows the same offline. It follows the
-    reader's light or dark setting, and prints; wide tables scroll in their own box, or on a
-    phone stand one row below another, and each picture can be switched between what fits and its
-    full size.
+    The page blocks all external content, so it looks the same offline. It follows the reader's
+    light or dark color scheme and can be printed. Wide tables scroll in their own box; on a phone,
+    their rows are stacked. Each picture can be switched between the page's width and its full size.
 
     Args:
-      title: of the page.
-      sections: in order; titles need not differ.
+      title: title of the page.
+      sections: sections in order; titles may repeat.
     """
     anchors = _anchors([section.title for section in sections])
     pictures = [c for section in sections for c in section.content if isinstance(c, Picture)]
@@ -140,7 +139,7 @@ def html(title: str, sections: Sequence[Section]) -> str:
 
 
 def _anchors(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Readable ids, distinct from each other and from those taken."""
+    """Derive readable ids that are distinct from each other and from `taken`."""
     used = set(taken)
     anchors = []
     for name in names:
@@ -167,10 +166,10 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _table(table: Table, name: str) -> str:
-    """Cells as they are; the first column names the rows and stays in sight."""
+    """Format a table whose first column names the rows and stays visible when scrolling."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     lines = [
-        # Focusable, so that the arrow keys scroll it.
+        # Focusable, so that it scrolls with the arrow keys.
         f'<div class="table" role="region" tabindex="0" aria-label="Table: {escape(name)}">',
         f"<table>\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>",
     ]
@@ -186,7 +185,7 @@ def _table(table: Table, name: str) -> str:
 
 
 def _cell(text: str, column: str) -> str:
-    """A score breaks before its interval or count only; other text where it likes."""
+    """Format a cell; a score may wrap only before its interval or count."""
     inner = escape(text)
     if re.match(r"[-+]?\d", text):
         parts = re.split(r" (?=[\[(])", text, maxsplit=1)
@@ -195,7 +194,7 @@ def _cell(text: str, column: str) -> str:
 
 
 def _figure(picture: Picture, anchor: str) -> str:
-    """The picture in the page's width; a checkbox, as there is no script, shows it in full size."""
+    """Format a picture with a checkbox that switches to its full size without a script."""
     data = base64.b64encode(picture.png).decode("ascii")
     width, height = struct.unpack(">II", picture.png[16:24])
     shape = "view wide" if width > 1.5 * height else "view"

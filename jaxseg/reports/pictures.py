@@ -1,4 +1,4 @@
-"""Pictures of slices: image, reference and prediction side by side."""
+"""Pictures of slices, with image, reference and predictions side by side."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-# Okabe and Ito's palette, told apart with any color vision; by label value, background clear.
+# Okabe and Ito's color-blind safe palette, by label value; the background is transparent.
 COLORS = ("#000000", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#E69F00")
 
 
@@ -25,13 +25,13 @@ def overlay(
     opacity: float = 0.55,
     window: tuple[float, float] | None = None,
 ) -> NDArray[np.float32]:
-    """A slice in gray with its labels in color.
+    """Draw a slice in gray with its labels in color.
 
     Args:
       image: (H, W).
-      labels: (H, W) label map; label k takes `COLORS[k]`, cyclic past the last.
-      opacity: of the labels.
-      window: intensities shown black and white; default the image's 1st and 99th percentile.
+      labels: (H, W) label map; label k has the color `COLORS[k]`, cyclic past the last one.
+      opacity: opacity of the labels.
+      window: intensities shown black and white; by default the image's 1st and 99th percentiles.
 
     Returns:
       (H, W, 3) float32 from 0 to 1.
@@ -48,12 +48,12 @@ def soft_overlay(
     opacity: float = 0.55,
     window: tuple[float, float] | None = None,
 ) -> NDArray[np.float32]:
-    """A slice in gray with label probabilities in color; certain labels look as in `overlay`.
+    """Draw a slice in gray with label probabilities in color; certain labels look as in `overlay`.
 
     Args:
       image: (H, W).
-      probabilities: (H, W, L), background first; each label's color counts with its probability.
-      opacity: of a pixel that is certainly no background.
+      probabilities: (H, W, L), background first; they weight the labels' colors.
+      opacity: opacity of a pixel whose background probability is 0.
       window: as in `overlay`.
 
     Returns:
@@ -70,7 +70,7 @@ def _gray(image: NDArray[np.floating], window: tuple[float, float] | None) -> ND
 
 
 def label_color(value: int) -> str:
-    """The color of a label value in every picture."""
+    """Return the color of a label value, the same in every picture."""
     return COLORS[1 + (value - 1) % (len(COLORS) - 1)] if value else COLORS[0]
 
 
@@ -79,7 +79,7 @@ def _palette(size: int) -> NDArray[np.floating]:
 
 
 def label_handles(label_names: Sequence[str]) -> list[Artist]:
-    """A legend's entries for all labels but the background."""
+    """Return the legend entries of all labels except the background."""
     return [
         Patch(color=label_color(value), label=name)
         for value, name in enumerate(label_names)
@@ -96,15 +96,15 @@ def comparison(
     notes: Mapping[str, Sequence[str]] | None = None,
     caption: str = "",
 ) -> Figure:
-    """One column a slice; the image above, then one row for each named stack of label maps.
+    """Draw one column per slice: the image above, then one row for each stack of label maps.
 
     Args:
       images: (N, H, W).
       label_maps: rows by name, each (N, H, W); for example reference and prediction.
-      titles: N, above the columns.
-      label_names: by label value, background first; the legend.
-      notes: N small texts by row name, for example scores; rows may be left out.
-      caption: a line below everything.
+      titles: N titles above the columns.
+      label_names: names by label value, background first, for the legend.
+      notes: N short texts by row name, for example scores; rows may be missing.
+      caption: a line below the figure.
 
     Returns:
       A figure, to be saved with `save` or read with `pixels`.
@@ -129,19 +129,19 @@ def panels(
     *,
     notes: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
-    """A table of pictures, their first axis from left to right, with a legend below.
+    """Draw a table of pictures with a legend below; a picture's first axis runs left to right.
 
     Args:
       cells: R rows of C pictures (H, W, 3) from 0 to 1.
-      rows: R names, to the left.
+      rows: R names, on the left.
       columns: C names, above.
-      handles: the legend's entries.
-      notes: R rows of C texts for the cells' lower left corners.
+      handles: entries of the legend.
+      notes: R rows of C texts for the lower left corners of the cells.
 
     Returns:
       A figure whose axes are the cells, row by row.
     """
-    # A column of slices is as wide as two legend entries.
+    # A column is as wide as two legend entries.
     entries = max(1, min(len(handles), 2 * len(columns)))
     foot = 0.15 + 0.15 * -(-len(handles) // entries)
     figure = Figure(figsize=(1.7 * len(columns) + 0.4, 1.75 * len(rows) + 0.2 + foot), dpi=110)
@@ -172,7 +172,7 @@ def panels(
 
 
 def _write_note(axis: Axes, note: str) -> None:
-    # White with a black rim reads on any tissue.
+    # White text with a black rim is legible on any tissue.
     rim = [withStroke(linewidth=1.6, foreground="black")]
     axis.text(
         0.03, 0.03, note, transform=axis.transAxes, color="white", fontsize=7, linespacing=1.15,
@@ -181,14 +181,14 @@ def _write_note(axis: Axes, note: str) -> None:
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:
-    """The figure as an (H, W, 3) uint8 array."""
+    """Render the figure to an (H, W, 3) uint8 array."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def png(figure: Figure, *, dpi: float = 200) -> bytes:
-    """The figure as a PNG file's content; 200 dots an inch suffice for print."""
+    """Render the figure to the content of a PNG file; 200 dpi suffice for print."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=dpi)
     return stream.getvalue()
@@ -203,18 +203,18 @@ def save(figure: Figure, path: Path) -> None:
 def telling_slices(
     labels: NDArray[np.integer], case_index: NDArray[np.integer], count: int
 ) -> NDArray[np.intp]:
-    """Choose slices by rule: one a case, those with the most labels and the most of the rarest.
+    """Select slices with the most labels and the most pixels of the rarest, one per case.
 
     Args:
       labels: (N, H, W) reference label maps.
       case_index: (N,), the case of each slice.
-      count: how many to choose; fewer where there are fewer cases.
+      count: number of slices; fewer if there are fewer cases.
 
     Returns:
       Indices, best first; ties go to the earlier slice.
     """
     present = [np.bincount(slice_.ravel(), minlength=256) for slice_ in labels]
-    # Compared as (number of labels, pixels of the highest, then the next ...).
+    # Ranked by number of labels, then by pixels of the highest label, the next one, and so on.
     ranks = [(int((c > 0).sum()), *(int(n) for n in c[:0:-1])) for c in present]
     order = sorted(range(len(labels)), key=lambda i: ranks[i], reverse=True)
     chosen: list[int] = []
@@ -225,14 +225,14 @@ def telling_slices(
 
 
 def close_up(labels: NDArray[np.integer], *, margin: int) -> list[tuple[slice, slice]]:
-    """Squares of one size around the labels of each slice.
+    """Find square windows of one size around the labels of each slice.
 
     Args:
       labels: (N, H, W) label maps.
-      margin: pixels around the widest of them.
+      margin: pixels on each side of the widest label map.
 
     Returns:
-      N windows (rows, columns) within the slices; a slice without labels is cut out at its center.
+      N windows (rows, columns) within the slices; for a slice without labels, around its center.
     """
     size = labels.shape[1:]
     boxes = np.array([[_extent((one > 0).any(1 - k)) for k in (0, 1)] for one in labels])
@@ -242,7 +242,7 @@ def close_up(labels: NDArray[np.integer], *, margin: int) -> list[tuple[slice, s
 
 
 def _extent(occupied: NDArray[np.bool_]) -> tuple[int, int]:
-    """First and one past the last; of nothing, the center."""
+    """Return the first occupied index and one past the last; the center if there is none."""
     places = np.flatnonzero(occupied)
     if not len(places):
         return len(occupied) // 2, len(occupied) // 2
@@ -250,5 +250,5 @@ def _extent(occupied: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def cut_out(stack: np.ndarray, windows: Sequence[tuple[slice, slice]]) -> np.ndarray:
-    """The windows (N, H', W', ...) of slices (N, H, W, ...)."""
+    """Cut the windows (N, H', W', ...) out of slices (N, H, W, ...)."""
     return np.stack([one[window] for one, window in zip(stack, windows, strict=True)])

@@ -1,7 +1,7 @@
-"""What others need to feed an exported network and to read its output, as data.
+"""The content of `preprocessing.json`: how to feed an exported network and read its output.
 
-The formulas restate `jaxseg.data.grid` and `jaxseg.data.preprocess`; a test follows them without
-either, to the same label map.
+The formulas restate `jaxseg.data.grid` and `jaxseg.data.preprocess`. A test implements them without
+these modules and obtains the same label map.
 """
 
 from collections.abc import Sequence
@@ -79,15 +79,15 @@ _TO_NATIVE = (
 def preprocessing_note(
     how: Preprocessing, anatomy: Anatomy, *, spacing: Sequence[Sequence[float]] | None
 ) -> dict[str, Any]:
-    """Content of `preprocessing.json`.
+    """Build the content of `preprocessing.json`.
 
     Args:
-      how: the preprocessing of the run.
+      how: preprocessing of the run.
       anatomy: the label set.
-      spacing: smallest and largest voxel edges (X, Y, slices) trained on, mm; None if unknown.
+      spacing: smallest and largest training voxel edges (X, Y, slices) in mm; None if unknown.
 
     Returns:
-      JSON-like.
+      A JSON-like dictionary.
     """
     grid = how.grid
     heart = {"heart": list(_HEART)} if grid.center is None else {}

@@ -1,4 +1,4 @@
-"""The stages of an ablation side by side on the same slices (the paper's Fig. 3)."""
+"""Figure of the stages of an ablation on the same slices (the paper's Fig. 3)."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ CAPTION = (
     "slice for each region that its reference holds; predicted pixels beyond the cut-out, if any, "
     "are counted as outside."
 )
-_NOTE_WIDTH = 24  # characters across a cell
+_NOTE_WIDTH = 24  # characters per line of a cell
 
 
 def stage_figure(
@@ -30,21 +30,21 @@ def stage_figure(
     *,
     margin: int = 12,
 ) -> Figure:
-    """Image, reference and predictions, a row each; scores in the corners.
+    """Draw one row each for the image, the reference and every stage, with scores in the corners.
 
     Args:
       images: (N, H, W).
       reference: (N, H, W) label maps.
       predictions: (N, H, W) label maps by stage, in the order of the rows.
-      titles: N, above the columns.
-      anatomy: names of the labels; its slice regions are scored.
+      titles: N titles above the columns.
+      anatomy: names the labels and defines the scored slice regions.
       margin: pixels of the network grid shown around the reference.
 
     Returns:
       A figure, to be written with `pictures.png` or `pictures.save`.
 
     Raises:
-      ValueError: if there is no slice, or a stage is named "image" or "reference".
+      ValueError: if there are no slices, or a stage is named "image" or "reference".
     """
     if not len(images):
         raise ValueError("no slice to show; expected at least one")
@@ -69,12 +69,12 @@ def _notes(
     windows: Sequence[tuple[slice, slice]],
     anatomy: Anatomy,
 ) -> list[str]:
-    """One text a slice: DSC of the regions that the reference holds, and what the window hides."""
+    """List each slice's DSC of the regions present in the reference, and the pixels cut off."""
     names = [name for name, _ in anatomy.slice_regions]
     notes = []
     scores = slice_scores(maps, reference, anatomy.slice_regions)
     for one, window, row in zip(maps, windows, scores, strict=True):
-        # A name and its score stay together (no-break space), two or more of them on a line.
+        # A no-break space keeps a name and its score together on a line.
         held = [f"{n}\u00a0{v:.2f}" for n, v in zip(names, row, strict=True) if not np.isnan(v)]
         lines = textwrap.wrap("  ".join(held), _NOTE_WIDTH)
         outside = int((one > 0).sum() - (one[window] > 0).sum())

@@ -9,18 +9,18 @@ from jaxseg.metrics import Summary
 
 
 def score(value: float) -> str:
-    """Three decimals, or a dash where there is no score."""
+    """Format a score with three decimals, or as a dash if it is nan."""
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def mean_and_std(mean: float, std: float, count: int) -> str:
-    """`0.912 ± 0.034 (57)`; a dash where no slice holds the label."""
+    """Format as `0.912 ± 0.034 (57)`; the mean is a dash if it is nan."""
     spread = "" if math.isnan(std) else f" ± {score(std)}"
     return f"{score(mean)}{spread} ({count})"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, columns aligned so that it reads well as plain text too."""
+    """Format a Markdown table with aligned columns, legible as plain text, too."""
     cells = [list(header), *[list(row) for row in rows]]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     lines = [
@@ -32,24 +32,24 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Full precision; empty where there is no number."""
+    """Format a number in full precision; empty if it is nan."""
     return "" if math.isnan(value) else repr(float(value))
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated values, one line a row."""
+    """Format comma-separated values, one line per row."""
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()
 
 
 def score_markdown(first: str, regions: Sequence[str], rows: Mapping[str, Summary]) -> str:
-    """Scores by row and region as a Markdown table.
+    """Format scores by row and region as a Markdown table.
 
     Args:
       first: header of the first column, which names the rows.
-      regions: R names, the other columns.
-      rows: summaries over (N, R) scores, by name.
+      regions: R names of the other columns.
+      rows: summaries over (N, R) scores, by row name.
     """
     body = [
         [name, *(mean_and_std(*cell) for cell in zip(s.mean, s.std, s.n, strict=True))]
@@ -59,7 +59,7 @@ def score_markdown(first: str, regions: Sequence[str], rows: Mapping[str, Summar
 
 
 def score_csv(first: str, regions: Sequence[str], rows: Mapping[str, Summary]) -> str:
-    """The same scores in long form, full precision: one line a row and region."""
+    """Format the scores as CSV in long form and full precision, one line per row and region."""
     body = [
         [name, region, repr(float(mean)), repr(float(std)), int(count)]
         for name, s in rows.items()

@@ -1,1 +1,1 @@
-"""One run's folder on disk: files, checkpoints, metrics, the meaning of its JSON."""
+"""The folder of a run or bundle: config, data, checkpoints, metrics and provenance."""

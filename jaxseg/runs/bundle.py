@@ -1,8 +1,8 @@
-"""The folder that an exported network travels in: its files, and how damage to them is told.
+"""The folder of an exported network: its files, its manifest and the detection of damage.
 
-`manifest.json` names the format and gives size and SHA-256 of every file that predictions stand on,
-so that a bundle which was cut short, mixed up or edited is refused, not used. The model card is for
-people to read and to complete; it is not in the manifest, nor is what `evaluate` adds.
+`manifest.json` states the format, and the size and SHA-256 of every file that predictions depend
+on, so that an incomplete, mixed-up or edited bundle is rejected. The model card may be edited, so
+it is not in the manifest; neither are the files that `evaluate` adds.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ _FIELDS = {"name": str, "checkpoint": str, "step": int, "made_with": dict}
 
 @dataclass(frozen=True)
 class File:
-    """A file as it was exported.
+    """Size and digest of an exported file.
 
     Attributes:
-      size: in bytes.
-      sha256: of its content, hexadecimal.
+      size: size in bytes.
+      sha256: digest of the content, hexadecimal.
     """
 
     size: int
@@ -41,14 +41,14 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says of itself.
+    """The content of a bundle's manifest.
 
     Attributes:
-      name: of the stage.
-      checkpoint: of the run, "best" or "last".
-      step: optimizer steps that the parameters have seen.
+      name: name of the stage.
+      checkpoint: checkpoint of the run, "best" or "last".
+      step: number of optimizer steps of the checkpoint.
       made_with: versions by package.
-      files: by path in the bundle, with forward slashes.
+      files: files by path in the bundle, with forward slashes.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Manifest:
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is a bundle, be it damaged; a workdir has neither of the two."""
+    """Return whether a folder is a bundle, possibly damaged; a run folder has neither entry."""
     return (folder / MANIFEST).exists() or (folder / PARAMS).exists()
 
 
 def list_files(folder: Path) -> dict[str, File]:
-    """Every file in a folder at any depth, by path."""
+    """List all files in a folder, recursively, by path."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     return {name: _file(path) for name, path in sorted(paths.items()) if path.is_file()}
 
@@ -82,11 +82,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read `manifest.json`, and nothing else.
+    """Read `manifest.json`, without the files that it names.
 
     Raises:
-      WorkdirError: it is missing, cannot be read, is of another format or version, or names a file
-        outside the folder.
+      WorkdirError: if the manifest is missing, cannot be read, has another format or version, or
+        names a file outside the folder.
     """
     path = folder / MANIFEST
     content = read_json(path, missing="a damaged bundle")
@@ -112,17 +112,17 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a path with forward slashes stays in its folder on every system."""
+    """Return whether a path with forward slashes stays in its folder on every system."""
     parts = PurePosixPath(name).parts
     plain = "/".join(parts) == name and name.isprintable() and not set(name) & set("\\:")
     return plain and bool(parts) and ".." not in parts and parts[0] != "/"
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
-    """Make sure that every file is there as it was exported.
+    """Check that every file is as it was exported.
 
     Raises:
-      WorkdirError: one is missing, or is not what was exported.
+      WorkdirError: if a file is missing or differs.
     """
     for name, expected in manifest.files.items():
         path = folder / name

@@ -1,13 +1,13 @@
-"""Checkpoints of a run: the only file that knows Orbax.
+"""Checkpoints of a run, written and read with Orbax; no other module imports it.
 
-A checkpoint holds items, so that inference reads what it needs alone: `network`, the parameters of
-the segmentation generator, `localizer`, those of the network that finds the heart, where there is
-one, and `training`, everything else that a resumed run needs. The latest and the best checkpoint
-are kept; writing is asynchronous and atomic (a directory appears under its final name only when it
-is complete). For a bundle, parameters are also written bare.
+A checkpoint has separate items, so that inference reads only what it needs. The item `network`
+holds the parameters of the segmentation generator and `localizer`, if there is one, those of the
+network that finds the heart. The item `training` holds everything else that a resumed run needs.
+The latest and the best checkpoint are kept. Writing is asynchronous and atomic: a folder appears
+under its final name only when it is complete. Bundles contain bare parameters instead.
 
-Beside both lies a note: score, step and a digest of each item, since the format itself has no
-checksum over its numbers: a flipped bit would otherwise be read as another parameter.
+Each checkpoint has a note with its score, its step and a digest of each item. The format itself has
+no checksum of its numbers, so that a flipped bit would be read as a different parameter.
 """
 
 import gc
@@ -31,7 +31,7 @@ from jaxseg.runs.checkpoint_note import DamagedError, make_note, read_notes, ver
 from jaxseg.runs.workdir import WorkdirError, os_reason
 from jaxseg.train_step import TrainState
 
-_UNSCORED = -1.0  # below every DSC; Orbax loses the best checkpoint to a NaN
+_UNSCORED = -1.0  # below every DSC; with NaN, Orbax would lose the best checkpoint
 
 
 def _score(metrics: dict[str, float] | None) -> float:
@@ -39,12 +39,12 @@ def _score(metrics: dict[str, float] | None) -> float:
 
 
 def _rank(metrics: dict[str, float]) -> Any:
-    """Best last; of equals the earliest, where Orbax would keep the latest."""
+    """Rank the best last and, among equals, the earliest, where Orbax would keep the latest."""
     score, step = metrics["score"], metrics.get("step", 0)
     return score, -step if score > _UNSCORED else step
 
 
-# Orbax deletes a checkpoint file by file; moved here first, in one move, it is whole or gone.
+# Orbax deletes a checkpoint file by file; moving it here first makes the deletion atomic.
 _TRASH = "deleted"
 _TIMEOUT_S = 10**8
 
@@ -54,7 +54,7 @@ _ITEMS = ("network", _LOCALIZER, "training")
 
 
 def _split(state: TrainState) -> dict[str, Any]:
-    """A state's items by name."""
+    """Split a state into items by name."""
     params = dict(state.params)
     items = {name: params.pop(name) for name in ("network", _LOCALIZER) if name in params}
     training = {"params": params, "opt_state": state.opt_state}
@@ -62,27 +62,27 @@ def _split(state: TrainState) -> dict[str, Any]:
 
 
 class Checkpoints(AbstractContextManager):
-    """The checkpoints under `<workdir>/checkpoints`; a context manager that waits for writes.
+    """The checkpoints under `<workdir>/checkpoints`, as a context manager that waits for writes.
 
-    Where several processes train one run, all call every method at the same time.
+    If several processes train one run, all of them must call every method at the same time.
 
     Args:
-      workdir: of the run, created if missing.
-      read_only: for inference: nothing is created, saved or deleted.
+      workdir: run folder, created if missing.
+      read_only: for inference; nothing is created, saved or deleted.
 
     Raises:
-      DamagedError: the note of a checkpoint is missing or not what was written.
+      DamagedError: if the note of a checkpoint is missing or is not what was written.
     """
 
     def __init__(self, workdir: Path, *, read_only: bool = False) -> None:
         self._folder = folder = (workdir / "checkpoints").resolve()
         self._trash = None if read_only or not hosts.is_writer() else folder / _TRASH
         self._empty_trash()
-        # Before Orbax reads the notes, of whose damage it would tell in its own words.
+        # Read before Orbax reads the notes, whose own messages on damage are less clear.
         for _ in read_notes(folder):
             pass
         options = ocp.CheckpointManagerOptions(
-            best_fn=_score,  # without it no metric is written; what is kept, the policy says
+            best_fn=_score,  # without it, Orbax writes no metrics; the policy decides what to keep
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(1),
@@ -95,8 +95,8 @@ class Checkpoints(AbstractContextManager):
             create=not read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
-            # Orbax reads the time of day for it: a clock set forward, or a laptop that slept, would
-            # cost a checkpoint.
+            # The timeout follows the wall clock, so a clock set forward or a suspended laptop
+            # would cost a checkpoint.
             async_options=ocp.AsyncOptions(timeout_secs=_TIMEOUT_S),
             todelete_subdir=None if read_only else _TRASH,
         )
@@ -110,12 +110,12 @@ class Checkpoints(AbstractContextManager):
                 self._manager.close()
                 self._discard(superseded)
         except WorkdirError:
-            gc.collect()  # the writes that Orbax dropped, while they can still be passed over
-            if kind is None:  # else there is an error to tell of already, most likely this one
+            gc.collect()  # collects the writes that Orbax dropped while they are still silenced
+            if kind is None:  # otherwise an error is being raised, most likely this one
                 raise
 
     def _superseded(self) -> list[int]:
-        """Steps that a run killed before Orbax had removed them left behind."""
+        """Return the steps left behind by a run that was killed before Orbax removed them."""
         return [step for step in self.steps if step not in (self.latest_step, self.best_step)]
 
     def _discard(self, steps: list[int]) -> None:
@@ -131,10 +131,10 @@ class Checkpoints(AbstractContextManager):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Errors of writes, those in the background too, as one line."""
+        """Turn errors of writes, including those in the background, into one line."""
         try:
             yield
-        except Exception as error:  # Orbax and TensorStore have no class for them
+        except Exception as error:  # Orbax and TensorStore have no class of errors
             if is_spent(error):
                 raise
             raise WorkdirError(
@@ -144,7 +144,7 @@ class Checkpoints(AbstractContextManager):
 
     @contextmanager
     def _reading(self, step: int) -> Iterator[None]:
-        """Whatever part of a damaged file it is that Orbax or TensorStore trips over."""
+        """Turn any error of Orbax or TensorStore on a damaged file into a DamagedError."""
         try:
             yield
         except Exception as error:
@@ -154,40 +154,40 @@ class Checkpoints(AbstractContextManager):
 
     @property
     def steps(self) -> list[int]:
-        """Steps of all complete checkpoints, the newest first."""
+        """Steps of all complete checkpoints, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, None where there is none."""
+        """Step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     @property
     def best_step(self) -> int | None:
-        """Step of the best-scored checkpoint (the earliest of equals), None if none is scored."""
+        """Step of the best-scored checkpoint, the earliest of equals; None if none is scored."""
         scored = [(self.score(step), -step) for step in self._manager.all_steps()]
         scored = [pair for pair in scored if pair[0] > _UNSCORED]
         return -max(scored)[1] if scored else None
 
     def score(self, step: int) -> float:
-        """Validation score that a step was saved with; -1 where it was not validated."""
+        """Return the validation score that a step was saved with; -1 if it was not validated."""
         return _score(self._manager.metrics(step))
 
     def save(self, state: TrainState, score: float | None) -> None:
-        """Start writing a checkpoint; returns once the state is copied off the device.
+        """Start writing a checkpoint; return once the state is copied off the device.
 
         Args:
-          state: of any step not saved before; a step that is there already is left alone.
-          score: mean foreground DSC, None or NaN if the step was not validated.
+          state: state to save; nothing happens if its step is already saved.
+          score: mean foreground DSC; None or NaN if the step was not validated.
 
         Raises:
-          WorkdirError: this write, or the one before it, failed.
+          WorkdirError: if this write or the previous one failed.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         if hosts.count() > 1:
-            # Each process holds all of it on its own devices; of NumPy arrays process 0 writes all.
+            # Every process holds the whole state; given NumPy arrays, only process 0 writes.
             state = jax.device_get(state)
         items = _split(state)
         score = _UNSCORED if score is None or math.isnan(score) else score
@@ -205,7 +205,7 @@ class Checkpoints(AbstractContextManager):
         """Block until every write is complete.
 
         Raises:
-          WorkdirError: a write failed.
+          WorkdirError: if a write failed.
         """
         with self._writing():
             self._manager.wait_until_finished()
@@ -214,15 +214,15 @@ class Checkpoints(AbstractContextManager):
         """Read a whole state.
 
         Args:
-          template: a state of the same run, which gives structure, shapes, dtypes and placement.
-          step: of a complete checkpoint.
+          template: state of the same run that gives structure, shapes, dtypes and placement.
+          step: step of a complete checkpoint.
 
         Returns:
-          The state, placed as the template is.
+          The state, placed like the template.
 
         Raises:
-          ValueError: the checkpoint's parameters are of other names or shapes than the template's.
-          DamagedError: the state is not the one that was saved.
+          ValueError: if the checkpoint's parameters have other names or shapes than the template's.
+          DamagedError: if the state is not the one that was saved.
         """
         items = _split(template)
         self._check_shapes(items["network"], step)
@@ -231,25 +231,25 @@ class Checkpoints(AbstractContextManager):
         return TrainState(**training | {"params": {**training["params"], **restored}})
 
     def restore_network(self, template: Any, step: int, *, item: str = "network") -> Any:
-        """Read the parameters of a sub-network that inference uses, alone.
+        """Read only the parameters of one sub-network, for inference.
 
         Args:
           template: a tree of arrays or `jax.ShapeDtypeStruct`s of its parameters.
-          step: of a complete checkpoint.
+          step: step of a complete checkpoint.
           item: "network", the segmentation generator, or "localizer".
 
         Returns:
           The parameters.
 
         Raises:
-          ValueError: the checkpoint's parameters are of other names or shapes than the template's.
-          DamagedError: the parameters are not those that were saved.
+          ValueError: if the checkpoint's parameters have other names or shapes than the template's.
+          DamagedError: if the parameters are not those that were saved.
         """
         self._check_shapes(template, step, item)
         return self._restore(step, **{item: template})[item]
 
     def _restore(self, step: int, **templates: Any) -> Any:
-        """Items by name, each of them what was saved."""
+        """Read items by name and verify each of them."""
         with self._reading(step):
             args = {
                 name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in templates.items()
@@ -262,10 +262,10 @@ class Checkpoints(AbstractContextManager):
         return restored
 
     def set_aside(self, step: int) -> Path:
-        """Move a checkpoint that cannot be used out of the way, into `<workdir>/damaged`.
+        """Move an unusable checkpoint to `<workdir>/damaged`.
 
         Returns:
-          Where it lies now.
+          The new path of the checkpoint.
         """
         target = self._folder.parent / "damaged" / str(step)
         with self._writing():
@@ -284,10 +284,10 @@ class Checkpoints(AbstractContextManager):
 
 
 def quiet_orbax() -> None:
-    """Keep Orbax from telling of a failure beside raising it: a hundred tracebacks of a full disk.
+    """Keep Orbax from logging the failures that it also raises.
 
-    It logs what it raises; at the first read or write that fails it drops all others, of which
-    Python then tells.
+    A full disk would otherwise yield a hundred tracebacks. Orbax logs what it raises. At the first
+    read or write that fails it drops all others, which Python then reports.
     """
     logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -305,33 +305,33 @@ def save_params(folder: Path, params: Any) -> None:
     """Write bare parameters as NumPy arrays, which any machine restores without a template.
 
     Args:
-      folder: to be made; its parent is there.
+      folder: folder to create; its parent must exist.
       params: a tree of arrays.
 
     Raises:
-      OSError, ValueError: files that cannot be written.
+      OSError, ValueError: if a file cannot be written.
     """
     with ocp.StandardCheckpointer() as writer:
         writer.save(folder.resolve(), jax.device_get(params))
-    # Orbax notes the absolute path; a bundle goes to other people.
+    # Orbax records the absolute path, which should not be passed on with a bundle.
     note = folder / "commit_success.txt"
     if note.exists():
         note.write_text("Checkpoint commit was successful\n", encoding="utf-8")
 
 
 def load_params(folder: Path, template: Any) -> Any:
-    """Read what `save_params` wrote.
+    """Read parameters written by `save_params`.
 
     Args:
-      folder: of the parameters.
+      folder: folder of the parameters.
       template: a tree of arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
       The parameters, on the first local device.
 
     Raises:
-      ValueError: the parameters are of other names or shapes than the template's.
-      OSError, KeyError: files that cannot be read.
+      ValueError: if the names or shapes of the parameters differ from the template's.
+      OSError, KeyError: if a file cannot be read.
     """
     with ocp.StandardCheckpointer() as reader:
         metadata: Any = reader.metadata(folder.resolve())
@@ -342,7 +342,7 @@ def load_params(folder: Path, template: Any) -> Any:
 
 
 def _check_tree(stored: Any, template: Any) -> None:
-    """Before reading: Orbax gives up on a shape with reads under way, which it then drops."""
+    """Check shapes before reading: Orbax fails on a shape while other reads are under way."""
     found, expected = _shapes(stored), _shapes(template)
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
@@ -358,7 +358,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _abstract(tree: Any) -> Any:
-    """Shapes, dtypes and placement of a tree; what has no placement goes to the first device."""
+    """Return shapes, dtypes and placement of a tree; the default is the first local device."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def leaf(x: Any) -> jax.ShapeDtypeStruct:

@@ -1,7 +1,7 @@
-"""The note beside a checkpoint: score, step, and digests by which damage is told.
+"""The note of a checkpoint, with its score, its step and the digests that reveal damage.
 
-Neither the format of the arrays nor that of their metadata holds a checksum over the numbers, so
-that a flipped bit would be read as another parameter, or as another score.
+The formats of the arrays and of their metadata have no checksum over the numbers, so that a flipped
+bit would be read as a different parameter or score.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ Note = dict[str, Any]
 
 
 class DamagedError(WorkdirError):
-    """A checkpoint that is not what was saved; the message names it and says what is wrong.
+    """A checkpoint that is not what was saved; the message names it and the damage.
 
     Attributes:
       what: the message without its advice.
@@ -31,9 +31,9 @@ class DamagedError(WorkdirError):
 
 
 def digest(tree: Any) -> str:
-    """SHA-256, hexadecimal, of a tree's arrays: types, shapes and bytes in the tree's order.
+    """Compute the SHA-256, hexadecimal, of a tree's dtypes, shapes and bytes, in the tree's order.
 
-    Names are left out: an array that came back under another name changes the order.
+    Names are not included, but an array restored under another name changes the order.
     """
     sha256 = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
@@ -44,7 +44,7 @@ def digest(tree: Any) -> str:
 
 
 def make_note(score: float, step: int, items: Mapping[str, Any]) -> Note:
-    """What is written beside a checkpoint: its digests by item, and a digest of the note itself."""
+    """Build the note of a checkpoint: digests by item, and a digest of the note itself."""
     note: Note = {"score": score, "step": step}
     note |= {f"{name}_sha256": digest(tree) for name, tree in items.items()}
     return note | {"sha256": _own(note)}
@@ -55,15 +55,15 @@ def _own(note: Mapping[str, Any]) -> str:
 
 
 def read_notes(folder: Path) -> Iterator[tuple[Path, Note]]:
-    """Notes of all checkpoints in a folder, as far as they say anything.
+    """Read and check the notes of all checkpoints in a folder.
 
-    Checkpoints older than the digests have notes without them, which are taken as they are.
+    Checkpoints from before the digests have notes without them, which are accepted unchecked.
 
     Yields:
       The checkpoint's folder, and its note.
 
     Raises:
-      DamagedError: a note is missing, cannot be read, or is not what was written.
+      DamagedError: if a note is missing, cannot be read or is not what was written.
     """
     if not folder.is_dir():
         return
@@ -84,15 +84,15 @@ def read_notes(folder: Path) -> Iterator[tuple[Path, Note]]:
 
 
 def verify(path: Path, note: Note | None, items: Mapping[str, Any]) -> None:
-    """Make sure that items came back as they were saved.
+    """Check that items were restored as they were saved.
 
     Args:
-      path: of the checkpoint.
-      note: of the checkpoint.
-      items: what was restored, by item.
+      path: path of the checkpoint.
+      note: note of the checkpoint.
+      items: restored trees, by item.
 
     Raises:
-      DamagedError: one did not.
+      DamagedError: if an item differs.
     """
     for name, tree in items.items():
         expected = (note or {}).get(f"{name}_sha256")

@@ -1,7 +1,7 @@
-"""Several processes that train one run: how they meet, agree, share work and end together.
+"""Coordination of several processes that train one run: connection, agreement and termination.
 
-The only file that knows `jax.distributed`. In a single process everything here does nothing. The
-writer is process 0: it alone touches the workdir, but for the checkpoints, which Orbax writes.
+No other module uses `jax.distributed`. In a single process, everything here has no effect. Process
+0 is the writer: it alone writes to the run folder, except for the checkpoints, which Orbax writes.
 """
 
 import os
@@ -20,22 +20,22 @@ from numpy.typing import ArrayLike
 
 from jaxseg.errors import UserError
 
-_MAX_BYTES = 1000  # of a message to the others
+_MAX_BYTES = 1000  # largest message to the other processes
 _AXIS = "processes"
 
 
 class HostsError(UserError, RuntimeError):
-    """Processes that do not meet or do not agree, or another one that stopped."""
+    """Processes that do not connect or do not agree, or another process that stopped."""
 
 
 def count() -> int:
-    """Number of processes of this run."""
-    # Asked of a single process, JAX would start its devices before settings are checked.
+    """Return the number of processes of this run."""
+    # In a single process, this call would make JAX start its devices before the config is checked.
     return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def is_writer() -> bool:
-    """Whether this process writes the workdir and tells the user."""
+    """Return whether this process writes to the run folder and prints for the user."""
     return count() == 1 or jax.process_index() == 0
 
 
@@ -48,19 +48,19 @@ def connected(
     connect_seconds: int = 300,
     heartbeat_seconds: int = 60,
 ) -> Iterator[None]:
-    """Meet the other processes, before anything else is asked of JAX, and leave together.
+    """Connect to the other processes before JAX is used otherwise, and disconnect together.
 
     Args:
-      coordinator: host:port where process 0 listens; None: all three are the environment's, as the
-        runtime reads it from SLURM, Open MPI and Kubernetes.
-      num_processes: of the whole run.
-      process_id: of this one, from 0.
-      connect_seconds: how long to wait for the others at the start.
-      heartbeat_seconds: after so long without a sign of life a process counts as dead, and the
+      coordinator: host:port where process 0 listens. If None, the runtime reads all three values
+        from the environment of SLURM, Open MPI or Kubernetes.
+      num_processes: number of processes of the run.
+      process_id: index of this process, from 0.
+      connect_seconds: time to wait for the other processes at the start.
+      heartbeat_seconds: time without a heartbeat after which a process counts as dead and the
         runtime ends the others.
 
     Raises:
-      HostsError: an environment that says nothing, or processes that do not come.
+      HostsError: if the environment lacks these values, or processes do not connect in time.
     """
     try:
         with _deadline(connect_seconds):
@@ -73,7 +73,7 @@ def connected(
     try:
         yield
     except BaseException as error:
-        # What jaxseg raises, all processes raise; anything else is this process's own.
+        # Errors of jaxseg are raised by all processes; any other error is of this process alone.
         if not _is_ours(error):
             _end(error)
         raise
@@ -88,7 +88,7 @@ def _connect(
     connect_seconds: int,
     heartbeat_seconds: int,
 ) -> None:
-    # Its handler would take SIGTERM from `jaxseg.runs.signals`.
+    # The handler of this service would take SIGTERM away from `jaxseg.runs.signals`.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         coordinator,
@@ -99,13 +99,13 @@ def _connect(
         heartbeat_timeout_seconds=heartbeat_seconds,
         shutdown_timeout_seconds=heartbeat_seconds,
     )
-    # Devices and connections are exchanged now: the runtime waits for them for seconds only.
+    # Exchange devices and connections now, since the runtime later waits only seconds for them.
     gather(0)
 
 
 @contextmanager
 def _deadline(seconds: int) -> Iterator[None]:
-    """End this process if the others do not come; the runtime itself would end in a core dump."""
+    """End this process if the others do not connect; the runtime would end in a core dump."""
     message = f"the processes of this run did not all come within {seconds} s"
     timer = threading.Timer(seconds, _end, [HostsError(message)])
     timer.daemon = True
@@ -118,10 +118,10 @@ def _deadline(seconds: int) -> Iterator[None]:
 
 @contextmanager
 def agreed() -> Iterator[None]:
-    """Something that every process does, and all fail if one does.
+    """Make all processes fail if one of them fails in this block.
 
     Raises:
-      HostsError: another process raised; its message, in one line.
+      HostsError: if another process raised an error, with the first line of its message.
     """
     if count() == 1:
         yield
@@ -141,13 +141,13 @@ def agreed() -> Iterator[None]:
 
 @contextmanager
 def exit_at_once(*, unless: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """An error of this process alone ends it here, told on stderr; the runtime ends the others.
+    """End this process at once on an error of its own; the runtime then ends the others.
 
-    On its way out it would meet code that waits for all processes, such as Orbax's, while those
-    wait for this one in a step.
+    The error is printed on stderr. If it propagated, it would reach code that waits for all
+    processes, such as Orbax's, while the others wait for this process in a step.
 
     Args:
-      unless: what all processes raise at the same place.
+      unless: errors that all processes raise at the same place.
     """
     try:
         yield
@@ -160,14 +160,14 @@ def exit_at_once(*, unless: tuple[type[Exception], ...] = ()) -> Iterator[None]:
 
 
 def check_same(what: str, fingerprint: str) -> None:
-    """Make sure that all processes hold the same.
+    """Check that all processes hold the same value.
 
     Args:
-      what: "the settings"; begins the message.
-      fingerprint: a short text that tells different ones apart.
+      what: description that begins the message, for example "the settings".
+      fingerprint: short text that identifies the value.
 
     Raises:
-      HostsError: if they do not; in every process.
+      HostsError: in every process, if the fingerprints differ.
     """
     if count() == 1:
         return
@@ -181,25 +181,26 @@ def check_same(what: str, fingerprint: str) -> None:
 
 
 def highest(number: int) -> int:
-    """The highest of all processes' numbers, in each of them."""
+    """Return the largest of all processes' numbers, in each of them."""
     return int(gather(number).max())
 
 
 def gather(values: ArrayLike) -> np.ndarray:
-    """Arrays of one shape (...), one a process, to (processes, ...) in each of them."""
+    """Gather arrays of one shape (...), one per process, as (processes, ...) in each of them."""
     if count() == 1:
         return np.asarray(values)[None]
     return np.asarray(multihost_utils.process_allgather(np.asarray(values)))
 
 
 def introduce(devices: Sequence[Any]) -> None:
-    """Connect devices of all processes, which must call this at the same time.
+    """Connect the devices of all processes, which must call this at the same time.
 
-    On CPU the runtime waits 30 s for a new connection, but compiling the step may take one process
-    a minute longer than another that finds it in its cache. A connection that stands waits.
+    On CPU the runtime waits 30 s for a new connection. Compiling a step may take one process a
+    minute longer than another that finds it in its cache. An established connection has no such
+    limit.
 
     Args:
-      devices: those that will share work, as many of each process.
+      devices: the devices that will share work, the same number from each process.
     """
     if count() == 1:
         return
@@ -211,13 +212,13 @@ def introduce(devices: Sequence[Any]) -> None:
 def shared(
     function: Callable[[object, np.ndarray], np.ndarray],
 ) -> Callable[[object, np.ndarray], np.ndarray]:
-    """Let each process take a share of the rows.
+    """Distribute the rows of a function over the processes.
 
     Args:
-      function: (params, rows (N, ...)) to (N, ...), row by row.
+      function: function from (params, rows (N, ...)) to (N, ...), row by row.
 
     Returns:
-      The same, to be called by all processes at once; each gets all rows.
+      A function with the same result, which all processes must call at once; each gets all rows.
     """
     if count() == 1:
         return function
@@ -225,7 +226,7 @@ def shared(
     def run(params: object, rows: np.ndarray) -> np.ndarray:
         share = -(-len(rows) // count())
         own = np.arange(share) + share * jax.process_index()
-        # Shares must be equal; what the last ones lack, they fill up with rows of others.
+        # The shares must be equal, so the last ones are padded with rows of others.
         results = gather(function(params, rows[own % len(rows)]))
         return results.reshape(-1, *results.shape[2:])[: len(rows)]
 
@@ -233,7 +234,7 @@ def shared(
 
 
 def digest(text: str) -> str:
-    """A short fingerprint."""
+    """Compute a short fingerprint."""
     return f"{zlib.crc32(text.encode()):08x}"
 
 
@@ -252,7 +253,7 @@ def _first_line(error: BaseException) -> str:
 
 def _leave() -> None:
     try:
-        jax.distributed.shutdown()  # waits for the others, no longer than for a sign of life
+        jax.distributed.shutdown()  # waits for the others, at most as long as for a heartbeat
     except RuntimeError as error:
         _end(error)
 
@@ -262,7 +263,10 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def _is_of_runtime(error: BaseException) -> bool:
-    """A broken connection comes as a ValueError too; what the runtime raises begins with a code."""
+    """Return whether the runtime raised the error, for example a broken connection.
+
+    These errors may be of type ValueError, too, but then their message begins with a code.
+    """
     code = str(error).partition(":")[0]
     return isinstance(error, jax.errors.JaxRuntimeError) or (
         isinstance(error, ValueError) and code.replace("_", "").isalpha() and code.isupper()
@@ -270,7 +274,7 @@ def _is_of_runtime(error: BaseException) -> bool:
 
 
 def _end(error: BaseException) -> NoReturn:
-    """Tell what happened and end this process without its exit handlers, which wait for others."""
+    """Print the error and end this process without its exit handlers, which wait for others."""
     status = 1
     if isinstance(error, KeyboardInterrupt):
         line, status = "\nstopped", 130

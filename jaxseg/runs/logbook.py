@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: JSON lines and TensorBoard."""
+"""The metrics of a run, written as JSON lines and TensorBoard events and read back."""
 
 import json
 import math
@@ -20,19 +20,19 @@ from jaxseg.runs.workdir import WorkdirError, write_atomic
 Value = float | Mapping[str, float]
 
 METRICS = "metrics.jsonl"
-# Thousands of validations and logged steps stay far below.
+# Far above the size of thousands of validations and logged steps.
 MAX_METRICS_BYTES = 2**28
 
 
 class Logbook(AbstractContextManager):
-    """Metrics of a run, one JSON object a line in `metrics.jsonl` and curves in `tensorboard/`.
+    """Writer of a run's metrics: JSON lines in `metrics.jsonl`, curves in `tensorboard/`.
 
-    A resumed run continues both: lines past the restored step are dropped first, since the run
+    A resumed run continues both. Lines after the restored step are dropped first, since the run
     writes them again.
 
     Args:
-      workdir: of the run.
-      step: the step that the run starts from, 0 for a new one.
+      workdir: run folder.
+      step: step that the run starts from; 0 for a new run.
     """
 
     def __init__(self, workdir: Path, *, step: int) -> None:
@@ -48,13 +48,13 @@ class Logbook(AbstractContextManager):
         self._board.close()
 
     def scalars(self, step: int, group: str, values: Mapping[str, Value]) -> None:
-        """Write one line and one point a curve.
+        """Write one line, and one point per curve.
 
         Args:
-          step: optimizer steps done.
+          step: number of finished optimizer steps.
           group: "train" or "validation"; prefix of the curves' names.
-          values: numbers by name, or numbers by label by name. JSON has no NaN: such numbers are
-            written as null, and left out of the curves.
+          values: numbers by name, or numbers by label by name. Numbers that are not finite are
+            written as null, since JSON has no NaN, and left out of the curves.
         """
         flat = dict(_flatten(values))
         line = {"step": step, "group": group} | {k: _finite(v) for k, v in flat.items()}
@@ -66,25 +66,25 @@ class Logbook(AbstractContextManager):
         self._board.flush()
 
     def picture(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
-        """Show an (H, W, 3) uint8 picture on TensorBoard."""
+        """Show an (H, W, 3) uint8 picture in TensorBoard."""
         self._board.add(step, summary.image(name, pixels, dataformats="HWC"))
 
 
 class _Board:
-    """TensorBoard's event file, written here and now.
+    """Writer of a TensorBoard event file that writes synchronously.
 
-    tensorboardX's own writer leaves it to a thread, which a full disk ends without a word; a dozen
+    The writer of tensorboardX uses a thread, which ends silently if the disk is full. A dozen
     events later the run would wait for it forever.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
         folder.mkdir(exist_ok=True)
-        # TensorBoard reads the files by name. Numbered, they stay in order when the clock does not.
+        # TensorBoard orders the files by name; numbers keep their order if the clock is wrong.
         found = [re.match(r"events\.out\.tfevents\.([0-9]+)", p.name) for p in folder.iterdir()]
         number = max((int(match[1]) for match in found if match), default=0) + 1
         self._writer = RecordWriter(str(folder / f"events.out.tfevents.{number:010d}"))
         self._write(Event(file_version="brain.Event:2"))
-        # Whatever an earlier sitting showed from here on is shown again.
+        # Discards what an earlier process logged from this step on, since it is logged again.
         self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
         self.flush()
 
@@ -117,15 +117,15 @@ def _finite(value: float) -> float | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines of a run's metrics, oldest first.
+    """Read all lines of a run's metrics, oldest first.
 
-    A last line without its end was cut off with the run: it is left out if it is not whole.
+    A last line that was cut off with the run is left out.
 
     Returns:
       Objects with `step` (int), `group` (a name), and numbers or None by name.
 
     Raises:
-      WorkdirError: the file cannot be read, or another line is damaged; file and line are named.
+      WorkdirError: if the file cannot be read or another line is damaged; the message names both.
     """
     try:
         with path.open("rb") as file:
@@ -144,15 +144,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise WorkdirError(f"{path}, line {number}: {error}") from error
     try:
         return [*lines, _parse(rest)]
-    except ValueError:  # nothing behind the last line's end, or a torn line
+    except ValueError:  # no text after the last line break, or a line that was cut off
         return lines
 
 
 def _parse(line: str) -> dict[str, Any]:
-    """A line of `Logbook.scalars`.
+    """Parse a line written by `Logbook.scalars`.
 
     Raises:
-      ValueError: it is none.
+      ValueError: if it is not such a line.
     """
     try:
         fields = json.loads(line)

@@ -1,7 +1,7 @@
-"""What made a result: versions of this project and of its libraries, devices, command and time.
+"""The provenance of results: versions of jaxseg and its libraries, devices, command and time.
 
-Files that a repeated command must give again to the byte name no command and no time; the run
-folder's `provenance.json` does.
+Only the run folder's `provenance.json` has command and time. Files that a repeated command must
+reproduce to the byte contain neither.
 """
 
 import json
@@ -22,20 +22,20 @@ from jaxseg.runs.workdir import STARTED_FROM, WorkdirError, write_atomic
 
 FILE = "provenance.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
-# What identifies a sitting of a run; where these are the same, no new one is noted.
+# A new entry is recorded only if one of these differs from the last entry.
 _SAME = ("versions", "devices")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Version by name: of jaxseg with its commit, of its libraries and of Python."""
+    """Return versions by name: jaxseg with its commit, its libraries, and Python."""
     own = f"{__version__} ({commit})" if (commit := _commit()) else __version__
     libraries = {name: metadata.version(name) for name in _PACKAGES}
     return {"jaxseg": own, **libraries, "Python": platform.python_version()}
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that this code is in, "+changes" if files differ; None elsewhere."""
+    """Return the commit of this checkout, with "+changes" if files differ; None outside of one."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -50,13 +50,13 @@ def _commit() -> str | None:
                 ["status", "--porcelain", "--untracked-files=no"],
             )
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):  # no git here, or a checkout of somebody else
+    except (OSError, subprocess.SubprocessError):  # git is missing or rejects the checkout's owner
         return None
     return f"{commit}+changes" if changes else commit
 
 
 def sitting() -> dict[str, Any]:
-    """What makes results in this process, JSON-like; asks JAX for its devices."""
+    """Describe this process, JSON-like; this makes JAX start its devices."""
     return {
         "versions": versions(),
         "devices": sorted({device.device_kind for device in jax.devices()}),
@@ -66,10 +66,10 @@ def sitting() -> dict[str, Any]:
 
 
 def note(folder: Path) -> None:
-    """Add this process to a run's `provenance.json`, where versions or devices are others.
+    """Add this process to a run's `provenance.json` if its versions or devices are new.
 
     Raises:
-      WorkdirError: the file is damaged.
+      WorkdirError: if the file is damaged.
     """
     known, now = read(folder), sitting()
     if known and all(known[-1].get(name) == now[name] for name in _SAME):
@@ -78,10 +78,10 @@ def note(folder: Path) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The sittings of a run or bundle in their order; none where nothing was noted.
+    """Read the entries of a run or bundle in order; there are none if nothing was recorded.
 
     Raises:
-      WorkdirError: the file is damaged.
+      WorkdirError: if the file is damaged.
     """
     path = folder / FILE
     try:
@@ -98,12 +98,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def public(sittings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Sittings without the command, which names folders of the machine."""
+    """Return the entries without the command, which contains paths of the machine."""
     return [{name: entry[name] for name in entry if name != "command"} for entry in sittings]
 
 
 def described(sittings: Sequence[Mapping[str, Any]]) -> str:
-    """Versions and devices of sittings, each combination once, in words; no command, no time."""
+    """Describe versions and devices of the entries, each combination once, without the command."""
     lines = (
         ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
         + (f" on {', '.join(entry['devices'])}" if entry.get("devices") else "")
@@ -113,7 +113,7 @@ def described(sittings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def trained_and_scored(folder: Path) -> str:
-    """A sentence on the run in a folder, and on this process, which scores it."""
+    """Return a sentence on the run in a folder and on this process, which scores it."""
     trained, scored = described(read(folder)), described([sitting()])
     if trained == scored:
         return f"Trained and scored with {scored}."
@@ -121,10 +121,10 @@ def trained_and_scored(folder: Path) -> str:
 
 
 def started_from(data: Mapping[str, Any]) -> list[str]:
-    """A sentence on the run whose parameters a run started from; none where these were random.
+    """Return a sentence on the run that a run was initialized from; empty for a random start.
 
     Args:
-      data: of the run, as `jaxseg.runs.workdir.read_data`.
+      data: data of the run, as returned by `jaxseg.runs.workdir.read_data`.
     """
     parts, start = [], data.get(STARTED_FROM)
     seen = len(start["seen"]) if start else 0
@@ -143,7 +143,7 @@ def started_from(data: Mapping[str, Any]) -> list[str]:
 
 
 def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's data without the folders of the runs that it started from."""
+    """Return a run's data without the paths of the runs that it was initialized from."""
     if STARTED_FROM not in data:
         return dict(data)
     start = without_places(data[STARTED_FROM])
@@ -151,10 +151,10 @@ def without_places(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing(made: Mapping[str, str]) -> str | None:
-    """A sentence on results that were not all made by the same versions; None where they were.
+    """Return a sentence on results made with different versions; None if all versions agree.
 
     Args:
-      made: by name of the result, its versions in words.
+      made: description of the versions by name of the result.
     """
     groups: dict[str, list[str]] = {}
     for name, text in made.items():

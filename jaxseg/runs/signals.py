@@ -1,4 +1,4 @@
-"""Leave a run in good order when it is asked to stop."""
+"""Signal handling that lets a run save its state before it stops."""
 
 import os
 import signal
@@ -19,10 +19,10 @@ _AXIS = "processes"
 
 
 class StopRequest:
-    """Set by a signal, read by the training loop once a step.
+    """A request to stop, set by a signal and read by the training loop once per step.
 
     Attributes:
-      signal: number of the signal that asked to stop, None as long as none did.
+      signal: number of the signal; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ class StopRequest:
 
 
 class StopVote:
-    """Whether any process was asked to stop; all hear it at the same step.
+    """A vote on whether any process was asked to stop, with one result for all at the same step.
 
-    A vote is counted on the devices, behind the step in flight, and heard with the next one, so
-    that nobody waits for it.
+    The vote is counted on the devices, behind the step in flight. The result is read at the next
+    step, so that no process waits for it.
     """
 
     def __init__(self) -> None:
@@ -47,10 +47,11 @@ class StopVote:
         self._count = jax.jit(lambda votes: votes.max(), out_shardings=everywhere)
 
     def __call__(self, signum: int | None) -> int | None:
-        """Vote with the signal that this process got, if any; once a step.
+        """Vote with the signal that this process received, if any; called once per step.
 
         Returns:
-          The signal to stop for: in a single process the very one, else that of the last vote.
+          The signal to stop for; None to continue. It is that of this process if there is only one,
+          otherwise the result of the previous vote.
         """
         if hosts.count() == 1:
             return signum
@@ -63,10 +64,10 @@ class StopVote:
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and did
-    """A run that saved its state and stopped because a signal asked it to.
+    """A run that saved its state and stopped because of a signal.
 
     Attributes:
-      signal: its number; 128 + number is the exit status that shells expect.
+      signal: number of the signal; shells expect the exit status 128 + number.
     """
 
     def __init__(self, signum: int, step: int) -> None:
@@ -79,9 +80,9 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
 def catch_signals() -> Iterator[StopRequest]:
     """Turn SIGTERM and the first Ctrl-C into a request; a second Ctrl-C ends the process at once.
 
-    The first signal is acknowledged on stderr as it comes, also while XLA compiles, when Python's
-    own handlers wait. Handlers are given back on the way out. Outside the main thread, where Python
-    allows no handlers, the request is simply never set.
+    The first signal is acknowledged on stderr immediately, even while XLA compiles and Python's own
+    handlers cannot run. The previous handlers are restored at the end. Outside the main thread,
+    where Python allows no handlers, the request is never set.
     """
     request = StopRequest()
 
@@ -106,7 +107,7 @@ def catch_signals() -> Iterator[StopRequest]:
 
 @contextmanager
 def _acknowledged() -> Iterator[None]:
-    """Answer the first signal from a thread: Python's main thread runs no handler in C++ code."""
+    """Acknowledge the first signal from a thread, as the main thread may be busy in C++ code."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
@@ -132,9 +133,9 @@ def _acknowledged() -> Iterator[None]:
 
 @contextmanager
 def unwind_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the process as Ctrl-C does: through every `finally`, with status 143.
+    """Let SIGTERM end the process like Ctrl-C, through every `finally`, with status 143.
 
-    The handler is given back on the way out. Outside the main thread nothing changes.
+    The previous handler is restored at the end. Outside the main thread this has no effect.
     """
 
     def handle(signum: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A trained network as inference needs it: a run read back, from its workdir or a bundle."""
+"""Trained networks for inference, loaded from a run folder or a bundle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,20 +25,20 @@ from jaxseg.runs.workdir import WorkdirError
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run's network and what its predictions stand on.
+    """A run's network, with all that inference needs.
 
     Attributes:
-      folder: where it was read from; names it in messages.
-      checkpoint: which of the run's it is, "best" or "last".
-      step: optimizer steps that its parameters have seen.
-      settings: of the run.
-      data: what the run was trained and validated on, as `jaxseg.runs.workdir.read_data`.
-      anatomy: its label set.
+      folder: folder that it was loaded from, for messages.
+      checkpoint: checkpoint of the run, "best" or "last".
+      step: number of optimizer steps of the checkpoint.
+      settings: config of the run.
+      data: training and validation data, as returned by `jaxseg.runs.workdir.read_data`.
+      anatomy: label set of the run.
       grid: the network grid.
       network: the segmentation generator.
       params: its parameters, on the first local device.
-      localizer: the network that finds the heart; None where the grid's center is given.
-      localizer_params: its parameters.
+      localizer: the network that finds the heart; None if the grid's center is given.
+      localizer_params: parameters of the localizer.
     """
 
     folder: Path
@@ -54,20 +54,20 @@ class Trained:
     localizer_params: Params = None
 
     def describe(self) -> str:
-        """A line that names the run, its number of parameters and its convolutions."""
+        """Return a line with the run, its number of parameters and its convolutions."""
         network = describe_networks({"network": self.params}, self.network.convolve)
         return f"{self.folder}: {self.checkpoint} checkpoint, step {self.step}; {network}"
 
     def written(self, labels: np.ndarray) -> np.ndarray:
-        """A label map in the values that the label files of the training data have."""
+        """Convert a label map to the label values of the training data's files."""
         values = self.data.get("label_values")
         return np.asarray(values)[labels] if values else labels
 
     def centered(self, center: tuple[float, float]) -> "Trained":
-        """The same network with its grid's center given, so that no heart is looked for.
+        """Return the same network with a given grid center, so that the heart is not located.
 
         Raises:
-          SettingsError: the center is not two fractions from 0 to 1.
+          SettingsError: if the center is not two fractions from 0 to 1.
         """
         try:
             grid = replace(self.grid, center=center)
@@ -77,17 +77,17 @@ class Trained:
 
 
 def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
-    """Read the network of a run; neither its data nor its optimizer is touched.
+    """Load the network of a run, without its data set or optimizer state.
 
     Args:
-      folder: workdir of the run, trained on any number of devices, or a bundle exported from it.
-      checkpoint: "best" by validation score, or "last"; default the last of a run, and the one that
-        a bundle holds.
+      folder: run folder, trained on any number of devices, or a bundle exported from one.
+      checkpoint: "best" by validation score, or "last". The default is the last checkpoint of a
+        run, or the only one of a bundle.
 
     Raises:
-      WorkdirError: no run and no bundle, no such checkpoint, or one that cannot be read.
-      SettingsError: settings that do not describe a run.
-      DeviceError: as `check_flags`.
+      WorkdirError: if there is no run or bundle, no such checkpoint, or it cannot be read.
+      SettingsError: if the config does not describe a run.
+      DeviceError: as in `check_flags`.
     """
     check_flags()
     _check_folder(folder)
@@ -130,11 +130,11 @@ def _trained(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings of a run or of a bundle, checked; the files of a bundle are checked, too.
+    """Read and check the config of a run or bundle; the files of a bundle are checked, too.
 
     Raises:
-      WorkdirError: there is neither, its settings cannot be read, or a bundle is damaged.
-      SettingsError: as `run_settings`.
+      WorkdirError: if there is no run or bundle, its config cannot be read, or a bundle is damaged.
+      SettingsError: as in `run_settings`.
     """
     _check_folder(folder)
     if bundle.is_bundle(folder):
@@ -143,11 +143,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
-    """The settings of the run in a workdir, checked.
+    """Read and check the config of the run in a folder.
 
     Raises:
-      WorkdirError: there is no run, or its settings cannot be read.
-      SettingsError: they do not describe a run; every line names their file.
+      WorkdirError: if there is no run, or its config cannot be read.
+      SettingsError: if the config does not describe a run; every line names its file.
     """
     config = workdir.read_settings(folder)
     _check(folder, config)
@@ -186,7 +186,7 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
 def _bundle_settings(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
     bundle.verify(folder, manifest)
     config = workdir.read_settings(folder)
-    # A bundle does not say where its cases lay, which inference has no need of.
+    # A bundle does not contain the path of the data set, which inference does not need.
     root = "not in the bundle"
     part = config.get("data")
     _check(folder, config | {"data": {**part, "root": root}} if isinstance(part, dict) else config)
@@ -194,12 +194,12 @@ def _bundle_settings(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
 
 
 def _networks(config: Mapping[str, Any]) -> Networks:
-    """The run's networks, as fast as this machine can run them: not those that trained."""
+    """Build the networks with the fastest convolution here, whichever was used in training."""
     return recipe.networks(settings.replace(config, {"run.convolution": "auto"}))
 
 
 def _templates(networks: Networks, config: Mapping[str, Any]) -> dict[str, Params]:
-    """Shapes of the parameters of the sub-networks that inference uses."""
+    """Return the shapes of the parameters of the sub-networks that inference uses."""
     sizes = {"network": (networks.segmentation, recipe.grid(config).size)}
     if networks.localizer is not None:
         sizes["localizer"] = (networks.localizer, SIZE)
@@ -234,22 +234,22 @@ def _restore(
 
 
 def _unreadable(folder: Path, what: str, error: Exception) -> WorkdirError:
-    """What Orbax says, whatever is damaged or does not fit."""
+    """Build the error of a damaged or mismatched file, with the first line of Orbax's message."""
     reason = (str(error).strip("\"'") or type(error).__name__).splitlines()[0]
     return WorkdirError(f"{folder}: its {what} cannot be read ({reason})")
 
 
 def check_data(run: Trained) -> None:
-    """Make sure that a run's note of its data says what it was trained and validated on.
+    """Check that a run records what it was trained and validated on.
 
     Raises:
-      WorkdirError: the note lacks a part, as those of older versions lack digests.
+      WorkdirError: if a part is missing, such as the digests in runs of older versions.
     """
     check_facts(run.folder, run.data)
 
 
 def check_facts(folder: Path, data: Mapping[str, Any]) -> None:
-    """The same of a run in a folder, which is not read."""
+    """Check the data of the run in a folder, as in `check_data`, without reading the folder."""
     missing = {"cases", "digests", "training", "validation"} - set(data)
     if missing:
         raise WorkdirError(

@@ -1,4 +1,4 @@
-"""Which cases a run has not learned from, by the content of their images, whatever their names."""
+"""Selection of the cases that a run has not learned from, identified by their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ SEEN = "seen by the run this one started from"
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a case is scored.
+    """The decision on whether a case is scored.
 
     Attributes:
-      left_out: why it is not; None for one that is.
-      own: whether the run's validation took part, on which its best checkpoint was chosen.
-      slices: numbers of the slices that count; None for all.
+      left_out: reason why it is not scored; None if it is.
+      own: whether it is a validation case of the run, on which the best checkpoint was chosen.
+      slices: indices of the scored slices; None for all.
     """
 
     left_out: str | None = None
@@ -27,36 +27,36 @@ class Verdict:
 
 
 def seen_before(data: Mapping[str, Any]) -> set[str]:
-    """Digests of the images that the parameters a run started from have learned from.
+    """Return the digests of the images that a run's initial parameters were trained on.
 
     Args:
-      data: of the run, as `jaxseg.runs.workdir.read_data`.
+      data: data of the run, as returned by `jaxseg.runs.workdir.read_data`.
     """
     return set(data.get(STARTED_FROM, {}).get("seen", ()))
 
 
 def seen(data: Mapping[str, Any]) -> set[str]:
-    """Digests of all images that a run's parameters have learned from, as `seen_before`."""
+    """Return the digests of all images that a run's parameters were trained on."""
     return seen_before(data) | {data["digests"][n]["image"] for n in data["training"]["cases"]}
 
 
 def validated_though_seen(data: Mapping[str, Any]) -> list[str]:
-    """Names of the validation cases that are `seen_before`, whose scores are optimistic."""
+    """Return the names of the validation cases in `seen_before`, whose scores are optimistic."""
     before = seen_before(data)
     return [n for n in data["validation"]["cases"] if data["digests"][n]["image"] in before]
 
 
 def some(names: Sequence[str]) -> str:
-    """The first three of names, and how many more there are."""
+    """Format the first three names and the number of the others."""
     return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
 
 
 def judge(run: Trained, name: str, image: str) -> Verdict:
-    """Whether a case is scored.
+    """Decide whether a case is scored.
 
     Args:
-      run: whose `data.json` is whole, as `jaxseg.runs.trained.check_data`.
-      name: of the case, for the reader.
+      run: run whose `data.json` is complete, as checked by `jaxseg.runs.trained.check_data`.
+      name: name of the case, for the reason.
       image: digest of its image.
     """
     known = [other for other, found in run.data["digests"].items() if found["image"] == image]
@@ -70,7 +70,7 @@ def judge(run: Trained, name: str, image: str) -> Verdict:
 
 
 def judge_own(run: Trained, name: str) -> Verdict:
-    """Whether one of the run's own cases is scored, by its name there."""
+    """Decide whether one of the run's own cases is scored, by its name in the run."""
     verdict = _by_split(run, name)
     if verdict.left_out is None and run.data["digests"][name]["image"] in seen_before(run.data):
         return Verdict(SEEN)
@@ -88,12 +88,12 @@ def _by_split(run: Trained, name: str) -> Verdict:
 
 
 def notes(run: Trained, scored: Mapping[str, Verdict], renamed: Sequence[str]) -> tuple[str, ...]:
-    """Sentences on where the scored cases come from, for the reader of the scores.
+    """Return sentences on the origin of the scored cases, for readers of the scores.
 
     Args:
-      run: that is scored.
-      scored: verdicts on the cases that are scored, by name; at least one.
-      renamed: those of them that have a name of the run's cases, but another image.
+      run: the run that is scored.
+      scored: verdicts on the scored cases, by name; at least one.
+      renamed: names of scored cases that are also names of the run's cases, with another image.
     """
     split, own = run.settings["data"]["split"], [v for v in scored.values() if v.own]
     others = len(scored) - len(own)

@@ -1,4 +1,4 @@
-"""The folder of a run: what it remembers of its settings and data, and who may write to it."""
+"""The folder of a run: its config and data records, its lock, and atomic writing of files."""
 
 import errno
 import fcntl
@@ -16,12 +16,12 @@ from jaxseg.errors import UserError
 SETTINGS = "config.json"
 DATA = "data.json"
 STARTED_FROM = "started_from"
-"""Of `data.json`: the run whose parameters this one started from, and the cases that it saw."""
-# Where the data lies and how a run is watched may change between two sittings of one run; what
-# the data is may not, and the cases' digests say so.
+"""Key of `data.json` for the run that this one was initialized from, and the cases it has seen."""
+# Fields that may change when a run is resumed: how it is run, and the path of the data set. The
+# data set itself may not change, which is checked by the digests of the cases.
 _FREE = ("run.", "data.root")
-# What a knob stood at, in effect, in the runs that are older than it: such runs are still read.
-# A new knob gets its line here, so that no network is lost to it.
+# Values that fields had in effect before they existed, so that older runs can still be read. Every
+# new field needs an entry here.
 _BEFORE = {
     "augment": {"turn": False, "shift": 0.0, "bias": 0.0},
     "intensity": {"even": False},
@@ -31,8 +31,8 @@ _BEFORE = {
     "run": {"convolution": "xla"},
     "train": {"init_from": None},
 }
-# Fields that are gone, at the value with which they did nothing; None: whatever they held. Older
-# runs have them.
+# Removed fields, with the value at which they had no effect; None if no value had any. Older runs
+# have these fields.
 _REMOVED: dict[str, Any] = {
     "balance.difficulty": "image",
     "balance.prevalence_power": 0.0,
@@ -46,26 +46,26 @@ _REMOVED: dict[str, Any] = {
     "train.pathology": 0.0,
 }
 _LAST_WITH_REMOVED = "f458d8a"
-# What file systems without hard links say to one.
+# Errors of file systems without hard links.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-# A file that lists thousands of cases or parameters stays far below.
+# Far above the size of a file that lists thousands of cases or parameters.
 MAX_JSON_BYTES = 2**24
 
 
 class WorkdirError(UserError, RuntimeError):
-    """A workdir that cannot serve this run; the message says why and what to do."""
+    """A run folder or file that cannot be used; the message gives the reason and the remedy."""
 
 
 class InUseError(WorkdirError):
-    """A workdir that another process holds."""
+    """A run folder that another process holds."""
 
 
 class ExistsError(WorkdirError):
-    """A file that appeared where one was to be written, and is not to be replaced."""
+    """A file that appeared where another was to be written, and must not be replaced."""
 
 
 def os_reason(error: BaseException) -> str:
-    """What the operating system said, out of the long words of who passed it on; one line."""
+    """Extract the operating system's reason from an error of any library, as one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
@@ -77,7 +77,7 @@ def os_reason(error: BaseException) -> str:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Tell in one line that a folder cannot be written to, whatever was being written.
+    """Turn any OSError of this block into one line on the folder.
 
     Raises:
       WorkdirError: in place of an OSError.
@@ -93,16 +93,16 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(workdir: Path, *, name: str = ".lock", wait: bool = False) -> Iterator[None]:
-    """Create the workdir if needed and hold it for this process alone.
+    """Create the run folder if needed, and hold it for this process alone.
 
     Args:
-      workdir: the folder.
-      name: of the lock's file; who asks for another name holds something else.
-      wait: until another process that holds it lets go.
+      workdir: run folder.
+      name: name of the lock file; locks of different names are independent.
+      wait: whether to wait until another process releases the lock.
 
     Raises:
-      InUseError: if another process holds it and nobody waits.
-      WorkdirError: if it cannot be written to.
+      InUseError: if another process holds the lock and `wait` is False.
+      WorkdirError: if the folder cannot be written to.
     """
     fresh = [path for path in (workdir, *workdir.parents) if not path.exists()]
     with _lock(workdir, name, wait):
@@ -114,7 +114,7 @@ def locked(workdir: Path, *, name: str = ".lock", wait: bool = False) -> Iterato
 
 
 def _lock(workdir: Path, name: str, wait: bool) -> IO[str]:
-    """The file that is locked as long as it is open."""
+    """Open and lock a file; the lock lasts as long as the file is open."""
     path = workdir / name
     while True:
         try:
@@ -123,9 +123,9 @@ def _lock(workdir: Path, name: str, wait: bool) -> IO[str]:
         except OSError as error:
             raise WorkdirError(f"{workdir}: cannot write here ({error.strerror})") from error
         try:
-            # The kernel drops the lock with the process, however that ends.
+            # The kernel releases the lock when the process ends, for whatever reason.
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Its last holder may have removed it before letting go.
+            # The previous holder may have removed the file before releasing the lock.
             if path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno())):
                 return lock
         except OSError as error:
@@ -137,7 +137,7 @@ def _lock(workdir: Path, name: str, wait: bool) -> IO[str]:
 
 
 def _remove_traces(workdir: Path, name: str, fresh: Sequence[Path]) -> None:
-    """Of a command that failed before it wrote anything: the lock and the folders made for it."""
+    """Remove the lock and the new folders of a command that failed before it wrote anything."""
     with suppress(OSError):
         if {path.name for path in workdir.iterdir()} == {name}:
             (workdir / name).unlink()
@@ -146,17 +146,17 @@ def _remove_traces(workdir: Path, name: str, fresh: Sequence[Path]) -> None:
 
 
 def remove_leftovers(workdir: Path) -> None:
-    """Remove the temporary files of killed writers; for who holds the workdir."""
+    """Remove the temporary files of killed processes; the caller must hold the run folder."""
     for path in workdir.glob(".tmp-*"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
-    """Tell early that a folder cannot be written to, or not be made; makes nothing.
+    """Check early, without creating anything, that a folder can be written to or created.
 
     Raises:
-      WorkdirError: if so.
+      WorkdirError: if it cannot.
     """
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
@@ -167,18 +167,18 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def atomic(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A file in one move: a reader, or a run killed here, sees all of it or none.
+    """Write a file atomically: readers see all of it or nothing, even if the process is killed.
 
     Args:
-      path: of the file.
-      overwrite: whether a file that is there at the end is replaced.
+      path: path of the file.
+      overwrite: whether to replace a file that exists at the end.
 
     Yields:
-      The path to write to, hidden, of the same suffix, and no other writer's; it becomes `path` at
-      the end, and goes on an error.
+      A unique hidden path with the same suffix to write to. It becomes `path` at the end, and is
+      removed on an error.
 
     Raises:
-      ExistsError: `path` is there, whoever wrote it and when, and is not to be replaced.
+      ExistsError: if `path` exists at the end and must not be replaced.
     """
     suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
     temporary = path.with_name(f".tmp-{secrets.token_hex(8)}{suffix}")
@@ -193,13 +193,13 @@ def atomic(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def _move_new(temporary: Path, path: Path) -> None:
-    """Rename, but never over a file: unlike a move, a link is refused where there is one."""
+    """Rename without replacing: unlike a rename, a hard link fails if the target exists."""
     try:
         path.hardlink_to(temporary)
     except OSError as error:
         if error.errno not in _NO_LINKS | {errno.EEXIST}:
             raise
-        try:  # Whoever creates the file first has it; a reader may see it empty for a moment.
+        try:  # Creating the file claims it; a reader may briefly see it empty.
             path.open("xb").close()
         except FileExistsError:
             raise ExistsError(f"{path}: appeared meanwhile; it is not overwritten") from None
@@ -207,22 +207,22 @@ def _move_new(temporary: Path, path: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file in one move, as `atomic`; what UTF-8 cannot hold as backslash escapes."""
+    """Write a text file as in `atomic`; what UTF-8 cannot encode becomes backslash escapes."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Write files by name, each in one move and in order; the folder is made if needed.
+    """Write files by name, each atomically and in order; the folder is created if needed.
 
     Raises:
-      WorkdirError: if it cannot be written to.
+      WorkdirError: if the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             with atomic(folder / name) as temporary:
-                if isinstance(content, str):  # the names of files need not be UTF-8
+                if isinstance(content, str):  # file names in the text need not be UTF-8
                     content = content.encode(errors="backslashreplace")
                 temporary.write_bytes(content)
     except OSError as error:
@@ -230,13 +230,12 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
-    """The settings of the run in a workdir; of an older one as this version has them.
+    """Read the config of the run in a folder, converted from older versions if necessary.
 
-    Fields that are newer stand at what they were in effect, and fields that are gone are left out.
+    Newer fields are set to the values that were in effect, and removed fields are left out.
 
     Raises:
-      WorkdirError: if there is no run, its settings cannot be read, or a field that is gone was in
-        use.
+      WorkdirError: if there is no run, its config cannot be read, or a removed field was in use.
     """
     settings = read_json(workdir / SETTINGS)
     for name, before in _BEFORE.items():
@@ -256,11 +255,11 @@ def read_settings(workdir: Path) -> dict[str, Any]:
 
 
 def read_data(workdir: Path) -> dict[str, Any]:
-    """What the run in a workdir was trained and validated on: cases, their digests, slices.
+    """Read what the run in a folder was trained and validated on: cases, digests and slices.
 
     Raises:
-      WorkdirError: as `read_settings`, or if a part of it is not what a run writes there. A part
-        that is missing is none of that: older runs noted less.
+      WorkdirError: as in `read_settings`, or if a part is malformed. A missing part is accepted,
+        since older runs recorded less.
     """
     data = read_json(workdir / DATA)
     for name, (test, expected) in _PARTS.items():
@@ -285,7 +284,7 @@ def _are_digests(value: Any) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    """Of a split."""
+    """Return whether the value is one side of a split."""
     return (
         isinstance(value, dict) and type(value.get("slices")) is int and value["slices"] > 0
         and _are_names(value.get("cases")) and _are_numbers(value.get("held_out", {}))
@@ -293,7 +292,7 @@ def _is_side(value: Any) -> bool:
 
 
 def _are_numbers(value: Any) -> bool:
-    """Of slices, by case."""
+    """Return whether the value maps cases to slice indices."""
     return isinstance(value, dict) and all(
         isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
         for numbers in value.values()
@@ -301,7 +300,7 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _is_range(value: Any) -> bool:
-    """Of voxel edges: the smallest, then the largest."""
+    """Return whether the value is the smallest, then the largest voxel edges."""
     if not (isinstance(value, list) and [type(edges) for edges in value] == [list, list]):
         return False
     return all(
@@ -321,7 +320,7 @@ def _is_start(value: Any) -> bool:
 
 
 def _is_named_checkpoint(value: Any) -> bool:
-    """With that which its own run started from, and so on."""
+    """Return whether the value names a checkpoint and, recursively, its own initial checkpoint."""
     return (
         isinstance(value, dict) and isinstance(value.get("name"), str)
         and isinstance(value.get("checkpoint"), str) and type(value.get("step")) is int
@@ -343,11 +342,15 @@ _PARTS = {
 
 
 def read_json(path: Path, *, missing: str = "no run here") -> dict[str, Any]:
-    """A JSON object; `missing` says what the folder is without the file.
+    """Read a JSON object.
+
+    Args:
+      path: path of the file.
+      missing: describes a folder that lacks the file.
 
     Raises:
-      WorkdirError: if it is not there, has more than `MAX_JSON_BYTES`, or cannot be read as a JSON
-        object.
+      WorkdirError: if the file is missing, is larger than `MAX_JSON_BYTES`, or cannot be read as a
+        JSON object.
     """
     try:
         with path.open("rb") as file:
@@ -365,10 +368,10 @@ def read_json(path: Path, *, missing: str = "no run here") -> dict[str, Any]:
 
 
 def check_settings(workdir: Path, settings: Mapping[str, Any]) -> None:
-    """Make sure that a workdir holds no run, or a run of these very settings.
+    """Check that a folder has no run, or a run of the same config.
 
     Raises:
-      WorkdirError: if the workdir holds a run of other settings; every difference is shown.
+      WorkdirError: if the folder has a run of another config; the message lists all differences.
     """
     if not (workdir / SETTINGS).exists():
         return
@@ -386,36 +389,37 @@ def check_settings(workdir: Path, settings: Mapping[str, Any]) -> None:
 
 
 def claim(workdir: Path, settings: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Bind a workdir to settings and cohort, or make sure that it is bound to them already.
+    """Bind a run folder to a config and cohort, or check that it is already bound to them.
 
     Args:
-      workdir: of the run.
-      settings: of the run, JSON-like.
-      data: JSON-like, as `read_data`; `check_cases` says what identifies the cohort.
+      workdir: run folder.
+      settings: config of the run, JSON-like.
+      data: data of the run, JSON-like, as in `read_data`; `check_cases` defines what identifies the
+        cohort.
 
     Raises:
-      WorkdirError: as `check_settings` or `check_cases`.
+      WorkdirError: as in `check_settings` or `check_cases`.
     """
     check_settings(workdir, settings)
     if (workdir / DATA).exists():
         check_cases(workdir, data)
-    # Settings first: killed between the two, the run is found again and its data written then.
+    # The config comes first: if the process is killed in between, the run is found and completed.
     write_atomic(workdir / SETTINGS, json.dumps(settings, indent=2) + "\n")
     if not (workdir / DATA).exists():
         write_atomic(workdir / DATA, json.dumps(data, indent=2) + "\n")
 
 
 def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
-    """Make sure that a run was begun with these very cases, and with this split of them.
+    """Check that a run was started with the same cases and the same split.
 
     Args:
-      workdir: of a run that has noted its cases.
-      data: the cases there now, as `read_data`; their digests are compared, the sides of the split
-        where both name them, and what the run started from where that is read anew.
+      workdir: folder of a run that has recorded its cases.
+      data: the current cases, as in `read_data`. Their digests are compared, as are the sides of
+        the split that both name, and the initial run if `data` has it.
 
     Raises:
-      WorkdirError: other cases, or other images, voxel sizes or label maps in them; another split;
-        other parameters to start from; a run that is older than the digests.
+      WorkdirError: if cases, images, voxel sizes, label maps, the split or the initial run differ,
+        or if the run recorded no digests.
     """
     known = read_data(workdir)
     if "digests" not in known:
@@ -444,7 +448,7 @@ def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What became of each case, where it is not the same as before."""
+    """Describe how each changed case differs from before."""
     changes = [f"{name} vanished" for name in sorted(before.keys() - now.keys())]
     changes += [f"{name} is new" for name in sorted(now.keys() - before.keys())]
     for name in sorted(before.keys() & now.keys()):

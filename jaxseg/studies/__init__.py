@@ -1,1 +1,1 @@
-"""Many runs: the ablation of Table 1, cross-validation, their statistics."""
+"""Studies of several runs: the ablation of the paper's Table 1 and cross-validation."""

@@ -1,8 +1,8 @@
-"""Cross-validation of a config: every fold, its networks averaged, all cases scored in one table.
+"""Cross-validation of a config: train every fold, average its networks and score all cases.
 
-Whether a case holds a pathology at all is decided by `jaxseg.presence`, with bounds fitted to the
-cases of the other folds. A case takes part in a bound that its own score stands on only through
-the networks of those folds, which were trained on it, and through their smallest volumes.
+The module `jaxseg.presence` decides whether a case contains a pathology, with bounds fitted to the
+cases of the other folds. The networks of those folds were trained on the case to be decided, so a
+bound depends on that case only through these networks and their smallest volumes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,18 +55,18 @@ _DOUBTFUL = "So was pathology that the networks are not sure enough of, as the l
 
 @dataclass(frozen=True, eq=False)
 class _Predicted:
-    """A case as the networks see it that were not trained on it.
+    """The prediction of a case by the networks of the fold that holds it out.
 
     Attributes:
-      name: of the case.
-      fold: in which it is held out.
+      name: name of the case.
+      fold: fold that holds it out.
       spacing: voxel size in mm.
-      reference: its label map.
+      reference: reference label map.
       labels: the most probable label of every voxel.
-      large_only: the same without what is smaller than in any training case.
-      confidence: (pairs,) as `core_confidence`.
-      rule: its smallest volumes, below which a pathology goes; without bounds.
-      heart: where it was found, without the probabilities.
+      large_only: `labels` without pathology that is smaller than in any training case.
+      confidence: (pairs,), as computed by `core_confidence`.
+      rule: rule that removes pathology below the smallest training volume; without bounds.
+      heart: position of the heart, without probabilities.
     """
 
     name: str
@@ -82,11 +82,11 @@ class _Predicted:
 
 @dataclass(frozen=True, eq=False)
 class _Study:
-    """What is cross-validated.
+    """The runs and options of a cross-validation.
 
     Attributes:
-      runs: of this study.
-      others: runs of other studies, whose networks are averaged with its own, by their folders.
+      runs: runs of this study.
+      others: runs of other studies whose networks are averaged with these, by study folder.
       mirror: whether mirror images are averaged, too.
     """
 
@@ -96,21 +96,21 @@ class _Study:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Of the first run; what tells the runs apart is fold and seed."""
+        """Config of the first run; the runs differ only in fold and seed."""
         return self.runs[0].settings
 
     @property
     def folds(self) -> list[int]:
-        """The folds in order."""
+        """The folds in ascending order."""
         return sorted({run.fold for run in self.runs if run.fold is not None})
 
     def workdirs(self, fold: int) -> list[Path]:
-        """Where the networks of a fold lie."""
+        """Return the run folders of a fold's networks."""
         own = [run.folder for run in self.runs if run.fold == fold]
         return own + [folder for other in self.others.values() for folder in other[fold]]
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences on whose networks score a case."""
+        """Return sentences on the networks that score each case."""
         first = self.folds[0]
         averaged = (
             f"Averaged with {len(runs[first])} of each fold from the study {folder.name} "
@@ -142,26 +142,27 @@ def crossvalidate(
     ensemble: Sequence[Path] = (),
     say: Say = print,
 ) -> None:
-    """Train every fold on every seed, then score all cases, each by the networks of its own fold.
+    """Train every fold on every seed, then score all cases by the networks that hold them out.
 
-    The probabilities of a fold's networks are averaged. The same command goes on where it stopped,
-    and several processes may work in one folder, as in an ablation.
+    The probabilities of a fold's networks are averaged. As in an ablation, repeating the command
+    resumes an interrupted study, and several processes may work in one folder.
 
     Args:
-      config: settings of the shape of `configs/default.py`, split by case.
-      folder: of the study; created if needed.
-      folds: at least 2; default the config's `data.folds`, or 5 where it has none.
-      seeds: networks of a fold, on seeds one apart from the config's on.
-      mirror: average over the four mirror images of every slice, too.
-      ensemble: folders of other studies, done before, of the same folds; their networks are
-        averaged with those of this one.
-      say: takes each line for the user.
+      config: config with the fields of `configs/default.py`, split by case.
+      folder: folder of the study; created if needed.
+      folds: number of folds, at least 2; by default the config's `data.folds`, or 5 if that is 0.
+      seeds: number of networks per fold, with consecutive seeds starting at the config's.
+      mirror: whether to average over the four mirror images of every slice, too.
+      ensemble: folders of other, finished studies of the same folds, whose networks are averaged
+        with those of this study.
+      say: function that receives each line of output for the user.
 
     Raises:
-      SettingsError: settings that cannot be run, or a split by slice, in which no case is whole.
-      WorkdirError: a study of `ensemble` that cannot be averaged with.
-      WorkdirError, DataError, StudyError, Interrupted: as `jaxseg.studies.work.complete`.
-      OutOfMemoryError: memory is spent.
+      SettingsError: if the config cannot be run, or splits by slice, which leaves no case whole.
+      WorkdirError: if a study of `ensemble` cannot be averaged with this one.
+      DeviceError, WorkdirError, DataError, StudyError, Interrupted: as in
+        `jaxseg.studies.work.complete`.
+      OutOfMemoryError: if memory runs out.
     """
     check(config)
     number = folds if folds is not None else config["data"]["folds"] or 5
@@ -181,14 +182,14 @@ def crossvalidate(
             check_runs(other, held_out, recipe.anatomy(config))
 
     def write(cohort: Cohort) -> None:
-        del cohort  # cases are read on their own grids
+        del cohort  # cases are read on their native grids
         _write(study, folder, say)
 
     complete(runs, config, folder, write, check=check_others, say=say)
 
 
 def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, Folds]:
-    """Runs of the other studies, by their folders."""
+    """Return the runs of the other studies, by study folder."""
     others: dict[Path, Folds] = {}
     for other in ensemble:
         path = other.resolve()
@@ -199,7 +200,7 @@ def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, F
 
 
 def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
-    """Digests of the images that each fold holds out, whatever the seed."""
+    """Return the digests of the images that each fold holds out; they do not depend on the seed."""
     settings = {run.fold: run.settings for run in runs if run.fold is not None}
     facts = cohort.facts()
     return {
@@ -220,7 +221,7 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
     steps: dict[str, tuple[list[NDArray[np.uint8]], tuple[str, ...]]] = {
         "as predicted": ([p.labels for p in found], ()),
     }
-    if inclusions:  # else there is nothing to decide
+    if inclusions:  # otherwise there is nothing to decide
         steps |= {
             "smaller than in training dropped": ([p.large_only for p in found], (_SMALL,)),
             "and doubtful dropped": (
@@ -236,7 +237,7 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
     final = list(steps.values())[-1][0]
     rule = _case_decision(study, folder, found, final)
     texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
-    if inclusions and not study.others:  # bounds of several studies belong to none of them
+    if inclusions and not study.others:  # bounds for averaged studies fit none of them
         texts[case_decision.FILE] = rule.json()
         for run in study.runs:
             write_files(run.folder, {case_decision.FILE: rule.json()})
@@ -247,7 +248,7 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
 def _case_decision(
     study: _Study, folder: Path, found: Sequence[_Predicted], final: Sequence[NDArray[np.uint8]]
 ) -> CaseDecision:
-    """The rule for other cases, and what deciding did to the cases of the study: `final`."""
+    """Build the rule for other cases, with the effect of the decision on the study's own cases."""
     anatomy = recipe.anatomy(study.settings)
     smallest = zip(*(p.rule.smallest_mm3 for p in found), strict=True)
     return CaseDecision(
@@ -294,7 +295,7 @@ def _cost(
 
 
 def _predict(study: _Study) -> Iterator[_Predicted]:
-    """Every case, by the networks of the fold that holds it out."""
+    """Predict every case with the networks of the fold that holds it out."""
     for fold in tqdm(study.folds, desc="predicting", unit="fold", disable=None):
         networks = load_networks(study.workdirs(fold))
         yield from _predict_fold(fold, networks, study.settings, study.mirror)
@@ -306,7 +307,7 @@ def _predict_fold(
     predict = make_predictor(networks, mirror=mirror)
     inclusions = networks[0].anatomy.inclusions
     rule = presence_rule(networks, drop_small=bool(inclusions))
-    # Where the cases lie now, which need not be where they lay in training.
+    # The data set may have moved since training, so the folder is taken from the current config.
     read = run_data.reader(settings)
     folders = read.by_name(run_data.root(settings))
     for name in networks[0].data["validation"]["cases"]:
@@ -330,12 +331,12 @@ def _predict_fold(
 
 
 def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float, ...]:
-    """The bound of confidence for each pair, as these cases tell."""
+    """Fit the confidence bound of each inclusion pair to these cases."""
     bounds = []
     for k, (inner, _) in enumerate(inclusions):
         rows = []
         for p in found:
-            if np.isnan(p.confidence[k]):  # held by no training case of its fold
+            if np.isnan(p.confidence[k]):  # in no training case of its fold
                 continue
             if not np.isin(p.large_only, inner).any():  # nothing to decide
                 continue

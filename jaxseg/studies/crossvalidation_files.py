@@ -1,4 +1,4 @@
-"""A cross-validation as CSV, JSON and Markdown: an evaluation, and how presence was decided."""
+"""The results of a cross-validation as CSV, JSON and Markdown, with the decisions on presence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,13 +14,13 @@ from jaxseg.reports import tables
 
 @dataclass(frozen=True)
 class Decision:
-    """How sure the networks are that a case holds each pair's inner region.
+    """The confidence that a case contains the inner region of each inclusion pair.
 
     Attributes:
-      case: its name.
-      fold: in which it is held out.
+      case: name of the case.
+      fold: fold that holds it out.
       confidence: `jaxseg.presence.core_confidence` by pair.
-      bounds: by pair, chosen on the other folds.
+      bounds: bounds by pair, fitted to the other folds.
     """
 
     case: str
@@ -36,13 +36,15 @@ def files(
     *,
     averaged: bool = False,
 ) -> dict[str, str]:
-    """Texts of all files by name.
+    """Return the contents of all files, keyed by file name.
 
     Args:
-      evaluations: of the same cases after every step of deciding presence, the last one final.
-      decisions: of every case.
-      rule: of all folds, for cases that took part in none.
-      averaged: whether networks of other studies took part, so that the rule stays with none.
+      evaluations: evaluations of the same cases after each step of the decision on presence; the
+        last one is final.
+      decisions: decisions on every case.
+      rule: rule fitted to all folds, for cases outside the study.
+      averaged: whether networks of other studies were averaged in; the rule is then not stored
+        with any run.
     """
     final = list(evaluations.values())[-1]
     presence = _presence(evaluations, decisions, rule)
@@ -54,13 +56,14 @@ def files(
 
 
 def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
-    """One line a case and pair: confidence, bound, and whether it is as sure as that.
+    """Format confidence and bound, one row per case and pair, and whether the bound is reached.
 
-    What is sure may still be too small, not be there, or go with a pair around it.
+    A region that reaches the bound may still be dropped: because it is too small, because it is not
+    predicted, or together with the enclosing pair.
     """
     names = [pair_name(evaluation.anatomy, pair) for pair in evaluation.anatomy.inclusions]
     rows = (
-        # What no training case holds has no confidence, and stays.
+        # A region that no training case contains has no confidence and is kept.
         [d.case, d.fold, name, *map(tables.number, (confidence, bound)), not confidence < bound]
         for d in sorted(decisions, key=lambda d: d.case)
         for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
@@ -71,7 +74,7 @@ def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
 def _presence(
     evaluations: Mapping[str, Evaluation], decisions: Sequence[Decision], rule: CaseDecision
 ) -> dict[str, Any]:
-    """What summary.json tells of presence: DSC after every step, and bounds by pair."""
+    """Collect the entry of summary.json on presence: DSC after every step, and bounds by pair."""
     anatomy = next(iter(evaluations.values())).anatomy
     steps = {step: case_statistics(evaluation) for step, evaluation in evaluations.items()}
     return {
@@ -114,7 +117,7 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
         "it on keeping is worth more than dropping, as the cases of the other folds tell:\n\n"
         + tables.markdown(
             ["chosen on", *presence["pairs"]],
-            # Five decimals: what networks are sure of lies near 1.
+            # Five decimals, since high confidences lie close to 1.
             [[name, *(f"{bound:.5f}" for bound in own)] for name, own in chosen.items()],
         )
         + _cost_markdown(rule.cost)

@@ -1,4 +1,4 @@
-"""The networks of a fold: those of a study's own runs, and of other studies of the same folds."""
+"""The networks of each fold, from a study's own runs and from other studies of the same folds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,19 +12,20 @@ from jaxseg.runs.workdir import WorkdirError
 from jaxseg.studies.schedule import is_done
 
 Folds = Mapping[int, Sequence[Path]]
-"""Workdirs of finished runs by the fold that they hold out, as many for each."""
+"""Run folders of finished runs by held-out fold, the same number for each fold."""
 
 
 def finished_runs(study: Path, number: int) -> Folds:
-    """The runs of a cross-validation that was brought to its end.
+    """Find the runs of a finished cross-validation.
 
     Args:
-      study: its folder.
-      number: of folds.
+      study: folder of the cross-validation.
+      number: number of folds.
 
     Raises:
-      WorkdirError: it is not there, not done, of another number of folds, or no cross-validation.
-      SettingsError: settings that do not describe a run.
+      WorkdirError: if the folder is missing, is not a cross-validation, is not finished or has
+        another number of folds.
+      SettingsError: if a config does not describe a run.
     """
     if not study.is_dir():
         raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
@@ -51,17 +52,18 @@ def finished_runs(study: Path, number: int) -> Folds:
 
 
 def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) -> None:
-    """Make sure that networks can be averaged with those of a study.
+    """Check that the networks of another study can be averaged with those of this one.
 
     Args:
-      runs: of another study.
+      runs: runs of the other study.
       held_out: digests of the images that this study holds out, by fold.
-      anatomy: of this study.
+      anatomy: anatomy of this study.
 
     Raises:
-      WorkdirError: a run that holds out other cases, is of another label set, does not tell the
-        smallest pathology it was trained on, or cannot be read.
-      SettingsError: settings that do not describe a run.
+      WorkdirError: if a run cannot be read, holds out other cases, has another label set, or does
+        not record the smallest pathology that it was trained on.
+      SettingsError: if a config does not describe a run.
+      DeviceError: as in `load_run`.
     """
     for fold, folders in runs.items():
         for folder in folders:
@@ -81,12 +83,12 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
 
 
 def held_out_images(data: Mapping[str, Any]) -> set[str]:
-    """Digests of the images of a run's validation cases, from its `data.json`."""
+    """Return the digests of the images of a run's validation cases, from its `data.json`."""
     return {data["digests"][name]["image"] for name in data["validation"]["cases"]}
 
 
 def load_networks(folders: Sequence[Path]) -> list[Trained]:
-    """The last checkpoint of every run."""
+    """Load the last checkpoint of every run."""
     networks = [load_run(folder, checkpoint="last") for folder in folders]
     for network in networks:
         check_data(network)

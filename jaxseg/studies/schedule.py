@@ -1,4 +1,4 @@
-"""The runs of a study: stages times seeds times folds."""
+"""The runs of a study: one for each combination of stage, seed and fold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from typing import Any
 from jaxseg.config import settings
 from jaxseg.config.settings import SettingsError
 
-# Beside `evaluation`, which users fill with what they ask for.
+# Separate from `evaluation`, which holds the user's own evaluations.
 _EVALUATION = "evaluation-last"
-# Written last by an evaluation, so it tells of a whole one.
+# An evaluation writes this file last, so its presence marks a complete one.
 _DONE = "summary.md"
 
 
@@ -20,10 +20,10 @@ class Run:
 
     Attributes:
       stage: name of the stage.
-      seed: of initialization, batch order and mixup.
-      fold: which fold validates; None where the split has none.
-      folder: its workdir.
-      settings: of the run.
+      seed: seed of initialization, batch order and mixup.
+      fold: validation fold; None if the split has no folds.
+      folder: run folder.
+      settings: config of the run.
     """
 
     stage: str
@@ -34,17 +34,17 @@ class Run:
 
     @property
     def evaluation(self) -> Path:
-        """Folder of its scores."""
+        """Folder of the run's scores."""
         return self.folder / _EVALUATION
 
     @property
     def done(self) -> bool:
-        """Whether it is trained and scored."""
+        """Whether the run is trained and scored."""
         return is_done(self.folder)
 
 
 def is_done(folder: Path) -> bool:
-    """Whether the run in this workdir is trained and scored."""
+    """Return whether the run in this folder is trained and scored."""
     return (folder / _EVALUATION / _DONE).exists()
 
 
@@ -56,19 +56,19 @@ def plan_runs(
     seeds: int,
     folds: int = 0,
 ) -> tuple[Run, ...]:
-    """All runs, one seed after the other, so that an early end leaves whole comparisons.
+    """List all runs, seed by seed, so that an interrupted study leaves complete comparisons.
 
     Args:
-      config: what the runs share, of the shape of `configs/default.py`; its seed is the first.
-      stages: what each stage sets in it, by dotted field name; in the order of the table.
-      folder: of the study; runs lie in its `runs`.
-      seeds: how many.
-      folds: k > 1: every fold of k; 0: the one split that `config` describes.
+      config: the shared config, with the fields of `configs/default.py`; its seed is the first.
+      stages: the fields that each stage sets, by dotted name, in the order of the table.
+      folder: folder of the study; the runs are in its `runs`.
+      seeds: number of seeds, at least 1.
+      folds: k > 1 trains every fold of k; 0 trains the one split that `config` describes.
 
     Raises:
-      SettingsError: settings that cannot be run, a field that the stages set at a value that none
-        of them has, one fold where every fold is asked for, other numbers of folds, or
-        numbers that are none.
+      SettingsError: if the config cannot be run; if it sets a field of the stages to a value that
+        no stage has; if it selects one fold although every fold is trained; if its number of
+        folds differs from `folds`; or if `seeds` or `folds` is out of range.
     """
     settings.check(config)
     _check_stage_fields(settings.flatten(config), stages)
@@ -97,7 +97,7 @@ def plan_runs(
 
 
 def _check_stage_fields(config: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> None:
-    """A value that every stage overrides would be lost without a word."""
+    """Reject a value that every stage would silently override."""
     for name in sorted({name for changes in stages.values() for name in changes} - {"name"}):
         values = sorted({changes[name] for changes in stages.values()})
         if config[name] not in values:

@@ -1,4 +1,4 @@
-"""The work on a study's runs: train and score what is not done yet, alone or with others."""
+"""The work on a study: train and score the unfinished runs, in one or several processes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ from jaxseg.training import start
 from jaxseg.training.loop import DivergedError
 from jaxseg.training.train import train
 
-# Held while a run is trained and scored; training alone holds the workdir's own.
+# Held while a run is trained and scored; training holds the run folder's own lock as well.
 _LOCK = ".study.lock"
 
 
 class StudyError(UserError, RuntimeError):
-    """Runs that diverged, a line each; those of this process alone are told of."""
+    """Runs of this process that diverged, one line each."""
 
 
 def complete(
@@ -35,28 +35,33 @@ def complete(
     check: Callable[[Cohort], None] = lambda cohort: None,
     say: Say = print,
 ) -> None:
-    """Train and score every run that no other process holds; the process that ends last writes.
+    """Train and score every run that no other process holds, then write the results.
+
+    If several processes work on the study, the last to finish writes the results.
 
     Args:
-      runs: all of them.
-      config: settings of the cases that they share.
-      folder: of the study.
-      write: makes what comes of all runs, once they are done; takes the cases.
-      check: raises what would otherwise be told after hours of training; takes the cases.
-      say: takes each line for the user.
+      runs: all runs of the study.
+      config: config of the cases that the runs share.
+      folder: folder of the study.
+      write: function of the cases that writes the results, called once all runs are finished.
+      check: function of the cases that raises errors which would otherwise appear only after
+        hours of training.
+      say: function that receives each line of output for the user.
 
     Raises:
-      SettingsError: devices that JAX does not have here, or flags of it that change results; as
-        `jaxseg.training.start.check` and `jaxseg.training.start.check_held_out`.
-      WorkdirError: a folder that holds runs of other settings or cases, or cannot be written to.
-      DataError: a case that cannot be used.
-      StudyError: runs that diverged.
-      Interrupted: SIGTERM or Ctrl-C; the run at work is saved.
+      DeviceError: as in `jaxseg.machine.devices.describe`.
+      SettingsError: as in `jaxseg.training.start.check` and
+        `jaxseg.training.start.check_held_out`.
+      WorkdirError: if a folder contains runs of another config or of other cases, or cannot be
+        written to.
+      DataError: if a case cannot be used.
+      StudyError: if runs diverged.
+      Interrupted: on SIGTERM or Ctrl-C; the current run is saved.
     """
     workdir.check_writable(folder)
-    starting: dict[str, dict[str, Any]] = {}  # from another run, by the name of the folder
+    starting: dict[str, dict[str, Any]] = {}  # runs initialized from another run, by folder name
     for run in runs:
-        own = run_data.resolved(run.settings)  # as training notes it
+        own = run_data.resolved(run.settings)  # as recorded by training
         workdir.check_settings(run.folder, own)
         if own["train"]["init_from"] and not start.is_begun(run.folder):
             start.check(own)
@@ -87,8 +92,8 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
     """Complete every run that no other process holds.
 
     Raises:
-      StudyError: runs diverged. There can be no table then: without them it would be one of the
-        seeds that went well.
+      StudyError: if runs diverged. No table is written then, since it would cover only the seeds
+        that converged.
     """
     failures = []
     for number, run in enumerate(runs, start=1):
@@ -97,7 +102,7 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
         say(f"\n[{number}/{len(runs)}] {run.folder.name}")
         try:
             with workdir.locked(run.folder, name=_LOCK):
-                if not run.done:  # nor has another process done it in the meantime
+                if not run.done:  # another process may have finished it
                     _complete(run, cohort, say)
         except workdir.InUseError:
             say("left to the process that holds it")
@@ -109,18 +114,18 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
 
 
 def _complete(run: Run, cohort: Cohort, say: Say) -> None:
-    """Train and score one run.
+    """Train a run and score its last checkpoint.
 
-    Scored is the last checkpoint: the best one is chosen on the very slices that are scored.
+    The best checkpoint is chosen on the very slices that are scored, so it would be biased.
     """
     train(run.settings, run.folder, cohort=cohort, say=say)
     evaluate(run.folder, checkpoint="last", output=run.evaluation, say=lambda _: None)
-    # Compiled functions of ended runs would pile up.
+    # The compiled functions of finished runs would accumulate.
     jax.clear_caches()
 
 
 def _check_data(runs: Sequence[Run], cohort: Cohort) -> None:
-    """Runs that are done never look at the cases again, and all must stand on the same ones."""
+    """Check that finished runs were trained on these cases, since they do not read them again."""
     facts = cohort.facts()
     for run in runs:
         if run.done:

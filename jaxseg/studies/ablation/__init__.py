@@ -1,1 +1,1 @@
-"""The ablation study of the paper's Table 1: its stages, their statistics and its report."""
+"""The ablation study of the paper's Table 1: its stages, statistics and report."""

@@ -1,4 +1,4 @@
-"""An ablation from settings to its report."""
+"""The ablation study, from config to report."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,22 +20,23 @@ def ablate(
     folds: int = 0,
     say: Say = print,
 ) -> None:
-    """Train and score every stage on every seed and fold, then write tables, figures and report.
+    """Train and score every stage on every seed and fold, then write the report.
 
-    The same command goes on where it stopped. Several processes may work in one folder: each
-    takes runs that no other holds, and the one that ends last writes the report.
+    Repeating the command resumes an interrupted study. Several processes may work in one folder:
+    each takes runs that no other process holds, and the last to finish writes the report.
 
     Args:
-      config: as `plan_runs`.
-      stages: as `plan_runs`.
-      folder: as `plan_runs`; created if needed.
-      seeds: as `plan_runs`.
-      folds: as `plan_runs`.
-      say: takes each line for the user.
+      config: as in `plan_runs`.
+      stages: as in `plan_runs`.
+      folder: as in `plan_runs`; created if needed.
+      seeds: as in `plan_runs`.
+      folds: as in `plan_runs`.
+      say: function that receives each line of output for the user.
 
     Raises:
-      SettingsError: as `plan_runs`.
-      WorkdirError, DataError, StudyError, Interrupted: as `jaxseg.studies.work.complete`.
+      SettingsError: as in `plan_runs`.
+      DeviceError, WorkdirError, DataError, StudyError, Interrupted: as in
+        `jaxseg.studies.work.complete`.
     """
     runs = plan_runs(config, stages, folder, seeds=seeds, folds=folds)
 

@@ -1,4 +1,4 @@
-"""Published scores that stand beside ours, with their sources."""
+"""Published scores for comparison, with their sources."""
 
 from types import MappingProxyType
 
@@ -6,7 +6,7 @@ SOURCE = (
     "Y. Zhou, K. Zhang, X. Luo, S. Wang, X. Zhuang, Anatomy Prior Based U-net for Pathology "
     "Segmentation with Attention, STACOM 2020, Table 1"
 )
-# Mean and standard deviation of the DSC by stage; columns are the slice regions of EMIDEC.
+# Mean and standard deviation of the DSC by stage. The columns are EMIDEC's slice regions.
 PAPER = MappingProxyType(
     {
         "baseline": ((0.955, 0.009), (0.871, 0.045), (0.622, 0.080), (0.246, 0.102)),
@@ -15,17 +15,17 @@ PAPER = MappingProxyType(
         "awce_penalty": ((0.970, 0.007), (0.916, 0.029), (0.747, 0.082), (0.538, 0.143)),
     }
 )
-# Stages that the paper names otherwise.
+# Stages that the paper calls by another name.
 NAMES = MappingProxyType({"awce": "attention+AWCE", "awce_penalty": "attention+AWCE+penalty"})
 
 
 def display_name(stage: str) -> str:
-    """The paper's name of a stage, or its own where the paper has none."""
+    """Return the paper's name of a stage, or `stage` itself if the paper has none."""
     return NAMES.get(stage, stage)
 
 
-# DSC in 3D, patient-wise, with its source. Columns are Myocardium, Infarction
-# and NoReflow. As printed, hence text.
+# Patient-wise DSC in 3D by source. The columns are Myocardium, Infarction and NoReflow. The values
+# are strings so that they appear as printed.
 CASES = MappingProxyType(
     {
         "challenge winner, hidden test cases (arXiv:2012.14128)": ("0.8786", "0.7124", "0.7851"),

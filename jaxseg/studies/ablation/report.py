@@ -1,4 +1,4 @@
-"""An ablation whose runs are all done, as files: tables, figures and a page that holds it all."""
+"""The report of a finished ablation: tables, figures and an HTML page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,21 +29,21 @@ _BATCH_SIZE = 8
 
 
 def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say = print) -> None:
-    """Write table1.md and .csv, cases.csv, tests.csv, the figures and report.html.
+    """Write table1.md, table1.csv, cases.csv, tests.csv, the figures and report.html.
 
-    Scores of cases are left out where the split is by slices, which scores parts of cases.
+    Case-wise scores are omitted if the split is by slices, since it scores only parts of cases.
 
     Args:
-      runs: all of the ablation, each done.
-      cohort: the cases that they were trained and validated on.
-      folder: to write to.
-      say: takes Table 1 and where the rest is.
+      runs: all runs of the ablation, each finished.
+      cohort: the cases that the runs were trained and validated on.
+      folder: output folder.
+      say: function that receives Table 1 and the names of the files.
 
     Raises:
-      WorkdirError: a run's files are missing or damaged, or do not compare with the others'; a file
+      WorkdirError: if a run's files are missing or damaged, runs cannot be compared, or a file
         cannot be written.
     """
-    cohort = cohort.cropped()  # as the networks see it
+    cohort = cohort.cropped()  # the networks' input
     anatomy = recipe.anatomy(runs[0].settings)
     comparison = _compare(runs, anatomy)
     title = f"Ablation: {', '.join(display_name(stage) for stage in comparison.stages)}"
@@ -58,7 +58,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
     }
     if comparison.whole_cases:
         files["cases.csv"] = table1.cases_csv(comparison)
-    # Before any drawing: nothing that befalls a figure costs the tables.
+    # The tables are written before any drawing, so that a failing figure does not lose them.
     write_files(folder, files)
     figures = _figures(runs, cohort, anatomy)
     drawn = [item for figure in figures for item in figure.content if isinstance(item, Picture)]
@@ -70,7 +70,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
 
 
 def _versions(runs: Sequence[Run]) -> str:
-    """What the runs were trained and scored with, by name where it is not the same for all."""
+    """Describe the versions and devices of the runs, by run name where they differ."""
     made = {run.folder.name: _made_with(run) for run in runs}
     return provenance.differing(made) or next(iter(made.values()))
 
@@ -114,7 +114,7 @@ def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
 
 
 def _figures(runs: Sequence[Run], cohort: Cohort, anatomy: Anatomy) -> list[Section]:
-    """Figure 3, learning curves and, of the first run's training slices, Figure 1."""
+    """Draw Figure 3 and the learning curves, and Figure 1 from the first run's training slices."""
     first = runs[0]
     training, validation = run_data.split_cohort(first.settings, cohort)
     beside = [run for run in runs if (run.seed, run.fold) == (first.seed, first.fold)]
@@ -139,7 +139,7 @@ def _figure(title: str, name: str, figure: Figure, caption: str) -> Section:
 def _stages(
     runs: Sequence[Run], cohort: Cohort, validation: NDArray[np.integer], anatomy: Anatomy
 ) -> Figure:
-    """The last checkpoints' label maps of the most telling validation slices of the cohort."""
+    """Draw the label maps of the last checkpoints on representative validation slices."""
     held_out = cohort.take(validation)
     telling = pictures.telling_slices(held_out.labels, held_out.case_index, _SHOWN_SLICES)
     slices = held_out.take(telling)
@@ -173,7 +173,7 @@ def _mixup(run: Run, training: Cohort, anatomy: Anatomy) -> Section:
 
 
 def _settings(runs: Sequence[Run]) -> Section:
-    """Everything that the runs share; what tells them apart is in their names."""
+    """Tabulate the config fields that all runs share; the others appear in the runs' names."""
     flat = [settings.flatten(settings.without_places(run.settings)) for run in runs]
     shared = {name: value for name, value in flat[0].items() if all(f[name] == value for f in flat)}
     rows = tuple((name, str(value)) for name, value in shared.items())

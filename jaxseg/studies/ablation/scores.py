@@ -1,4 +1,4 @@
-"""Scores of the runs of an ablation, read back from their folders, and whether they compare."""
+"""The scores of an ablation's runs, read from their folders and checked for comparability."""
 
 import csv
 from collections import Counter
@@ -20,20 +20,20 @@ _REFERENCE = MEASURES.index("reference_mm3")
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """Scores of a run on its validation cases; nan where one is not defined.
+    """The scores of a run on its validation cases; nan where a score is undefined.
 
     Attributes:
-      stage: of the ablation.
-      seed: of the training.
-      fold: that validates; None where the split has no folds.
+      stage: stage of the ablation.
+      seed: seed of the training.
+      fold: validation fold; None if the split has no folds.
       slice_regions: R names, the columns of `slice_dsc`.
-      case_regions: K names, the rows of a case in `cases`.
+      case_regions: K names, the second axis of `cases`.
       slice_cases: N names, the case of each scored slice.
-      slice_numbers: (N,) number of each slice in its stack.
-      slice_dsc: (N, R) by the rule of the paper's Table 1.
-      slice_counts: (N, R, 3) pixels, as `jaxseg.metrics.slice_counts`.
+      slice_numbers: (N,) index of each slice in its stack.
+      slice_dsc: (N, R), DSC by the rule of the paper's Table 1.
+      slice_counts: (N, R, 3) pixel counts, as computed by `jaxseg.metrics.slice_counts`.
       case_names: C names.
-      whole: (C,) whether all slices of the case were scored, and not its held-out ones alone.
+      whole: (C,) whether all slices of the case were scored, not only held-out ones.
       cases: (C, K, MEASURES), as `jaxseg.evaluation.case_scores.CaseScores.regions`.
     """
 
@@ -52,7 +52,7 @@ class RunScores:
 
     @property
     def title(self) -> str:
-        """The run in words, for messages."""
+        """Description of the run for messages."""
         fold = "" if self.fold is None else f", fold {self.fold}"
         return f"{self.stage}, seed {self.seed}{fold}"
 
@@ -63,14 +63,15 @@ def read_run_scores(
     """Read `slices.csv`, `pixels.csv` and `cases.csv` of an evaluation.
 
     Args:
-      folder: where the evaluation was written.
-      stage: of the run, as are `seed` and `fold`.
-      seed: of the training.
-      fold: that validated; None where the split has no folds.
-      anatomy: whose regions were scored.
+      folder: folder of the evaluation.
+      stage: stage of the run.
+      seed: seed of the training.
+      fold: validation fold; None if the split has no folds.
+      anatomy: defines the regions that were scored.
 
     Raises:
-      WorkdirError: a file is missing or damaged, is of other regions, or they do not agree.
+      WorkdirError: if a file is missing or damaged or has other regions, or if the files do not
+        agree with each other.
     """
     slice_regions, case_regions = (
         tuple(name for name, _ in regions)
@@ -122,12 +123,12 @@ def read_run_scores(
 
 
 def check_comparable(runs: Sequence[RunScores]) -> None:
-    """Make sure that a table of these runs compares like with like.
+    """Check that the runs can be compared in one table.
 
     Raises:
-      ValueError: no runs; runs of other regions; a run missing, so that not every stage has every
-        seed and fold, or given twice; runs of one fold that were scored on different slices, cases
-        or references; folds that share slices.
+      ValueError: if there are no runs; if their regions differ; if a combination of stage, seed
+        and fold is missing or given twice; if runs of one fold were scored on different slices,
+        cases or references; or if folds share slices.
     """
     if not runs:
         raise ValueError("runs: expected at least one, got none")
@@ -169,7 +170,7 @@ def _check_complete(runs: Sequence[RunScores]) -> None:
 
 
 def _check_same_reference(run: RunScores, other: RunScores) -> None:
-    """Same slices, and the same labels in them."""
+    """Check that both runs scored the same slices and the same reference labels."""
     same = (
         run.slice_cases == other.slice_cases
         and np.array_equal(run.slice_numbers, other.slice_numbers)
@@ -186,7 +187,7 @@ def _check_same_reference(run: RunScores, other: RunScores) -> None:
 
 
 def _read(path: Path, header: tuple[str, ...]) -> list[list[str]]:
-    """Rows below the header, all of its length, at least one."""
+    """Read the rows below the header, at least one, and check the number of cells in each."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.reader(stream, strict=True))
@@ -207,14 +208,14 @@ def _read(path: Path, header: tuple[str, ...]) -> list[list[str]]:
 
 
 def _numbers(path: Path, rows: list[list[str]], *, whole: bool = False) -> NDArray[np.float64]:
-    """(rows, cells); an empty cell is nan, or damage where numbers must be whole."""
+    """Convert cells to (rows, cells); an empty cell is nan, or an error if `whole`."""
 
     def number(cell: str, line: int) -> float:
         if not cell and not whole:
             return np.nan
         try:
             value = float(int(cell) if whole else cell)
-        except (ValueError, OverflowError):  # a whole number may be too large for a float
+        except (ValueError, OverflowError):  # an integer may be too large for a float
             value = np.nan
         if not np.isfinite(value):
             raise WorkdirError(f"{path}: damaged, line {line} has {cell!r} in place of a number")

@@ -1,4 +1,4 @@
-"""What tells the stages of an ablation apart."""
+"""The config fields that distinguish the stages of an ablation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +9,15 @@ from jaxseg.config import settings
 def stage_changes(
     default: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What tells stages apart, so that they can be applied over other settings.
+    """Extract the fields that distinguish the stages, to be applied to another config.
 
     Args:
-      default: settings that the stages build on.
-      stages: settings by stage.
+      default: config that the stages build on.
+      stages: config of each stage.
 
     Returns:
-      By stage, every dotted field in which any of the stages differs from `default`, with the
-      stage's own value: over settings that switch a field on, a stage without it is still without.
+      For each stage, the value of every field, by dotted name, in which any stage differs from
+      `default`. A stage thus keeps a feature off even if the other config switches it on.
     """
     base = settings.flatten(default)
     flat = {stage: settings.flatten(own) for stage, own in stages.items()}

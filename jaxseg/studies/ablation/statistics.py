@@ -1,4 +1,4 @@
-"""Statistics of an ablation: means over seeds with intervals, tests between neighboring stages."""
+"""Statistics of an ablation: means and intervals over seeds, tests between neighboring stages."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from jaxseg.evaluation.case_scores import MEASURES
 from jaxseg.metrics import Summary, slice_dice, summarize
 from jaxseg.studies.ablation.scores import RunScores, check_comparable
 
-# Of the case-wise scores; "dsc" follows the challenge's rule where all cases count.
+# Measures of the case-wise tables; over all cases, "dsc" follows the challenge's rule.
 CASE_MEASURES = (
     "dsc",
     "volume_difference_mm3",
@@ -23,22 +23,23 @@ CASE_MEASURES = (
     "hausdorff_mm",
     "hd95_mm",
 )
-# Slices of a batch: the paper's batch size.
+# Slices per batch: the paper's batch size.
 BATCH = 16
-# With five the smallest two-sided p is 2 / 2^5 = 0.0625, so that no outcome could be significant.
+# With five cases the smallest two-sided p is 2 / 2^5 = 0.0625, so no result could be significant.
 FEWEST_CASES = 6
 
 
 class SeedStatistic(NamedTuple):
-    """Of a score of a stage, over its seeds; nan where not defined.
+    """Statistics of a stage's score over its seeds; nan where undefined.
 
     Attributes:
-      mean: mean over seeds of each seed's mean over its scores.
-      std: sample standard deviation of a seed's scores, averaged over seeds.
+      mean: mean over seeds of each seed's mean score.
+      std: sample standard deviation within a seed, averaged over seeds.
       low: lower bound of the 95 % Student t interval over the seeds' means; nan with one seed.
-      high: upper bound.
-      n: scores of a seed; the average where seeds differ, as a distance needs a prediction.
-      seeds: number of seeds that have a score.
+      high: upper bound of that interval.
+      n: number of defined scores per seed, averaged over seeds; a distance, for example, is
+        defined only where the region is predicted.
+      seeds: number of seeds with a defined score.
     """
 
     mean: float
@@ -50,23 +51,25 @@ class SeedStatistic(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """Of one region between two stages, case by case: later minus earlier; nan where not defined.
+    """Paired test of a region between two stages; nan where undefined.
+
+    The differences are case by case, the later stage's score minus the earlier stage's.
 
     Attributes:
-      earlier: stage.
-      later: stage.
-      region: of the slice-wise scores.
-      better: cases in which the later stage scores higher.
-      equal: cases without a difference.
-      worse: cases in which it scores lower.
-      mean: of the differences.
+      earlier: earlier stage.
+      later: later stage.
+      region: slice region.
+      better: number of cases in which the later stage scores higher.
+      equal: number of cases with no difference.
+      worse: number of cases in which the later stage scores lower.
+      mean: mean difference.
       low: lower bound of the 95 % bootstrap interval of the mean, over cases.
-      high: upper bound.
+      high: upper bound of that interval.
       seeds_low: lower bound of the 95 % Student t interval of the mean, over seeds, paired by seed.
-      seeds_high: upper bound.
-      median: of the differences.
-      p: two-sided; nan below FEWEST_CASES cases.
-      p_holm: corrected over the family of all tests that have a p.
+      seeds_high: upper bound of that interval.
+      median: median difference.
+      p: two-sided p value; nan with fewer than FEWEST_CASES cases.
+      p_holm: p value corrected over the family of all tests that have one.
     """
 
     earlier: str
@@ -86,7 +89,7 @@ class PairedTest(NamedTuple):
 
     @property
     def cases(self) -> int:
-        """Number of cases that hold the region."""
+        """Number of cases in which the region is present."""
         return self.better + self.equal + self.worse
 
 
@@ -95,19 +98,20 @@ class Comparison:
     """The statistics of an ablation.
 
     Attributes:
-      stages: in order.
-      seeds: of every stage.
-      folds: how many folds are pooled; 1 where the split has none.
-      slice_regions: names.
-      case_regions: names.
-      num_cases: validation cases of a seed, all folds together.
-      num_slices: their scored slices.
-      whole_cases: whether these are all slices of the cases; else scores in 3D are of parts.
-      slices: DSC over the slices that hold the region, by stage and region; the paper's Table 1.
-      batches: likewise over batches of `BATCH` slices, each batch's pixels pooled.
-      cases: scores in 3D by set of cases ("all", "holding" the region), stage, region and measure
-        of CASE_MEASURES. Over all cases, two empty regions have a DSC of 1.
-      tests: neighboring stages, then regions.
+      stages: names of the stages, in order.
+      seeds: seeds of every stage.
+      folds: number of pooled folds; 1 if the split has none.
+      slice_regions: names of the slice regions.
+      case_regions: names of the case regions.
+      num_cases: number of validation cases of a seed, over all folds.
+      num_slices: number of their scored slices.
+      whole_cases: whether all slices of these cases were scored; otherwise the scores in 3D are of
+        parts of cases.
+      slices: DSC over the slices in which the region is present, by stage and region (Table 1).
+      batches: DSC over batches of `BATCH` slices, whose pixels are pooled, by stage and region.
+      cases: scores in 3D by set of cases ("all", or "holding" the region), stage, region and
+        measure of CASE_MEASURES. Over all cases, two empty regions have a DSC of 1.
+      tests: paired tests, ordered by pair of neighboring stages, then by region.
     """
 
     stages: tuple[str, ...]
@@ -125,10 +129,11 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunScores]) -> Comparison:
-    """The statistics of the runs of an ablation; stages in the order of their first runs.
+    """Compute the statistics of an ablation, with stages in the order of their first runs.
 
     Raises:
-      ValueError: runs that do not compare, as `jaxseg.studies.ablation.scores.check_comparable`.
+      ValueError: if the runs cannot be compared, as in
+        `jaxseg.studies.ablation.scores.check_comparable`.
     """
     check_comparable(runs)
     first = runs[0]
@@ -154,19 +159,19 @@ def compare(runs: Sequence[RunScores]) -> Comparison:
 
 
 def paired_tests(runs: Sequence[RunScores]) -> tuple[PairedTest, ...]:
-    """Signed-rank tests between neighboring stages, of every slice region.
+    """Test every slice region between neighboring stages with signed-rank tests.
 
-    The unit is the case: slices of one patient are alike, and taken for as many independent pairs
-    they would make p too small. A case's score is its mean DSC over its slices that hold the
-    region, averaged over seeds; so p speaks of other patients, not of other seeds. A stage that was
-    lucky in its seeds gains a little in every patient, and p is small: the interval over seeds is
-    there to tell.
+    The unit is the case: slices of one patient are correlated, and treating them as independent
+    pairs would make p too small. A case's score is its mean DSC over the slices in which the region
+    is present, averaged over seeds. So p generalizes to other patients, but not to other seeds. A
+    stage with a lucky seed gains a little in every patient, which makes p small; the interval over
+    seeds reveals this.
 
     Args:
-      runs: comparable ones.
+      runs: comparable runs.
 
     Returns:
-      Pairs of stages, then regions; p corrected over them all.
+      Tests by pair of stages, then by region, with p values corrected over all of them.
     """
     stages = tuple(dict.fromkeys(run.stage for run in runs))
     scores = {
@@ -182,22 +187,22 @@ def paired_tests(runs: Sequence[RunScores]) -> tuple[PairedTest, ...]:
 
 
 def signed_rank_p(differences: ArrayLike) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, exact also with zeros and ties.
+    """Compute the two-sided p value of Wilcoxon's signed-rank test, exact with zeros and ties.
 
-    The null distribution is that over all signs of the differences other than zero. A stage that
-    finds no no-reflow leaves zeros in most cases, and there the normal approximation is too sure:
-    with 3 gains in 20 cases it says 0.08, where 2 / 2^3 = 0.25 is the least possible. Zeros are
-    ranked and their ranks then dropped (J. W. Pratt, JASA 54, 1959), for dropped before, a small
-    difference would rank as high as if the others were not there.
+    The null distribution is over all signs of the nonzero differences. A stage that finds no
+    no-reflow leaves zeros in most cases, and the normal approximation is then too optimistic: for
+    3 gains in 20 cases it yields 0.08, although the smallest possible p is 2 / 2^3 = 0.25. Zeros
+    are ranked before their ranks are dropped (J. W. Pratt, JASA 54, 1959). If they were dropped
+    first, small differences would receive the lowest ranks regardless of the zeros.
 
     Args:
-      differences: (n,), none nan.
+      differences: (n,), without nan.
     """
-    # Equal up to rounding is equal: such noise would break ties, and rank as a difference.
+    # Rounding makes values equal that differ by numerical noise, which would break ties.
     differences = np.round(np.asarray(differences, np.float64), 9)
-    # Doubled, the shared ranks of ties are whole.
+    # Doubling makes the shared ranks of ties integers.
     ranks = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)
-    chance = np.ones(1)  # of each sum of the ranks of gains
+    chance = np.ones(1)  # probability of each sum of the ranks of gains
     for rank in ranks[differences != 0]:
         longer = np.pad(chance, (0, rank)) / 2
         longer[rank:] += chance / 2
@@ -207,13 +212,14 @@ def signed_rank_p(differences: ArrayLike) -> float:
 
 
 def holm(p: ArrayLike) -> NDArray[np.float64]:
-    """P values corrected for several tests (S. Holm, Scand. J. Statist. 6, 1979).
+    """Correct p values for multiple testing (S. Holm, Scand. J. Statist. 6, 1979).
 
     Args:
-      p: (n,); nan is a test that was not made, and does not count as one.
+      p: (n,); nan marks a test that was not made and is not counted.
 
     Returns:
-      (n,): a test is significant at level a, the whole family together, where this is below a.
+      (n,) corrected values. A test is significant at the family-wise level a where its value is
+      below a.
     """
     p = np.asarray(p, np.float64)
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # nan sorts last
@@ -224,7 +230,7 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
 
 
 def _seeds(runs: Sequence[RunScores], stage: str) -> list[list[RunScores]]:
-    """The runs of a stage, one list a seed, in the order of the seeds."""
+    """Return the runs of a stage, one list per seed, ordered by seed."""
     seeds = sorted({run.seed for run in runs})
     return [[run for run in runs if (run.stage, run.seed) == (stage, seed)] for seed in seeds]
 
@@ -235,9 +241,9 @@ def _slice_statistics(seeds: list[list[RunScores]]) -> dict[str, SeedStatistic]:
 
 
 def _batch_statistics(seeds: list[list[RunScores]]) -> dict[str, SeedStatistic]:
-    """Of batches in the order of validation, each run's by themselves; the last one may be short.
+    """Summarize batches of consecutive slices within each run; the last batch may be smaller.
 
-    A batch whose reference lacks the region takes no part, as a slice.
+    A batch whose reference lacks the region is left out, like a slice.
     """
     summaries = []
     for runs in seeds:
@@ -250,7 +256,7 @@ def _batch_statistics(seeds: list[list[RunScores]]) -> dict[str, SeedStatistic]:
 def _case_statistics(
     seeds: list[list[RunScores]], group: str
 ) -> dict[str, dict[str, SeedStatistic]]:
-    """By region and measure."""
+    """Summarize the case-wise scores by region and measure."""
     dsc = "dsc_challenge" if group == "all" else "dsc"
     columns = [MEASURES.index(dsc if name == "dsc" else name) for name in CASE_MEASURES]
     summaries = []
@@ -266,7 +272,7 @@ def _case_statistics(
 
 
 def _over_seeds(summaries: list[Summary]) -> list[SeedStatistic]:
-    """One statistic for each column of the seeds' summaries."""
+    """Combine the seeds' summaries into one statistic per column."""
     means = summarize(np.stack([summary.mean for summary in summaries]))
     std = summarize(np.stack([summary.std for summary in summaries])).mean
     n = np.mean([summary.n for summary in summaries], axis=0)
@@ -279,14 +285,14 @@ def _over_seeds(summaries: list[Summary]) -> list[SeedStatistic]:
 
 
 def _t_interval(summary: Summary) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Student's interval of the means; nan below two scores, as the standard deviation is."""
+    """Compute Student's t interval of the means; nan with fewer than two scores."""
     quantile = stats.t.ppf((1 + LEVEL) / 2, np.maximum(summary.n - 1, 1))
     half = quantile * summary.std / np.sqrt(np.maximum(summary.n, 1))
     return summary.mean - half, summary.mean + half
 
 
 def _mean_by_case(runs: Sequence[RunScores]) -> NDArray[np.float64]:
-    """(cases, R) mean DSC of each case by name; nan where no slice of it holds the region."""
+    """Average the DSC of each case over slices: (cases, R); nan if the region is in none."""
     names = [name for run in runs for name in run.slice_cases]
     scores = np.concatenate([run.slice_dsc for run in runs])
     cases, rows = np.unique(names, return_inverse=True)
@@ -296,8 +302,8 @@ def _mean_by_case(runs: Sequence[RunScores]) -> NDArray[np.float64]:
 def _paired_test(
     earlier: str, later: str, region: str, differences: NDArray[np.float64]
 ) -> PairedTest:
-    """From the differences (seeds, cases), without the correction."""
-    # Seeds hold the same slices: a case is nan in all or in none.
+    """Test the differences (seeds, cases), without the correction."""
+    # All seeds score the same slices, so a case is nan in all seeds or in none.
     differences = differences[:, ~np.isnan(differences[0])]
     by_case = differences.mean(axis=0)
     low = high = mean = median = math.nan
@@ -306,7 +312,7 @@ def _paired_test(
         mean, median = float(by_case.mean()), float(np.median(by_case))
         low, high = (float(b[0]) for b in mean_interval(by_case[:, None], np.arange(len(by_case))))
         seeds_low, seeds_high = _t_interval(summarize(differences.mean(axis=1)[:, None]))
-    signs = np.sign(np.round(by_case, 9))  # as the test rounds
+    signs = np.sign(np.round(by_case, 9))  # the rounding of `signed_rank_p`
     return PairedTest(
         earlier=earlier,
         later=later,

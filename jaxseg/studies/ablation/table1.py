@@ -1,4 +1,4 @@
-"""The paper's Table 1 with the paper's own rows beside ours, case-wise scores, and tests."""
+"""Table 1 with the paper's rows for comparison, the case-wise tables and the tests."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from jaxseg.studies.ablation.statistics import (
 )
 
 _BATCHES = f"ours, batches of {BATCH}"
-# Title, set of cases, measure, decimals and text of the case-wise tables.
+# Title, set of cases, measure, decimals and text of each case-wise table.
 _CASE_TABLES = (
     ("DSC, all cases", "all", "dsc", 3,
      "By the challenge's rule: where reference and prediction are both empty the DSC is 1."),
@@ -39,17 +39,17 @@ _CASE_TABLES = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the scores stand on, for the reader.
+    """The protocol behind the scores, as described in the report.
 
     Attributes:
       split: "case" or "slice".
-      folds: of the split; 0 where it has none.
-      epochs: of each run.
-      grid: (rows, columns) of the network grid, in pixels.
-      spacing: of the network grid in mm; 0 where images are not resampled.
-      cases: of the data set.
-      slices: of the data set.
-      phantom: whether the cases are the phantom's.
+      folds: number of folds of the split; 0 if it has none.
+      epochs: number of epochs of each run.
+      grid: (rows, columns) of the network grid in pixels.
+      spacing: pixel size of the network grid in mm; 0 if images are not resampled.
+      cases: number of cases of the data set.
+      slices: number of slices of the data set.
+      phantom: whether the cases are from the phantom.
     """
 
     split: str
@@ -65,15 +65,15 @@ class Protocol:
 def table1_sections(
     comparison: Comparison, protocol: Protocol, anatomy: Anatomy
 ) -> tuple[Section, ...]:
-    """Table 1, the case-wise tables and the tests.
+    """Build Table 1, the case-wise tables and the tests.
 
-    The paper's rows stand where the scored regions are the paper's. Case-wise tables need whole
-    cases; a split by slices scores parts of cases, and gets a sentence instead.
+    The paper's rows are included if the scored regions are the paper's. Case-wise tables require
+    whole cases; for a split by slices, which scores parts of cases, a sentence replaces them.
 
     Args:
       comparison: the statistics.
-      protocol: what they stand on.
-      anatomy: whose regions were scored.
+      protocol: the protocol behind them.
+      anatomy: defines the regions that were scored.
     """
     sections = [_table1(comparison, protocol, anatomy)]
     if comparison.whole_cases:
@@ -85,7 +85,7 @@ def table1_sections(
 
 
 def table1_csv(comparison: Comparison, anatomy: Anatomy) -> str:
-    """Table 1 in long form, full precision: one line a source, stage and region."""
+    """Format Table 1 in long form and full precision, one row per source, stage and region."""
     rows: list[Sequence[object]] = []
     for stage, regions in comparison.slices.items():
         for source, found in (("ours", regions), (_BATCHES, comparison.batches[stage])):
@@ -99,7 +99,7 @@ def table1_csv(comparison: Comparison, anatomy: Anatomy) -> str:
 
 
 def cases_csv(comparison: Comparison) -> str:
-    """Case-wise scores in long form: one line a set of cases, stage, region and measure."""
+    """Format case-wise scores in long form, one row per set of cases, stage, region and measure."""
     rows = (
         [group, stage, region, measure, *_cells(measures[measure]), comparison.folds]
         for group, stages in comparison.cases.items()
@@ -112,7 +112,7 @@ def cases_csv(comparison: Comparison) -> str:
 
 
 def tests_csv(comparison: Comparison) -> str:
-    """The tests in long form, full precision: one line a pair of stages and region."""
+    """Format the tests in long form and full precision, one row per pair of stages and region."""
     header = [
         "earlier", "later", "region", "cases", "better", "equal", "worse", "mean_difference",
         "low", "high", "seeds_low", "seeds_high", "median_difference", "p", "p_holm",
@@ -155,7 +155,7 @@ def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Sec
 
 
 def _reading(comparison: Comparison, unit: str, cells: Sequence[SeedStatistic]) -> str:
-    """What a cell of a table says."""
+    """Explain the cells of a table."""
     if len(comparison.seeds) == 1:
         return (
             f"Cells: mean ± standard deviation over {unit} (number of {unit}). There is one seed, "
@@ -293,7 +293,7 @@ def _is_paper_s(anatomy: Anatomy) -> bool:
 
 
 def _cell(statistic: SeedStatistic, decimals: int, comparison: Comparison) -> str:
-    """`0.919 ± 0.044 [0.905, 0.933] (111)`."""
+    """Format a cell such as `0.919 ± 0.044 [0.905, 0.933] (111)`."""
 
     def shown(value: float) -> str:
         return f"{value:.{decimals}f}"
@@ -305,7 +305,7 @@ def _cell(statistic: SeedStatistic, decimals: int, comparison: Comparison) -> st
     bounds = ""
     if not math.isnan(statistic.low):
         bounds = f" [{shown(statistic.low)}, {shown(statistic.high)}]"
-    # Seeds without a score, as no distance is defined where nothing is predicted.
+    # Some seeds may have no score, as a distance is undefined where nothing is predicted.
     if statistic.seeds < len(comparison.seeds):
         count += f", {statistic.seeds} of {len(comparison.seeds)} seeds"
     return f"{shown(statistic.mean)}{spread}{bounds} ({count})"
