@@ -148,7 +148,7 @@ def test_two_labels_and_a_pair_are_enough(tmp_path):
         [156, 100],
     ]
     assert recipe.networks(config).segmentation.num_labels == 3
-    assert recipe.objective(config, cohort.labels).inclusions == (((2,), (2, 1)),)
+    assert recipe.objective(config).inclusions == (((2,), (2, 1)),)
 
 
 def test_test_cases_of_an_nnunet_data_set_are_read_by_the_name_of_their_folder(root, tmp_path):

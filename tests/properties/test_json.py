@@ -131,7 +131,7 @@ def test_config_json(tmp_path):
         recipe.grid(config)
         recipe.mixup(config)
         run_data.reader(config)
-        recipe.objective(config, np.zeros((1, 2, 2), np.uint8))
+        recipe.objective(config)
         workdir.check_settings(folder, config)
         settings.without_places(config)
         recipe.augmentation(config)
