@@ -1,16 +1,16 @@
-"""Labels, scored regions and inclusion pairs: what the method knows about an anatomy, as data.
+"""The anatomy of a data set as data: its labels, scored regions and inclusion pairs.
 
-Plain Python, hashable: an `Anatomy` may be a static argument of a compiled function, and its
-`to_dict` form is stored beside a checkpoint.
+An `Anatomy` is plain Python and hashable, so that it can be a static argument of a compiled
+function. Its `to_dict` form is stored beside a checkpoint.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Label values read as their union: the whole infarct is (3, 4).
+# Labels that stand for their union: the whole infarct is (3, 4).
 LabelSet = tuple[int, ...]
-# A name and the labels scored under it.
+# Name of a region and its labels.
 Region = tuple[str, LabelSet]
 
 _MAX_LABELS = 256  # label maps are uint8
@@ -18,13 +18,13 @@ _MAX_LABELS = 256  # label maps are uint8
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The label set of a data set, the regions scored on it and the prior between its labels.
+    """Label set of a data set, the regions scored on it and the prior between its labels.
 
     Attributes:
-      labels: name of every label by value; index 0 is the background.
-      inclusions: pairs (inner, outer) of Eq. 5; inner lies inside outer. May be empty.
-      slice_regions: regions scored slice by slice (the paper's Table 1), in column order.
-      case_regions: regions scored per case in 3D (the EMIDEC challenge), in column order.
+      labels: name of each label by value; index 0 is the background.
+      inclusions: pairs (inner, outer) of Eq. 5, where inner lies inside outer; may be empty.
+      slice_regions: regions scored on each slice (the paper's Table 1), in column order.
+      case_regions: regions scored on each case in 3D (the EMIDEC challenge), in column order.
 
     Raises:
       ValueError: a field is malformed; the message names the field and the entry.
@@ -43,18 +43,18 @@ class Anatomy:
 
     @property
     def num_labels(self) -> int:
-        """Number of labels, the background included."""
+        """Number of labels, background included."""
         return len(self.labels)
 
     @property
     def whole_regions(self) -> tuple[LabelSet, ...]:
-        """The regions scored per case, after every label, by itself, that is in none of them."""
+        """Labels that are in no case region, each as its own region, and then the case regions."""
         regions = tuple(values for _, values in self.case_regions)
         scored = {value for values in regions for value in values}
         return tuple((v,) for v in range(self.num_labels) if v not in scored) + regions
 
     def to_dict(self) -> dict[str, Any]:
-        """The anatomy in JSON's types, labels by name; `from_dict` gives it back exactly."""
+        """Convert to JSON types, with labels by name; `from_dict` inverts this exactly."""
         return {
             "labels": list(self.labels),
             "inclusions": [[self._names(part) for part in pair] for pair in self.inclusions],
@@ -64,14 +64,14 @@ class Anatomy:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Anatomy":
-        """Reads the form that `to_dict` writes.
+        """Build an anatomy from the form of `to_dict`.
 
         Args:
           fields: the four fields, for example
             {"labels": ["background", "cavity", "scar"],
              "inclusions": [[["scar"], ["scar", "cavity"]]],
              "slice_regions": [["Scar", ["scar"]]], "case_regions": [["Scar", ["scar"]]]}.
-            Regions are lists, not mappings, since their order is that of a table's columns.
+            Regions are lists, not mappings, because their order is that of a table's columns.
 
         Raises:
           ValueError: a field is missing, unknown or malformed, or names an unknown label.
@@ -95,7 +95,7 @@ class Anatomy:
 
 
 def _is_name(value: Any) -> bool:
-    # A line break would tear tables and messages apart; half a surrogate cannot be written at all.
+    # A line break would break tables and messages; a lone surrogate cannot be encoded.
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
@@ -116,7 +116,7 @@ def _check_label_set(field: str, values: Any, num_labels: int) -> None:
     if not isinstance(values, tuple) or not values:
         raise ValueError(f"{field}: expected a non-empty tuple of label values, got {values!r}")
     for value in values:
-        # bool is an int to Python; as a label it is a slip.
+        # Python counts bool as int, but a bool in place of a label is a mistake.
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError(f"{field}: label values must be int, got {value!r} in {values}")
         if not 0 <= value < num_labels:
@@ -158,7 +158,7 @@ def _check_regions(field: str, regions: Any, num_labels: int) -> None:
 
 
 def _as_tuple(field: str, value: Any) -> tuple[Any, ...]:
-    # A bare string is iterable too and would be read letter by letter.
+    # A bare string is iterable too, but would be read character by character.
     if not isinstance(value, list | tuple):
         raise ValueError(f"{field}: expected a list, got {value!r}")
     return tuple(value)
@@ -192,7 +192,7 @@ def _named_regions(field: str, regions: Any, labels: tuple[str, ...]) -> tuple[R
     return tuple(read)
 
 
-# Labels as released; inclusion pairs of Eq. 5; regions of the paper's Table 1 and of the challenge.
+# Labels as released, inclusion pairs of Eq. 5, regions of the paper's Table 1 and the challenge.
 EMIDEC = Anatomy(
     labels=("background", "cavity", "myocardium", "infarct", "no-reflow"),
     inclusions=(((4,), (4, 3)), ((4, 3), (4, 3, 2))),
@@ -202,11 +202,11 @@ EMIDEC = Anatomy(
 
 
 def enclosing_region(labels: LabelSet, regions: Sequence[Region]) -> LabelSet | None:
-    """The largest region that strictly holds another: the whole myocardium, for the infarct."""
+    """The largest region that is a strict superset of `labels`, such as myocardium for infarct."""
     around = [values for _, values in regions if set(values) > set(labels)]
     return max(around, key=len, default=None)
 
 
 def pair_name(anatomy: Anatomy, pair: tuple[LabelSet, LabelSet]) -> str:
-    """For example "no-reflow in no-reflow + infarct"."""
+    """Name of an inclusion pair, such as "no-reflow in no-reflow + infarct"."""
     return " in ".join(" + ".join(anatomy.labels[value] for value in part) for part in pair)

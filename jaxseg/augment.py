@@ -1,7 +1,7 @@
-"""Ordinary augmentation on top of mixup: moves and changes of intensity, inside the step.
+"""Ordinary augmentation after mixup: random geometric and intensity changes inside the step.
 
-Not part of the paper, whose stages leave it off. Everything here is a pure function of one example;
-batches come from `jax.vmap`.
+This is not part of the paper, whose stages do not use it. All functions are pure functions of one
+example; `jax.vmap` applies them to batches.
 """
 
 import math
@@ -14,23 +14,23 @@ from jax import Array
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings of ordinary augmentation. A size of 0 turns its piece off.
+    """Parameters of ordinary augmentation. A value of 0 disables that change.
 
     Attributes:
-      probability: share of the examples that are moved, and, drawn apart, whose intensity changes.
-      flip: mirror rows and columns, each for half of the moved examples.
+      probability: probability of a geometric change, and independently of an intensity change.
+      flip: whether to mirror rows and columns, each in half of the geometric changes.
       rotation: largest angle in degrees, about the center of the slice.
-      zoom: largest change of size: 0.2 is a factor from 1 / 1.2 to 1.2, log-uniform.
+      zoom: largest change of scale, log-uniform: 0.2 means a factor from 1 / 1.2 to 1.2.
       shift: largest shift along rows and along columns, in pixels.
-      turn: turn half of the moved examples by 90 degrees, for square images; with `flip` all eight
-        ways to store a slice.
-      gamma: largest change of the exponent that bends intensities between their own minimum and
+      turn: whether to swap rows and columns in half of the geometric changes, for square images.
+        Together with `flip` this gives all eight orientations of a slice.
+      gamma: largest change of the exponent applied to intensities between their minimum and
         maximum; as `zoom`.
       contrast: largest change of the distance to the mean; as `zoom`.
-      brightness: largest shift, in units of the normalized image.
+      brightness: largest offset, in units of the normalized image.
       noise: largest standard deviation of Gaussian noise, in the same units.
-      bias: largest change of the signal at the border of the image, rising linearly through it in a
-        random direction, as near a surface coil; as `zoom`.
+      bias: largest change of the signal at the border of the image, which grows through the image
+        in a random direction, as near a surface coil; as `zoom`.
     """
 
     probability: float = 0.0
@@ -46,7 +46,7 @@ class Augmentation:
     bias: float = 0.0
 
     def reach(self, size: tuple[int, int]) -> int:
-        """Pixels beyond each border of an image that a move can bring into it."""
+        """Number of pixels beyond each border that a geometric change can move into an image."""
         if not self.probability:
             return 0
         height, width = size
@@ -58,18 +58,17 @@ class Augmentation:
 def augment(
     key: Array, image: Array, probabilities: Array, settings: Augmentation, *, margin: int = 0
 ) -> tuple[Array, Array]:
-    """Move an example and change its intensity.
+    """Randomly move an example and change its intensity.
 
     Args:
       key: typed PRNG key of this example.
-      image: (H + 2 margin, W + 2 margin, C) float32; the channels move together.
+      image: (H + 2 margin, W + 2 margin, C) float32; all channels move together.
       probabilities: (H + 2 margin, W + 2 margin, L) float32 label probabilities.
-      settings: what to draw from.
-      margin: pixels of surroundings on each side, from which a move brings in what lies beyond the
-        border.
+      settings: parameters of the augmentation.
+      margin: pixels of surroundings on each side, which a move can bring into the image.
 
     Returns:
-      Image (H, W, C) and label probabilities (H, W, L); the latter still sum to 1 at every pixel.
+      Image (H, W, C) and label probabilities (H, W, L), which still sum to 1 at every pixel.
     """
     move_key, space_key, change_key, intensity_key = jax.random.split(key, 4)
     both = jnp.concatenate([image, probabilities], axis=-1)
@@ -84,20 +83,20 @@ def augment(
 
 
 def crop(image: Array, margin: int) -> Array:
-    """(H + 2 margin, W + 2 margin, ...) to (H, W, ...)."""
+    """Crop (H + 2 margin, W + 2 margin, ...) to (H, W, ...)."""
     height, width = image.shape[:2]
     return image[margin : height - margin, margin : width - margin]
 
 
 def _draw_move(key: Array, settings: Augmentation) -> tuple[Array, Array]:
-    """(2, 2) from output to input offsets: flips, then rotation and zoom; and a shift (2,)."""
+    """Draw a (2, 2) matrix from output to input offsets, and a shift (2,)."""
     angle_key, zoom_key, flip_key = jax.random.split(key, 3)
     angle = _symmetric(angle_key, math.radians(settings.rotation))
     scale = _factor(zoom_key, settings.zoom)
     flips = jnp.where(jax.random.bernoulli(flip_key, 0.5, (2,)) & settings.flip, -1.0, 1.0)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     turned = jax.random.bernoulli(jax.random.fold_in(key, 4)) & settings.turn
-    # Keys of their own, so that the other moves stay those of runs without a shift.
+    # A separate key keeps the other draws equal to those of runs without a shift.
     shift_key = jax.random.fold_in(key, 3)
     shift = jax.random.uniform(shift_key, (2,), minval=-1.0) * settings.shift
     matrix = jnp.array([[cos, -sin], [sin, cos]]) / scale * flips[:, None]
@@ -105,29 +104,29 @@ def _draw_move(key: Array, settings: Augmentation) -> tuple[Array, Array]:
 
 
 def resample(image: Array, matrix: Array, shift: Array | None = None, *, margin: int = 0) -> Array:
-    """Pull an image through an affine map, bilinear.
+    """Resample an image through an affine map, bilinear.
 
     Args:
       image: (H + 2 margin, W + 2 margin, C) float32.
-      matrix: (2, 2), from an output pixel's (row, column) offset to the input's, both from the
-        center of the image.
-      shift: (2,) in pixels, added to the input's offset; default none.
+      matrix: (2, 2), from the (row, column) offset of an output pixel to that in the input, both
+        relative to the center of the image.
+      shift: (2,) in pixels, added to the input offset; no shift by default.
       margin: pixels of the input on each side that the output lacks.
 
     Returns:
-      (H, W, C); a sample from outside takes the nearest pixel of the rim, so that channels which
-      sum to 1 still do.
+      (H, W, C). Samples outside take the nearest border pixel, so that channels that sum to 1 still
+      do.
     """
     height, width, channels = image.shape
     down, across = jnp.mgrid[: height - 2 * margin, : width - 2 * margin]
     down, across = (x - (n - 1) / 2 for x, n in zip((down, across), down.shape, strict=True))
     row_shift, column_shift = (0.0, 0.0) if shift is None else (shift[0], shift[1])
-    # Not a matrix product, which accelerators round to a tenth of a pixel.
+    # A matrix product would be rounded to a tenth of a pixel on accelerators.
     pulled_row = (height - 1) / 2 + row_shift + matrix[0, 0] * down + matrix[0, 1] * across
     pulled_column = (width - 1) / 2 + column_shift + matrix[1, 0] * down + matrix[1, 1] * across
     row, below, beneath = _between(pulled_row, height)
     column, right, beside = _between(pulled_column, width)
-    # Rows of a table: a gather of contiguous channels is the fast kind on every device.
+    # Gather contiguous channels from a table of pixels, which is fast on every device.
     table = image.reshape(height * width, channels)
 
     def corner(row: Array, column: Array) -> Array:
@@ -139,7 +138,7 @@ def resample(image: Array, matrix: Array, shift: Array | None = None, *, margin:
 
 
 def _between(position: Array, size: int) -> tuple[Array, Array, Array]:
-    """The pixel at or before a position (H, W), the one after, and the share (H, W, 1) of that."""
+    """Pixels on both sides of a position (H, W), and the weight (H, W, 1) of the second."""
     position = jnp.clip(position, 0.0, size - 1)
     low = jnp.floor(position)
     index = low.astype(jnp.int32)
@@ -147,12 +146,12 @@ def _between(position: Array, size: int) -> tuple[Array, Array, Array]:
 
 
 def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
-    """Bias field, gamma, contrast, brightness and noise, in that order.
+    """Apply bias field, gamma, contrast, brightness and noise, in that order.
 
     Args:
       key: typed PRNG key.
-      image: (H, W, C) float32; all channels change alike, noise apart.
-      settings: what to draw from.
+      image: (H, W, C) float32; all channels change alike, except for noise.
+      settings: parameters of the augmentation.
 
     Returns:
       (H, W, C) float32.
@@ -161,7 +160,7 @@ def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
     if settings.bias:
         image = _biased(jax.random.fold_in(key, 5), image, settings.bias)
     low, span = image.min(), image.max() - image.min()
-    # Away from 0, where a power below 1 has no slope; a flat image stays what it is.
+    # Clip away from 0, where a power below 1 has no finite slope; a constant image is unchanged.
     unit = jnp.clip((image - low) / jnp.where(span > 0, span, 1.0), 1e-6, 1.0)
     bent = low + span * unit ** _factor(gamma_key, settings.gamma)
     mean = bent.mean()
@@ -172,7 +171,7 @@ def change_intensity(key: Array, image: Array, settings: Augmentation) -> Array:
 
 
 def _biased(key: Array, image: Array, size: float) -> Array:
-    """The signal times a plane, 1 in the middle; black is the image's minimum."""
+    """Multiply the signal above the minimum by a log-linear field that is 1 in the middle."""
     size_key, way_key = jax.random.split(key)
     height, width = image.shape[:2]
     way = jax.random.uniform(way_key, maxval=2 * math.pi)
@@ -188,5 +187,5 @@ def _symmetric(key: Array, size: float) -> Array:
 
 
 def _factor(key: Array, size: float) -> Array:
-    """Log-uniform between 1 / (1 + size) and 1 + size."""
+    """Draw a factor, log-uniform between 1 / (1 + size) and 1 + size."""
     return jnp.exp(_symmetric(key, math.log1p(size)))

@@ -1,4 +1,4 @@
-"""A batch of examples out of the training slices: gathered, mixed and augmented on the device."""
+"""Gather, mix and augment batches of training slices on the device."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +15,18 @@ from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup, shares_
 
 
 class DeviceCohort(flax.struct.PyTreeNode):
-    """The training slices, on the device for the whole run.
+    """The training slices, which stay on the device for the whole run.
 
     Attributes:
       images: (N, H + 2 margin, W + 2 margin, C) float32, normalized; C is 1 for one slice.
-      labels: (N, H + 2 margin, W + 2 margin) uint8, or with L, each label's share of a pixel,
-        float32.
-      heights: (N,) float32, 0 base .. 1 apex.
-      eligible: (N,) bool, slices with foreground, which may be partners in mixup.
-      scouts: (N, h, w) float32, on which the heart is found; None where it need not be.
-      hearts: (N, h, w) float32, its share of their pixels; likewise.
+      labels: (N, H + 2 margin, W + 2 margin) uint8; or, with a last axis L, float32 fraction of
+        each pixel covered by each label.
+      heights: (N,) float32, 0 (base) to 1 (apex).
+      eligible: (N,) bool, slices with foreground, which may be mixup partners.
+      scouts: (N, h, w) float32, coarse slices on which the heart is located; None without a
+        localizer.
+      hearts: (N, h, w) float32, fraction of each scout pixel inside the heart; None if `scouts`
+        is.
       margin: pixels of surroundings on each side of the network grid.
     """
 
@@ -47,9 +49,9 @@ class DeviceCohort(flax.struct.PyTreeNode):
         hearts: ArrayLike | None = None,
         margin: int = 0,
     ) -> Self:
-        """Put slices on the first device; what a step would compute again and again, once.
+        """Move slices to the first device, and compute once which are eligible as partners.
 
-        Images are (N, H, W), labels (N, H, W) integers or (N, H, W, L) shares; H and W with
+        Images are (N, H, W), labels (N, H, W) integers or (N, H, W, L) fractions. H and W include
         the margin.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
@@ -68,11 +70,11 @@ class DeviceCohort(flax.struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Mixup:
-    """Settings of pathology mixup.
+    """Parameters of pathology mixup.
 
     Attributes:
-      probability: share of the examples that are mixed; 0 turns mixup off.
-      tolerance: largest difference of relative height between partners.
+      probability: probability that an example is mixed; 0 disables mixup.
+      tolerance: largest difference between the relative heights of partners.
     """
 
     probability: float
@@ -87,20 +89,20 @@ def mixed_batch(
     mixup: Mixup,
     num_labels: int,
 ) -> tuple[Array, Array]:
-    """Gather a batch and mix each example with a partner of its own.
+    """Gather a batch and mix each example with its own partner.
 
     Args:
-      key: of this step.
+      key: PRNG key of this step.
       cohort: the training slices.
-      indices: (B,) integer, slices of this device's share of the batch.
-      first: position of the first of them in the global batch, so that an example draws the same
-        numbers on whatever device it lands.
-      mixup: settings.
+      indices: (B,) integer, the slices of this device's share of the batch.
+      first: position of the first of them in the global batch, so that the random numbers of an
+        example do not depend on its device.
+      mixup: parameters of mixup.
       num_labels: L.
 
     Returns:
-      Images (B, H, W, C) float32 and label probabilities (B, H, W, L) float32, H and W with the
-      cohort's margin. Hearts are mixed on the network grid; the margin stays the fixed slice's.
+      Images (B, H, W, C) float32 and label probabilities (B, H, W, L) float32. H and W include the
+      cohort's margin. Mixup acts on the network grid; the margin is that of the fixed slice.
     """
     margin = cohort.margin
 
@@ -110,7 +112,7 @@ def mixed_batch(
             partner_key, index, cohort.heights, cohort.eligible, tolerance=mixup.tolerance
         )
         mixed = found & (jax.random.uniform(chance_key) < mixup.probability)
-        # lambda = 1 is the fixed slice itself: one code path, whether mixed or not.
+        # lambda = 1 gives the fixed slice itself, so that unmixed examples need no other code path.
         lam = jnp.where(mixed, jax.random.uniform(lam_key), 1.0)
         image, label = cohort.images[index], cohort.labels[index]
         mixed_image, mixed_label = pathology_mixup(
@@ -140,7 +142,7 @@ def augmented_batch(
     *,
     margin: int = 0,
 ) -> tuple[Array, Array]:
-    """Augment each example of a batch; arguments as in `mixed_batch`, the margin is cut off."""
+    """Augment each example of a batch and crop the margin; arguments as in `mixed_batch`."""
 
     def example(position: Array, image: Array, target: Array) -> tuple[Array, Array]:
         key_of_it = jax.random.fold_in(key, position)

@@ -1,4 +1,4 @@
-"""What happens at which step: batches, epochs and validations, as functions of the step alone."""
+"""The schedule of batches, epochs and validations as functions of the step alone."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,23 +6,23 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-_ORDER = 2  # stream of the batch order, apart from those of `jaxseg.train_step`
+_ORDER = 2  # random stream of the batch order, distinct from those of `jaxseg.train_step`
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Course of a run.
+    """Schedule of a run.
 
-    Slices come in a fresh random order every epoch, and batches follow each other across epochs, so
-    that every batch is full and no slice is left out. Everything follows from (seed, step): a
-    resumed run sees what an uninterrupted one would have seen.
+    Slices come in a new random order in each epoch. Batches continue across epochs, so that every
+    batch is full and no slice is left out. Everything is a function of (seed, step), so that a
+    resumed run sees the same batches as an uninterrupted one.
 
     Attributes:
-      num_slices: training slices, N.
-      batch_size: of all devices together; may exceed N.
-      epochs: passes over the slices.
+      num_slices: number of training slices, N.
+      batch_size: size of the global batch over all devices; may exceed N.
+      epochs: number of passes over the slices.
       validate_every: epochs between validations; the end of the run is always validated.
-      seed: of the run.
+      seed: seed of the run.
     """
 
     num_slices: int
@@ -33,12 +33,12 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Not a whole number where a batch reaches into the next epoch."""
+        """Steps per epoch, not a whole number if a batch extends into the next epoch."""
         return self.num_slices / self.batch_size
 
     @cached_property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps of the whole run."""
         return -(-self.epochs * self.num_slices // self.batch_size)
 
     @cached_property
@@ -47,15 +47,15 @@ class Plan:
         return frozenset({-(-e * self.num_slices // self.batch_size) for e in every} | {self.steps})
 
     def epoch(self, step: int) -> float:
-        """Epochs done after `step` steps."""
+        """Number of completed epochs after `step` steps, as a fraction."""
         return min(step * self.batch_size / self.num_slices, float(self.epochs))
 
     def validates_after(self, step: int) -> bool:
-        """Whether a validation is due once `step` steps are done."""
+        """Whether a validation is due after `step` completed steps."""
         return step in self._validations
 
     def indices(self, step: int) -> NDArray[np.int32]:
-        """Slices (batch_size,) of the step that follows `step` done ones."""
+        """Slices (batch_size,) of the next step after `step` completed steps."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, places = np.divmod(positions, self.num_slices)
         batch = np.empty(self.batch_size, np.int32)
@@ -64,5 +64,5 @@ class Plan:
         return batch
 
     def _order(self, epoch: int) -> NDArray[np.intp]:
-        """The slices (num_slices,) of an epoch, in their order."""
+        """Random order (num_slices,) of the slices in an epoch."""
         return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(self.num_slices)

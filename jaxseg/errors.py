@@ -1,8 +1,8 @@
-"""What goes wrong that the user can mend."""
+"""Base class of the errors that a user can correct."""
 
 
 class UserError(Exception):
-    """A file, a field or a machine that cannot serve; the message names it and what was expected.
+    """Raised for an unsuitable file, field or machine; the message names it and what was expected.
 
-    The command line shows it as one line, without a traceback.
+    The command line prints the message in one line, without a traceback.
     """

@@ -1,19 +1,19 @@
-"""What keeps the label weights of Eq. 3 honest.
+"""Objectives that train the label weights of Eq. 3 without its trivial optimum.
 
 Minimized jointly over network and weights, Eq. 3 has a trivial optimum: weight moves onto labels
-that are absent, rare or already easy, and the rest stops being learned. So the network minimizes
-Eq. 3 with the weights as constants, and the weight generator gets an objective of its own:
+that are absent, rare or already easy, and the others are no longer learned. The network therefore
+minimizes Eq. 3 with constant weights, and the weight generator has an objective of its own:
 
 - "adversarial": q = w / L, the normalized weights, *ascends*
       sum_i q_i c_i + strength * H(q),   c_i the mean cross-entropy over label i's pixels.
   The optimum is q = softmax(c / strength): weight follows difficulty, and the entropy bounds it.
-  Of soft targets, as mixup makes them, c holds their own entropy too, so that a label of small
-  shares weighs more than others even where the network is right; without that part the infarct was
-  learned a little worse.
-  The difficulty c is an image's own: a label that it does not hold is not difficult, c = 0.
+  The difficulty c is computed for each image; a label that the image does not hold has c = 0.
+  For soft targets, such as those of mixup, c includes the entropy of the targets. A label with
+  small fractions then has a higher weight even where the network is right. Without that part the
+  infarct was learned slightly worse.
 - "minimize": Eq. 3 itself, the literal reading of the paper, kept to show its trivial optimum.
 
-Measured comparison: docs/studies/002-label-weights.md.
+See docs/studies/002-label-weights.md for a measured comparison.
 """
 
 import jax
@@ -24,14 +24,14 @@ from jaxseg.losses import automated_weighted_cross_entropy
 
 
 def label_cross_entropy(logits: Array, targets: Array) -> Array:
-    """Mean cross-entropy over each label's own pixels, per image.
+    """Mean cross-entropy over the pixels of each label, for each image.
 
     Args:
       logits: (B, H, W, L) floating point.
-      targets: (B, H, W, L) label probabilities; a soft pixel counts with its share.
+      targets: (B, H, W, L) label probabilities; soft pixels count in proportion.
 
     Returns:
-      c (B, L) float32, 0 for a label that the image does not hold.
+      c (B, L) float32, 0 for a label that is not present in the image.
     """
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     mass = targets.sum((1, 2))
@@ -48,17 +48,17 @@ def generator_objective(
     """The loss that the weight generator minimizes; no gradient reaches the network.
 
     Args:
-      logits: (B, H, W, L), taken as constants.
-      targets: (B, H, W, L).
-      weights: (B, L), the generator's output.
+      logits: (B, H, W, L), treated as constants.
+      targets: (B, H, W, L) label probabilities.
+      weights: (B, L), output of the generator.
       method: one of `METHODS`.
-      strength: coefficient of the adversarial generator's entropy.
+      strength: coefficient of the entropy in the adversarial objective.
 
     Returns:
       () float32.
 
     Raises:
-      ValueError: for an unknown method.
+      ValueError: the method is unknown.
     """
     if method not in METHODS:
         raise ValueError(f"balance method must be one of {', '.join(METHODS)}, got {method!r}")

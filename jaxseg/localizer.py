@@ -1,7 +1,7 @@
-"""The localizer: a small U-net that finds the heart on scouts, trained along with the network.
+"""The localizer, a small U-net that locates the heart on scouts and is trained with the network.
 
-Not part of the paper, whose pictures are all centered on the heart. It sees every slice of a stack
-over the whole field of view in coarse pixels (`jaxseg.data.scout`), and answers where the heart is.
+This is not part of the paper, whose images are all centered on the heart. The localizer sees every
+slice of a stack over the whole field of view in coarse pixels (`jaxseg.data.scout`).
 """
 
 from typing import cast
@@ -17,7 +17,7 @@ from jaxseg.models import Convolve, UNet
 
 DEPTH = 3
 WIDTH = 8
-# Hearts anywhere in the picture, in every orientation. Lengths are in pixels of 8 mm.
+# Moves the heart anywhere in the picture, in any orientation. Lengths are in pixels of 8 mm.
 AUGMENTATION = Augmentation(
     probability=0.9,
     flip=True,
@@ -30,12 +30,12 @@ AUGMENTATION = Augmentation(
     noise=0.2,
     bias=1.0,
 )
-# Share of the examples whose picture ends nearer to the heart, on each side.
+# Probability, for each side, that the picture ends closer to the heart.
 _CUT = 0.4
 
 
 def make_localizer(convolve: Convolve) -> UNet:
-    """The network: (B, h, w, 1) scouts to logits (B, h, w, 2), elsewhere and heart."""
+    """The network: (B, h, w, 1) scouts to logits (B, h, w, 2) of elsewhere and heart."""
     return UNet(
         num_labels=2, width=WIDTH, depth=DEPTH, attention=False, groups=0, convolve=convolve
     )
@@ -44,16 +44,16 @@ def make_localizer(convolve: Convolve) -> UNet:
 def scout_batch(
     key: Array, cohort: DeviceCohort, indices: Array, first: Array | int
 ) -> tuple[Array, Array]:
-    """Gather scouts, and show their hearts elsewhere.
+    """Gather scouts and augment them, so that hearts appear in other places.
 
     Args:
-      key: of this step.
+      key: PRNG key of this step.
       cohort: the training slices, with scouts.
-      indices: (B,) integer, slices of this device's share of the batch.
+      indices: (B,) integer, the slices of this device's share of the batch.
       first: position of the first of them in the global batch.
 
     Returns:
-      Scouts (B, h, w, 1) and shares of elsewhere and heart (B, h, w, 2), float32.
+      Scouts (B, h, w, 1) and fractions of elsewhere and heart (B, h, w, 2), float32.
     """
     scouts, hearts = cast(Array, cohort.scouts), cast(Array, cohort.hearts)
 
@@ -68,20 +68,20 @@ def scout_batch(
 
 
 def _cut(key: Array, scout: Array, heart: Array) -> Array:
-    """End the picture somewhere between the scout's border and the heart, on some sides."""
+    """Randomly move some sides of the picture to between the scout's border and the heart."""
     inside = jnp.array(True)
     for axis in (0, 1):
         size = heart.shape[axis]
         lines = (heart > 0.1).any(1 - axis)
         place = jnp.arange(size)
-        # Without a heart the middle stands for it.
+        # Without a heart, use the middle.
         top = jnp.where(lines.any(), jnp.argmax(lines), size // 2)
         bottom = jnp.where(lines.any(), size - 1 - jnp.argmax(lines[::-1]), size // 2)
         key, chance_key, depth_key = jax.random.split(key, 3)
         depth = jax.random.uniform(depth_key, (2,)) * (jax.random.uniform(chance_key, (2,)) < _CUT)
         kept = (place >= depth[0] * top) & (size - 1 - place >= depth[1] * (size - 1 - bottom))
         inside = inside & jnp.expand_dims(kept, 1 - axis)
-    return jnp.where(inside[..., None], scout, scout.min())  # as `scout_of` shows padding
+    return jnp.where(inside[..., None], scout, scout.min())  # padding looks as in `scout_of`
 
 
 def localizer_loss(logits: Array, shares: Array) -> Array:
@@ -89,6 +89,6 @@ def localizer_loss(logits: Array, shares: Array) -> Array:
 
     Args:
       logits: (B, h, w, 2).
-      shares: (B, h, w, 2), of elsewhere and heart.
+      shares: (B, h, w, 2), fractions of elsewhere and heart.
     """
     return cross_entropy(logits, shares) + soft_dice_loss(logits, shares)

@@ -1,7 +1,7 @@
-"""The paper's losses, Eq. 3-5, and beside them plain cross-entropy and a soft Dice loss.
+"""The paper's losses, Eq. 3-5, as well as plain cross-entropy and a soft Dice loss.
 
-Logits and targets are (B, H, W, L); targets are label probabilities and may be soft, as mixup makes
-them. Whatever the dtype of the logits, losses are computed in float32.
+Logits and targets are (B, H, W, L). Targets are label probabilities and may be soft, such as those
+of mixup. Losses are computed in float32, independent of the dtype of the logits.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jax import Array
 from jaxseg.anatomy import LabelSet
 
 Inclusion = tuple[LabelSet, LabelSet]
-"""A pair (inner, outer) of regions, each the union of some labels: inner lies inside outer."""
+"""A pair (inner, outer) of regions, each a union of labels, where inner lies inside outer."""
 
 
 def _check_pair(logits: Array, targets: Array) -> None:
@@ -35,7 +35,7 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
       () float32.
 
     Raises:
-      ValueError: if the shapes differ or are not of rank 4.
+      ValueError: the shapes differ or are not of rank 4.
     """
     _check_pair(logits, targets)
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
@@ -46,18 +46,18 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
     """Eq. 3: L_AWCE = -1/N sum_x sum_i w_i Y_i(x) log Yhat_i(x), N the number of all pixels.
 
     This is the equation itself, differentiable in logits and in weights. Minimized over both, it
-    rewards weights that fade on hard labels; `jaxseg.label_weights` is what keeps them honest.
+    rewards weights that vanish on hard labels. `jaxseg.label_weights` avoids this.
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities.
-      weights: (B, L), one weight a label and image.
+      weights: (B, L), one weight for each image and label.
 
     Returns:
       () float32.
 
     Raises:
-      ValueError: if the shapes do not belong together.
+      ValueError: the shapes do not match.
     """
     _check_pair(logits, targets)
     if weights.shape != (logits.shape[0], logits.shape[-1]):
@@ -68,36 +68,37 @@ def automated_weighted_cross_entropy(logits: Array, targets: Array, weights: Arr
 
 
 DICE_OF = ("labels", "regions")
-"""What has a soft Dice coefficient: each label, or each scored region as a whole."""
+"""Units of the soft Dice loss: each label, or each scored region as a whole."""
 
 
 def soft_dice_loss(logits: Array, targets: Array, *, regions: Sequence[LabelSet] = ()) -> Array:
-    """One minus the soft Dice coefficient, over the labels that an image holds.
+    """One minus the soft Dice coefficient, averaged over the labels present in an image.
 
         1/B sum_b 1/|S_b| sum_{i in S_b} (1 - 2 sum_x p_i Y_i / (sum_x p_i + sum_x Y_i))
 
-    p are the softmax of the logits, S_b the labels of image b, background included.
+    p is the softmax of the logits, and S_b the set of labels in image b, background included. This
+    loss is not part of the paper.
 
-    Regions, if given, stand in the place of labels, each with the sum of its labels'
-    probabilities. They may overlap, as those of a challenge do: a pixel of no-reflow that is called
-    infarct is an error of the no-reflow then, not of the infarct around it. Not part of the paper.
+    If regions are given, they replace the labels, each with the sum of its labels' probabilities.
+    They may overlap, as those of a challenge do. No-reflow predicted as infarct is then an error
+    of no-reflow, but not of the whole infarct around it.
 
-    Soft targets are sharpened: where Y is neither 0 nor 1 the loss is smallest not at p = Y but
-    nearer to the likelier end, as a DSC of label maps rewards. With min(p, Y) in place of p Y the
-    optimum is p = Y; the DSC was no higher for it
+    Soft targets are sharpened: where Y is neither 0 nor 1, the optimum is not p = Y but closer to
+    the likelier extreme, which a DSC of label maps rewards. With min(p, Y) instead of p Y the
+    optimum is p = Y, but the DSC was no higher
     (docs/studies/020-soft-targets-in-difficulty-and-dice.md).
 
     Args:
       logits: (B, H, W, L) floating point.
-      targets: (B, H, W, L) label probabilities; a label is held if it has any.
-      regions: label tuples; none for each label by itself.
+      targets: (B, H, W, L) label probabilities; a label is present if its sum is positive.
+      regions: label tuples; if empty, each label is a region of its own.
 
     Returns:
       () float32, 0 to 1.
 
     Raises:
-      ValueError: if the shapes differ or are not of rank 4, or a region is of a label that the
-        logits do not hold.
+      ValueError: the shapes differ or are not of rank 4, or a region names a label that the logits
+        do not have.
     """
     _check_pair(logits, targets)
     _check_regions("regions", regions, logits.shape[-1])
@@ -117,19 +118,19 @@ def soft_dice_loss(logits: Array, targets: Array, *, regions: Sequence[LabelSet]
 def neighborhood_penalty(inner: Array, outer: Array, *, epsilon: float) -> Array:
     """Eq. 4: L_NP(a, b) = mean(1_{a>0} x 1_{b>0} x (1 - a - b)) where a b < 1 - epsilon.
 
-    The mean runs over all pixels; those outside the gate count as 0. On softmax outputs both
+    The mean is over all pixels; those outside the gate count as 0. On softmax outputs both
     indicators are 1 everywhere.
 
     Args:
       inner: (B, H, W) probability of the inner region, a.
       outer: (B, H, W) probability of the outer region, b.
-      epsilon: margin of the product, below which two regions count as apart.
+      epsilon: margin of the product a b, below which two regions count as apart.
 
     Returns:
-      () float32; it may be negative, as 1 - a - b is.
+      () float32; may be negative, as 1 - a - b may.
 
     Raises:
-      ValueError: if the shapes differ or are not (B, H, W).
+      ValueError: the shapes differ or are not (B, H, W).
     """
     if inner.ndim != 3 or inner.shape != outer.shape:
         raise ValueError(
@@ -148,16 +149,16 @@ def neighboring_loss(
 
     Args:
       probabilities: (B, H, W, L), softmax of the logits.
-      inclusions: pairs (inner, outer) of label tuples; a region's probability is the sum over its
-        labels. For EMIDEC ((4,), (4, 3)) and ((4, 3), (4, 3, 2)).
+      inclusions: pairs (inner, outer) of label tuples; the probability of a region is the sum over
+        its labels. For EMIDEC the pairs are ((4,), (4, 3)) and ((4, 3), (4, 3, 2)).
       epsilon: as in `neighborhood_penalty`.
 
     Returns:
       () float32.
 
     Raises:
-      ValueError: if the probabilities are not of rank 4, there is no pair, or a pair names a label
-        that the probabilities do not hold.
+      ValueError: the probabilities are not of rank 4, there is no pair, or a pair names a label
+        that the probabilities do not have.
     """
     if probabilities.ndim != 4:
         raise ValueError(f"probabilities must be (B, H, W, L), got shape {probabilities.shape}")
@@ -173,12 +174,12 @@ def neighboring_loss(
 
 
 def _check_regions(field: str, regions: Sequence[LabelSet], count: int) -> None:
-    """An index out of range would be clamped to the last label without a word."""
+    """Check label indices, because JAX would silently clamp an index that is out of range."""
     for label in (label for region in regions for label in region):
         if not 0 <= label < count:
             raise ValueError(f"{field} name label {label}, labels are 0 to {count - 1}")
 
 
 def _region(probabilities: Array, labels: LabelSet) -> Array:
-    """(..., L) to (...): the probability of a region, the sum over its labels."""
+    """Probability of a region, (..., L) to (...): the sum over its labels."""
     return sum((probabilities[..., i] for i in labels), start=jnp.float32(0.0))

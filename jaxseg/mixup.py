@@ -1,7 +1,8 @@
 """Pathology mixup: register one short-axis slice onto another and blend them inside the heart.
 
-Section 2 of the paper, Eq. 1-2. Everything here is a pure function of one slice (pair); batches
-come from `jax.vmap`. Coordinates are (row, column) in pixels, with integers at pixel centers.
+This implements Section 2 of the paper, Eq. 1-2. All functions are pure functions of one slice or
+one pair; `jax.vmap` applies them to batches. Coordinates are (row, column) in pixels, with integers
+at pixel centers.
 """
 
 import jax
@@ -10,10 +11,11 @@ from jax import Array
 
 
 def foreground_of(label: Array) -> Array:
-    """The heart of a slice: pixels that are not background, or less than half of it.
+    """Foreground of a slice: pixels that are not background, or less than half background.
 
     Args:
-      label: (H, W) labels, 0 is background, or (H, W, L) floating point, each label's share.
+      label: (H, W) labels, where 0 is the background; or (H, W, L) floating point, the fraction of
+        each pixel covered by each label.
 
     Returns:
       (H, W) bool.
@@ -22,18 +24,17 @@ def foreground_of(label: Array) -> Array:
 
 
 def foreground_moments(foreground: Array) -> tuple[Array, Array]:
-    """Center of the foreground and the mean distance of its pixels to that center.
+    """Center of the foreground and mean distance of its pixels to that center.
 
     Args:
-      foreground: (H, W) bool, true on every non-background pixel.
+      foreground: (H, W) bool, true on every pixel that is not background.
 
     Returns:
-      Center (2,) float32 as (row, column) and mean distance () float32, both in pixels. An empty
-      foreground has neither: the center is (0, 0) and the distance 0, which `registration_matrix`
-      reads as "nothing to register".
+      Center (2,) float32 as (row, column) and mean distance () float32, both in pixels. Both are 0
+      for an empty foreground, which `registration_matrix` treats as nothing to register.
 
     Raises:
-      ValueError: if the foreground is not a single (H, W) mask.
+      ValueError: the foreground is not a single (H, W) mask.
     """
     if foreground.ndim != 2:
         raise ValueError(f"foreground must be (H, W), got shape {foreground.shape}")
@@ -48,7 +49,7 @@ def foreground_moments(foreground: Array) -> tuple[Array, Array]:
 
 
 def registration_matrix(fixed_foreground: Array, moving_foreground: Array) -> Array:
-    """Eq. 1: the homogeneous matrix that takes moving coordinates to fixed coordinates.
+    """Eq. 1: the homogeneous matrix that maps moving coordinates to fixed coordinates.
 
         T = [[s, 0, c_F,row - s c_M,row], [0, s, c_F,col - s c_M,col], [0, 0, 1]],  s = d_F / d_M
 
@@ -57,8 +58,8 @@ def registration_matrix(fixed_foreground: Array, moving_foreground: Array) -> Ar
       moving_foreground: (H', W') bool.
 
     Returns:
-      (3, 3) float32. Where either foreground has no extent (empty, or a single pixel) there is no
-      scale to estimate, and s is 1; where either is empty, T is the identity.
+      (3, 3) float32. If either foreground has no extent (it is empty or a single pixel), the scale
+      cannot be estimated and s is 1. If either is empty, T is the identity.
     """
     fixed_center, fixed_distance = foreground_moments(fixed_foreground)
     moving_center, moving_distance = foreground_moments(moving_foreground)
@@ -71,7 +72,7 @@ def registration_matrix(fixed_foreground: Array, moving_foreground: Array) -> Ar
 
 
 def _interpolation_matrix(size: int, scale: Array, translation: Array) -> Array:
-    """(size, size) weights w[i, k] = max(0, 1 - |x_i - k|), x_i the moving position pulled at i."""
+    """Weights (size, size) w[i, k] = max(0, 1 - |x_i - k|), x_i the moving position for pixel i."""
     grid = jnp.arange(size, dtype=jnp.float32)
     pulled = (grid - translation) / scale
     return jnp.maximum(0.0, 1.0 - jnp.abs(pulled[:, None] - grid[None, :]))
@@ -80,20 +81,20 @@ def _interpolation_matrix(size: int, scale: Array, translation: Array) -> Array:
 def warp(image: Array, matrix: Array) -> Array:
     """Resample the moving image on the fixed grid, bilinear (pull convention).
 
-    A scaling with translation moves rows and columns independently, so the warp is two small matrix
-    products, which every device does fast, instead of a gather.
+    Scaling with translation acts on rows and columns independently. The warp is therefore two small
+    matrix products, which are fast on every device, instead of a gather.
 
     Args:
       image: (H, W) or (H, W, C) floating point, the moving image.
-      matrix: (3, 3), moving to fixed coordinates; scale and translation are read, per axis. Shear
-        and rotation are outside Eq. 1 and ignored.
+      matrix: (3, 3), moving to fixed coordinates. Only the scale and translation of each axis are
+        used; shear and rotation are not part of Eq. 1 and are ignored.
 
     Returns:
-      Same shape and dtype as `image`. Samples outside the moving image are 0, and pixels of the
-      rim fade to it over one pixel (scipy's `mode="grid-constant"`).
+      Same shape and dtype as `image`. Samples outside the moving image are 0, and its border fades
+      to 0 over one pixel (scipy's `mode="grid-constant"`).
 
     Raises:
-      ValueError: if the image is not (H, W[, C]) floating point or the matrix not (3, 3).
+      ValueError: the image is not (H, W[, C]) floating point, or the matrix is not (3, 3).
     """
     if image.ndim not in (2, 3) or not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"image must be (H, W[, C]) float, got {image.dtype}{list(image.shape)}")
@@ -101,7 +102,7 @@ def warp(image: Array, matrix: Array) -> Array:
         raise ValueError(f"matrix must be (3, 3), got shape {matrix.shape}")
     rows = _interpolation_matrix(image.shape[0], matrix[0, 0], matrix[0, 2])
     columns = _interpolation_matrix(image.shape[1], matrix[1, 1], matrix[1, 2])
-    # Full float32: TF32 or bfloat16 products would blur intensities and break sums to 1.
+    # Use full float32: TF32 or bfloat16 products would blur intensities and break sums to 1.
     warped = jnp.einsum(
         "ir,rc...,jc->ij...", rows, image.astype(jnp.float32), columns,
         precision=jax.lax.Precision.HIGHEST,
@@ -121,26 +122,26 @@ def pathology_mixup(
     """Eq. 2: (1 - lambda) M∘T + lambda F inside the fixed foreground, F outside it.
 
     Args:
-      fixed_image: (H, W[, C]) float; channels mix alike.
-      fixed_label: (H, W) integer labels, 0 is background, or (H, W, L) float, each label's share of
-        a pixel.
-      moving_image: of the same shape, float.
-      moving_label: labels of the same kind.
-      lam: (), the share of the fixed slice, in [0, 1].
+      fixed_image: (H, W[, C]) float; all channels are mixed alike.
+      fixed_label: (H, W) integer labels, where 0 is the background; or (H, W, L) float, the
+        fraction of each pixel covered by each label.
+      moving_image: float, of the same shape as the fixed image.
+      moving_label: labels of the same kind as the fixed ones.
+      lam: (), weight of the fixed slice, in [0, 1].
       num_labels: L, background included.
 
     Returns:
-      The mixed image, shaped as the fixed one, and label probabilities (H, W, L) float32, which sum
-      to 1 at every pixel. A pair of which either slice has no foreground gives back the fixed one.
+      The mixed image, with the shape of the fixed one, and label probabilities (H, W, L) float32
+      that sum to 1 at every pixel. If either slice has no foreground, the fixed slice is returned.
 
     Raises:
-      ValueError: if the four arrays do not share (H, W), or the images their channels, or the
-        labels are not of one of the two kinds.
+      ValueError: the four arrays do not share (H, W), the images do not share their channels, or
+        the labels are of neither kind.
     """
     _check_pairs(fixed_image, fixed_label, moving_image, moving_label, num_labels)
     fixed_foreground, moving_foreground = foreground_of(fixed_label), foreground_of(moving_label)
     matrix = registration_matrix(fixed_foreground, moving_foreground)
-    # Background is what the other labels leave, so that samples from beyond the rim count as it.
+    # Background is the remainder of the other labels, so that it includes samples from outside.
     moving_labels = shares_of(moving_label, num_labels)[..., 1:]
     channels = moving_image.astype(jnp.float32).reshape(*moving_label.shape[:2], -1)
     warped = warp(jnp.concatenate([channels, moving_labels], axis=-1), matrix)
@@ -161,7 +162,7 @@ def pathology_mixup(
 
 
 def shares_of(label: Array, num_labels: int) -> Array:
-    """Labels (H, W), or each label's share of a pixel already, to shares (H, W, L) float32."""
+    """Convert labels (H, W) to fractions (H, W, L) float32; fractions are returned unchanged."""
     return label if label.ndim == 3 else jax.nn.one_hot(label, num_labels, dtype=jnp.float32)
 
 
@@ -186,24 +187,25 @@ def _check_pairs(
 def choose_partner(
     key: Array, index: Array, heights: Array, eligible: Array, *, tolerance: float
 ) -> tuple[Array, Array]:
-    """Draw a moving slice of similar z-position, uniformly among the candidates.
+    """Draw a moving slice at a similar height, uniformly among the candidates.
 
     Args:
       key: typed PRNG key.
       index: () integer, the fixed slice, which is never its own partner.
-      heights: (N,) relative height of every slice in its stack, 0 base .. 1 apex.
-      eligible: (N,) bool, slices that may be moving ones (those with foreground).
+      heights: (N,) relative height of each slice in its stack, 0 (base) to 1 (apex).
+      eligible: (N,) bool, slices that may be moving slices (those with foreground).
       tolerance: largest difference of heights, inclusive.
 
     Returns:
-      The partner's index () int32 and whether there was a candidate () bool; where there was none
+      Index of the partner () int32 and whether there was a candidate () bool. Without a candidate,
       the partner is `index` itself.
     """
     near = jnp.abs(heights - heights[index]) <= tolerance + 1e-6
     candidates = near & eligible & (jnp.arange(heights.shape[0]) != index)
     count = candidates.sum()
     nth = jax.random.randint(key, (), 0, jnp.maximum(count, 1))
-    # The nth candidate: cheaper and easier to reproduce than a categorical draw over N logits.
+    # Pick the nth candidate, which is cheaper than a categorical draw over N logits and easier to
+    # reproduce.
     partner = jnp.searchsorted(jnp.cumsum(candidates), nth + 1)
     found = count > 0
     return jnp.where(found, partner, index).astype(jnp.int32), found

@@ -1,4 +1,4 @@
-"""What a stage of the ablation minimizes: its loss terms put together."""
+"""Combine the loss terms that a stage of the ablation minimizes."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -22,16 +22,16 @@ from jaxseg.models import UNet, WeightGenerator
 
 @dataclass(frozen=True)
 class Objective:
-    """What a stage minimizes.
+    """Loss terms of a stage and their coefficients.
 
     Attributes:
-      method: of `jaxseg.label_weights`.
-      strength: of `jaxseg.label_weights`.
-      penalty: coefficient of the neighboring loss (Eq. 5); 0 leaves it out.
-      epsilon: of Eq. 4.
-      inclusions: the anatomy's pairs.
-      dice: coefficient of the soft Dice loss, which the paper has not; 0 leaves it out.
-      dice_regions: of that loss: label tuples; none for each label by itself.
+      method: method of `jaxseg.label_weights`.
+      strength: strength of `jaxseg.label_weights`.
+      penalty: coefficient of the neighboring loss (Eq. 5); 0 omits it.
+      epsilon: epsilon of Eq. 4.
+      inclusions: inclusion pairs of the anatomy.
+      dice: coefficient of the soft Dice loss, which is not part of the paper; 0 omits it.
+      dice_regions: regions of the soft Dice loss; if empty, each label is a region of its own.
     """
 
     method: str
@@ -45,13 +45,13 @@ class Objective:
 
 @dataclass(frozen=True)
 class Networks:
-    """The sub-networks.
+    """Sub-networks of a stage.
 
     Attributes:
       segmentation: the U-net.
-      generator: of label weights, for automated weighted cross-entropy (Eq. 3); None for plain
-        cross-entropy.
-      localizer: finds the heart; None where the grid's center is given.
+      generator: generator of label weights for automated weighted cross-entropy (Eq. 3); None for
+        plain cross-entropy.
+      localizer: network that locates the heart; None if the grid has a fixed center.
     """
 
     segmentation: UNet
@@ -67,19 +67,19 @@ def loss_and_logs(
     targets: Array,
     scouts: tuple[Array, Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """The stage's loss on one batch.
+    """Compute the stage's loss on one batch.
 
     Args:
-      params: as in `TrainState`.
+      params: parameters as in `TrainState`.
       networks: the sub-networks.
-      objective: the stage.
+      objective: the objective of the stage.
       images: (B, H, W, C).
       targets: (B, H, W, L).
-      scouts: what the localizer learns from, from `jaxseg.localizer.scout_batch`.
+      scouts: batch of the localizer, from `jaxseg.localizer.scout_batch`.
 
     Returns:
-      The loss () whose gradient trains all sub-networks, and logs: every term () and the label
-      weights (L,) as the network sees them, averaged over the batch.
+      The loss () whose gradient trains all sub-networks, and logs: each term () and the label
+      weights (L,) that the network uses, averaged over the batch.
     """
     logits = cast(Array, networks.segmentation.apply({"params": params["network"]}, images))
     logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None

@@ -1,7 +1,7 @@
-"""Whether a case holds a pathology at all: by its size, and by how sure the network is of its core.
+"""Decide whether a case holds a pathology, by its volume and the network's confidence in its core.
 
-A network calls a few voxels of many a healthy heart pathology, and a case without it then scores 0
-by the challenge's rule. The prior says where such voxels belong: to what surrounds the pathology.
+A network labels a few voxels of many healthy hearts as pathology. By the challenge's rule such a
+case scores 0. The prior gives these voxels another label: that of the surrounding region.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from jaxseg.anatomy import Anatomy, LabelSet
 from jaxseg.metrics import volume
 from jaxseg.metrics.maps import most_probable
 
-# Confidences nearer to 0 or 1 than this count as that far: a logit is finite.
+# Confidences are clipped to this distance from 0 and 1, so that their logits are finite.
 _SURE = 1e-4
-# The core as a share of the smallest volume: of a true pathology as small as that, too, the core is
-# sure then, as the rim, whose voxels hold a part of it only, lies outside. Measured:
+# Volume of the core relative to the smallest volume. Rim voxels are only partly pathology, so that
+# the core of even the smallest true pathology is certain only if it excludes the rim. Measured in
 # docs/studies/015-healthy-case.md.
 _CORE = 0.25
 _NOTHING = "nothing, as no training case holds any"
-# Of a logistic function's slope, a Gaussian prior's inverse variance.
+# Inverse variance of the Gaussian prior on the slope of the logistic function.
 _PRIOR = 0.01
 
 Inclusions = Sequence[tuple[LabelSet, LabelSet]]
@@ -31,18 +31,20 @@ Inclusions = Sequence[tuple[LabelSet, LabelSet]]
 SMALL_DROPPED = (
     "Pathology of a case that is smaller than in any training case was given to what surrounds it"
 )
-"""What `PresenceRule.drop_small` does, for the reader of scores; without a full stop."""
+"""Description of `PresenceRule.drop_small` for readers of scores, without a full stop."""
 
 
 @dataclass(frozen=True)
 class PresenceRule:
-    """What each inclusion pair's inner region must show to stay in a case's label map.
+    """Conditions under which the inner region of each inclusion pair stays in a case's label map.
 
     Attributes:
-      smallest_mm3: its volume in the training case that holds least of it; None where none does,
-        whose region stays. Empty without a rule.
-      drop_small: whether a smaller one goes.
-      min_confidence: `core_confidence` below which it goes; empty for no such bound.
+      smallest_mm3: for each pair, the smallest volume of the inner region in a training case that
+        holds it. None if no training case does; that region then always stays. Empty without a
+        rule.
+      drop_small: whether to drop a region that is smaller.
+      min_confidence: for each pair, the `core_confidence` below which the region is dropped; empty
+        for no such bound.
     """
 
     smallest_mm3: tuple[float | None, ...] = ()
@@ -50,7 +52,7 @@ class PresenceRule:
     min_confidence: tuple[float, ...] = ()
 
     def described(self, anatomy: Anatomy) -> tuple[str, ...]:
-        """A sentence for each part of the rule, for the reader of scores."""
+        """Describe each part of the rule in a sentence, for readers of scores."""
         names = [_name(anatomy, inner) for inner, _ in anatomy.inclusions]
         sentences = []
         if self.drop_small:
@@ -86,13 +88,13 @@ def smallest_volumes(
 
     Args:
       labels: (N, H, W) integer, slices on the network grid.
-      case_index: (N,) integer, the case of each slice. Of a case of which some slices are missing,
-        the volume is that of the others.
-      voxel_mm3: volume of a voxel of such a slice in mm3, by case.
-      inclusions: the anatomy's pairs.
+      case_index: (N,) integer, the case of each slice. If slices of a case are missing, its volume
+        is that of the other slices.
+      voxel_mm3: volume in mm3 of a voxel of these slices, for each case.
+      inclusions: inclusion pairs of the anatomy.
 
     Returns:
-      mm3 by pair; None where no case holds the inner region.
+      Volumes in mm3, one for each pair; None if no case holds the inner region.
     """
     smallest: list[float | None] = []
     for inner, _ in inclusions:
@@ -108,20 +110,21 @@ def core_confidence(
     inclusions: Inclusions,
     smallest_mm3: Sequence[float | None],
 ) -> NDArray[np.float64]:
-    """How sure a prediction is that a case holds each pair's inner region.
+    """Confidence of a prediction that a case holds each pair's inner region.
 
-    The mean probability of the inner region over its core: its most probable voxels, as many as
-    make up a quarter of the smallest volume of any training case. Unlike the volume of what is
-    called the region, it tells a large doubtful one from a small certain one.
+    This is the mean probability of the inner region over its core. The core consists of its most
+    probable voxels, with a total volume of a quarter of the smallest volume in any training case.
+    Unlike the volume of the predicted region, it distinguishes a large uncertain region from a
+    small certain one.
 
     Args:
-      probabilities: (..., L) of the labels, one whole case.
-      spacing: voxel size in mm, one edge an axis.
-      inclusions: the anatomy's pairs.
-      smallest_mm3: by pair.
+      probabilities: (..., L) label probabilities of one whole case.
+      spacing: voxel size in mm, one value for each axis.
+      inclusions: inclusion pairs of the anatomy.
+      smallest_mm3: smallest volume of each pair's inner region, from `smallest_volumes`.
 
     Returns:
-      (pairs,) in 0..1; nan where no training case holds the region.
+      (pairs,) in 0..1; NaN if no training case holds the region.
     """
     voxel = float(np.prod(spacing))
     found = []
@@ -131,7 +134,7 @@ def core_confidence(
             continue
         region = probabilities[..., list(inner)].sum(-1, dtype=np.float64).ravel()
         count = min(max(round(_CORE * smallest / voxel), 1), region.size)
-        # Rounding may take a sum of probabilities past 1.
+        # Rounding may make a sum of probabilities exceed 1.
         found.append(min(np.partition(region, -count)[-count:].mean(), 1.0))
     return np.array(found, np.float64)
 
@@ -142,13 +145,13 @@ def label_map(
     inclusions: Inclusions,
     rule: PresenceRule,
 ) -> NDArray[np.uint8]:
-    """The most probable labels of one whole case, less the pathology that fails the rule.
+    """Most probable labels of one whole case, without the pathology that fails the rule.
 
     Args:
-      probabilities: (..., L).
-      spacing: voxel size in mm, one edge an axis.
-      inclusions: the anatomy's pairs.
-      rule: what they must show.
+      probabilities: (..., L) label probabilities.
+      spacing: voxel size in mm, one value for each axis.
+      inclusions: inclusion pairs of the anatomy.
+      rule: the rule.
 
     Returns:
       (...) uint8.
@@ -167,22 +170,22 @@ def believed(
     inclusions: Inclusions,
     rule: PresenceRule,
 ) -> NDArray[np.uint8]:
-    """Give a pathology that fails the rule to the region around it.
+    """Relabel a pathology that fails the rule as the region around it.
 
     Args:
       labels: label map of one whole case.
-      confidence: (pairs,) from `core_confidence`; needed where the rule bounds it.
-      spacing: voxel size in mm, one edge an axis.
-      inclusions: the anatomy's pairs. Voxels of an inner region that fails take the first label of
-        the outer region that the inner does not hold, pair by pair in this order: for EMIDEC
-        no-reflow becomes infarct, then infarct becomes myocardium.
-      rule: what they must show.
+      confidence: (pairs,) from `core_confidence`; required if the rule has a bound on it.
+      spacing: voxel size in mm, one value for each axis.
+      inclusions: inclusion pairs of the anatomy, applied in this order. The voxels of an inner
+        region that fails get the first label of the outer region that is not in the inner one. For
+        EMIDEC no-reflow becomes infarct, and then infarct becomes myocardium.
+      rule: the rule.
 
     Returns:
       A label map of the same shape.
     """
     for k, (inner, outer) in enumerate(inclusions):
-        # An outer region holds more than the inner one, which `Anatomy` makes sure of.
+        # `Anatomy` ensures that an outer region has more labels than the inner one.
         around = next(label for label in outer if label not in inner)
         smallest = rule.smallest_mm3[k] if rule.drop_small else None
         small = smallest is not None and volume(labels, inner, spacing) < smallest
@@ -199,22 +202,22 @@ def believed(
 def confidence_bound(
     confidence: NDArray[np.floating], holds: NDArray[np.bool_], kept: NDArray[np.floating]
 ) -> float:
-    """The `core_confidence` from which keeping a pathology is worth more than dropping it.
+    """The `core_confidence` above which keeping a pathology scores higher than dropping it.
 
-    By the challenge's rule a case without the pathology scores 1 where it is dropped and 0 where
-    any is kept, a case with it 0 where it is dropped and, kept, the mean DSC d of such cases. So it
-    is worth keeping where P(holds) d > 1 - P(holds), that is P(holds) > 1 / (1 + d). P is a
-    logistic function of the confidence's logit, fitted to the cases; the bound with the best score
-    of these very cases would be a matter of the few next to it.
+    By the challenge's rule, a case without the pathology scores 1 if it is dropped and 0 if any of
+    it is kept. A case with the pathology scores 0 if it is dropped and d if it is kept, where d is
+    the mean DSC of such cases. It is therefore worth keeping if P(holds) d > 1 - P(holds), that is
+    P(holds) > 1 / (1 + d). P is a logistic function of the confidence's logit, fitted to all cases.
+    The bound with the best score on these cases would depend on the few cases next to it.
 
     Args:
-      confidence: (cases,) in 0..1, at least one case.
-        Cases in whose label map nothing of the pathology is left do not belong here.
+      confidence: (cases,) in 0..1, at least one case. Exclude cases without any pathology in their
+        label map.
       holds: (cases,) whether the reference holds the pathology.
-      kept: (cases,) DSC of a case with its pathology left in the label map.
+      kept: (cases,) DSC of a case if its pathology is kept.
 
     Returns:
-      In 0..1: 0.0 keeps whatever the confidence is, 1.0 drops all that is less than certain.
+      A bound in 0..1: 0.0 keeps every pathology, 1.0 drops all that are less than certain.
     """
     if holds.all():
         return 0.0
@@ -222,7 +225,7 @@ def confidence_bound(
         return 1.0
     needed = 1 / (1 + float(kept[holds].mean()))
     offset, slope = _logistic(logit(np.clip(confidence, _SURE, 1 - _SURE)), holds)
-    if slope <= 0:  # the confidence says nothing: all cases alike
+    if slope <= 0:  # the confidence carries no information, so treat all cases alike
         return 0.0 if holds.mean() > needed else 1.0
     return float(expit((logit(needed) - offset) / slope))
 
@@ -230,7 +233,7 @@ def confidence_bound(
 def _logistic(x: NDArray[np.floating], positive: NDArray[np.bool_]) -> tuple[float, float]:
     """Offset and slope of the most likely logistic function of x.
 
-    A weak prior on the slope keeps it finite where x parts the two kinds.
+    A weak prior on the slope keeps it finite if x separates the two classes.
     """
     sign = np.where(positive, -1.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""The training state, one step as a pure function, and its jit and pmap compilations."""
+"""The training state, one step as a pure function, and its compilation by jit and pmap."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,8 +19,8 @@ from jaxseg.models import initialize
 from jaxseg.models.weight_generator import ZERO_LAYER
 from jaxseg.objective import Networks, Objective, loss_and_logs
 
-# Purposes that the root key is folded with: one stream each, so that a new use of randomness never
-# shifts an old one.
+# Each purpose of randomness is folded into the root key as a stream of its own, so that a new
+# purpose does not change the random numbers of the others.
 _INIT, _MIXUP, _AUGMENT, _SCOUT = 0, 1, 3, 4  # 2: jaxseg.batch_schedule
 AXIS = "devices"
 _NO_AUGMENTATION = Augmentation()
@@ -30,10 +30,10 @@ class TrainState(flax.struct.PyTreeNode):
     """Everything that a training run carries from one step to the next.
 
     Attributes:
-      params: {"network": ..., "generator": ..., "localizer": ...}, float32; the second only where
-        Eq. 3 is in use, the third where the heart is to be found.
-      opt_state: of the optimizer.
-      step: () int32, steps done.
+      params: {"network": ..., "generator": ..., "localizer": ...}, float32. The generator is only
+        present if Eq. 3 is in use, the localizer only if the grid has no fixed center.
+      opt_state: state of the optimizer.
+      step: () int32, number of completed steps.
       seed: () uint32, root of all randomness.
     """
 
@@ -52,10 +52,10 @@ class TrainStep(Protocol):
 
 
 def placement(num_devices: int) -> Sharding:
-    """Where state and cohort live: on the first local device, or on each of several.
+    """Placement of state and cohort: on the first local device, or replicated on several.
 
     Raises:
-      ValueError: if there are fewer local devices.
+      ValueError: there are fewer local devices.
     """
     devices = jax.local_devices()
     if not 1 <= num_devices <= len(devices):
@@ -72,14 +72,14 @@ def init_state(
     size: tuple[int, int],
     sharding: Sharding | None = None,
 ) -> TrainState:
-    """Initialize parameters and optimizer from the seed, compiled.
+    """Initialize parameters and optimizer from the seed, in one compiled function.
 
     Args:
       networks: the sub-networks.
-      optimizer: its state starts at zero.
+      optimizer: the optimizer.
       seed: non-negative, below 2^32.
       size: (H, W) of the network grid.
-      sharding: from `placement`; default the first device.
+      sharding: result of `placement`; the first device by default.
 
     Returns:
       A state at step 0.
@@ -95,7 +95,7 @@ def init_state(
                 networks.generator, generator_key, image, zero=(ZERO_LAYER,)
             )
         if networks.localizer is not None:
-            # Any size will do; the key is its own, so that the others draw as without it.
+            # The size is arbitrary. A separate key keeps the draws of the other sub-networks.
             multiple = 2**networks.localizer.depth
             params["localizer"] = initialize(
                 networks.localizer,
@@ -115,19 +115,19 @@ def make_train_step(
     *,
     augmentation: Augmentation = _NO_AUGMENTATION,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
-    """Bind the stage's settings; what remains is the pure step.
+    """Create the pure training step of a stage.
 
     Args:
       networks: the sub-networks.
-      optimizer: of both.
-      objective: what the stage minimizes.
-      mixup: settings of mixup.
-      augmentation: settings of ordinary augmentation, after mixup.
+      optimizer: optimizer of all sub-networks.
+      objective: objective of the stage.
+      mixup: parameters of mixup.
+      augmentation: parameters of ordinary augmentation, which follows mixup.
 
     Returns:
       `train_step(state, cohort, indices, *, axis_name=None) -> (state, logs)`. Indices (B,) are
-      slices of the cohort: the whole batch, or a device's share of it where `axis_name` names the
-      mapped axis. Shares must be equal, so that the mean of their gradients is the batch's.
+      slices of the cohort: the whole batch, or a device's share of it if `axis_name` names the
+      mapped axis. Shares must be equal, so that the mean of their gradients is that of the batch.
     """
 
     def train_step(
@@ -168,10 +168,10 @@ def batch_devices(num_devices: int) -> list[Any]:
     """The devices that share each batch, in the order of their shares.
 
     Args:
-      num_devices: of each process, of which every one takes as many.
+      num_devices: number of devices in each process.
 
     Raises:
-      ValueError: if a process has fewer.
+      ValueError: a process has fewer devices.
     """
     placement(num_devices)
     processes = [jax.local_devices(process_index=k) for k in range(jax.process_count())]
@@ -184,19 +184,20 @@ def batch_devices(num_devices: int) -> list[Any]:
 def compile_step(
     train_step: Callable[..., tuple[TrainState, dict[str, Array]]], num_devices: int
 ) -> TrainStep:
-    """Compile a step for one device (jit) or several (pmap), of this process or of all.
+    """Compile a step for one device (jit) or several (pmap), of this process or of all processes.
 
-    State and cohort carry no device axis either way, and every process holds them; indices are
-    those of the global batch (B,), B divisible by the number of all devices. State and cohort
-    should lie where `placement` says, or every step moves them. On one device the old state is
+    State and cohort have no device axis in either case, and every process holds them. Indices (B,)
+    are those of the global batch, with B divisible by the total number of devices. State and cohort
+    should be placed by `placement`, or every step moves them. On one device the old state is
     donated.
 
     Args:
-      train_step: from `make_train_step`.
-      num_devices: of each process.
+      train_step: step from `make_train_step`.
+      num_devices: number of devices in each process.
 
     Raises:
-      ValueError: if there are fewer local devices, or the batch does not divide.
+      ValueError: a process has fewer devices. The compiled step raises it if the batch is not
+        divisible by the number of devices.
     """
     devices = batch_devices(num_devices)
     if len(devices) == 1:

@@ -1,1 +1,1 @@
-"""The only place that reads a field of a config by its name."""
+"""Check a config and build a run's objects and data from it."""

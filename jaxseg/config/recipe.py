@@ -1,6 +1,6 @@
-"""From a run's settings to the objects of its method that they describe; its data: `run_data`.
+"""Build the objects of a run's method from its config; `run_data` builds its data.
 
-The method takes the values that it uses; who needs an object of a run's settings asks here.
+The modules of the method take plain values. Code that holds a config calls these functions.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def anatomy(settings: Settings) -> Anatomy:
 
 
 def label_values(settings: Settings) -> LabelValues | None:
-    """Which values of label files stand for which labels; None where the settings do not say."""
+    """Mapping from values in label files to labels; None if the config does not state one."""
     text = settings["data"]["label_values"]
     return LabelValues.parse(text, anatomy(settings).labels) if text else None
 
@@ -47,7 +47,7 @@ def grid(settings: Settings) -> Grid:
 
 
 def preprocessing(settings: Settings) -> Preprocessing:
-    """What is done to a case on its way to the network."""
+    """Preprocessing of each case."""
     intensity = settings["intensity"]
     return Preprocessing(
         grid=grid(settings),
@@ -59,7 +59,7 @@ def preprocessing(settings: Settings) -> Preprocessing:
 
 
 def networks(settings: Settings) -> Networks:
-    """The sub-networks of the stage."""
+    """Sub-networks of the stage."""
     model, weights = settings["model"], settings["balance"]
     num_labels = anatomy(settings).num_labels
     dtype = jnp.dtype(model["precision"])
@@ -88,10 +88,10 @@ def networks(settings: Settings) -> Networks:
 
 
 def convolution(settings: Settings) -> Convolve:
-    """What computes the network's 3x3 convolutions here.
+    """The implementation of the network's 3x3 convolutions on this machine.
 
     Raises:
-      SettingsError: run.convolution asks for the native one, and it cannot be had.
+      SettingsError: run.convolution is native, which is not available.
     """
     try:
         return native.choose(settings["run"]["convolution"], settings["model"]["precision"])
@@ -102,7 +102,7 @@ def convolution(settings: Settings) -> Convolve:
 
 
 def objective(settings: Settings) -> Objective:
-    """What the stage minimizes."""
+    """Objective of the stage."""
     loss, weights, prior = settings["loss"], settings["balance"], anatomy(settings)
     return Objective(
         method=weights["method"],
@@ -118,13 +118,15 @@ def objective(settings: Settings) -> Objective:
 def smallest_pathology(
     settings: Settings, cohort: Cohort, training: np.ndarray
 ) -> list[float | None]:
-    """Volume in mm3 of the smallest inner region of each of the anatomy's pairs, over its cases.
+    """Volume of the smallest inner region of each inclusion pair over the training cases.
 
     Args:
-      settings: of the run.
-      cohort: of the run.
-      training: indices of its training slices; None stands for a pair whose inner region none of
-        them holds.
+      settings: config of the run.
+      cohort: cohort of the run.
+      training: indices of the training slices.
+
+    Returns:
+      Volumes in mm3, one for each pair; None if no training slice holds the inner region.
     """
     side = settings["grid"]["spacing"]
     voxels = [(side * side or x * y) * z for x, y, z in cohort.spacings]
@@ -134,40 +136,40 @@ def smallest_pathology(
 
 
 def mixup(settings: Settings) -> Mixup:
-    """Settings of pathology mixup."""
+    """Parameters of pathology mixup."""
     fields = settings["mixup"]
     return Mixup(probability=fields["probability"], tolerance=fields["tolerance"])
 
 
 def augmentation(settings: Settings) -> Augmentation:
-    """Settings of ordinary augmentation, lengths in pixels."""
+    """Parameters of ordinary augmentation, with lengths in pixels."""
     fields = dict(settings["augment"])
     shift_mm = fields.pop("shift")
     return Augmentation(**fields, shift=shift_mm / settings["grid"]["spacing"] if shift_mm else 0.0)
 
 
 def margin(settings: Settings) -> int:
-    """Pixels of surroundings that augmentation asks for on each side of the network grid."""
+    """Pixels of surroundings that augmentation needs on each side of the network grid."""
     return augmentation(settings).reach(grid(settings).size)
 
 
 def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> optax.Schedule:
-    """Linear warm-up from 0, then the decreasing schedule.
+    """Linear warm-up, followed by the configured schedule.
 
     Args:
-      settings: of the run.
-      steps: optimizer steps of the whole run.
-      steps_per_epoch: training slices over batch size.
+      settings: config of the run.
+      steps: number of optimizer steps of the whole run.
+      steps_per_epoch: number of training slices divided by the batch size.
 
     Returns:
-      Learning rate by step; the last step's is the final one, unless the schedule is constant or
-      the run a single step.
+      Learning rate as a function of the step. The last step has the final learning rate, unless the
+      schedule is constant or the run has a single step.
     """
     fields = settings["optimizer"]
     first, last = fields["learning_rate"], fields["final_learning_rate"]
     epochs, wanted = settings["train"]["epochs"], fields["warmup_epochs"]
     rising = wanted if wanted < epochs else epochs / 2
-    # A warm-up as long as the run still leaves a step at the first rate and one at the last.
+    # Even a warm-up as long as the run leaves one step at the first rate and one at the last.
     warmup = min(round(rising * steps_per_epoch), max(steps - 2, 0))
     rest = max(steps - 1 - warmup, 1)
     match fields["schedule"]:
@@ -179,13 +181,13 @@ def learning_rate(settings: Settings, steps: int, steps_per_epoch: float) -> opt
             decay = optax.constant_schedule(first)
     if not warmup:
         return decay
-    # The first step moves already: a rate of exactly 0 would waste it.
+    # Start above 0: the first step would otherwise change nothing.
     rise = optax.linear_schedule(first / (warmup + 1), first, warmup)
     return optax.join_schedules([rise, decay], [warmup])
 
 
 def optimizer(settings: Settings, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam, with the gradient of each sub-network clipped to a norm of its own if asked."""
+    """Adam, optionally with the gradient of each sub-network clipped to its own norm."""
     clip_norm = settings["optimizer"]["clip_norm"]
     clip = clip_each(clip_norm) if clip_norm else optax.identity()
     return optax.chain(clip, optax.adam(schedule))
@@ -194,7 +196,7 @@ def optimizer(settings: Settings, schedule: optax.Schedule) -> optax.GradientTra
 def clip_each(norm: float) -> optax.GradientTransformation:
     """Clip each top-level entry of the gradients by its own norm.
 
-    By a joint one the gradient of one sub-network would rescale that of another.
+    With a joint norm, the gradient of one sub-network would rescale that of another.
     """
     clip = optax.clip_by_global_norm(norm)
 

@@ -1,4 +1,4 @@
-"""From a run's settings to its cases: where they lie, how they are read, and how they are split."""
+"""Find, read and split the cases of a run according to its config."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from jaxseg.data.readers import emidec, nnunet
 
 @dataclass(frozen=True)
 class Reader:
-    """How a folder layout is read.
+    """Functions that read one folder layout.
 
     Attributes:
-      find: a data set's folder to the paths of its cases, by name (nnU-Net: the training cases, or
-        of `DIR/imagesTs` the test cases).
-      load: such a path to its case, labels in the anatomy's order. Both raise DataError.
-      name: such a path to the name of its case.
-      values: a data set's folder to its own values of the labels.
+      find: maps the folder of a data set to the paths of its cases, sorted by name. For nnU-Net
+        these are the training cases, or the test cases of `DIR/imagesTs`. Raises DataError.
+      load: maps such a path to its case, with labels in the anatomy's order. Raises DataError.
+      name: maps such a path to the name of its case.
+      values: maps the folder of a data set to the values by which it stores labels.
     """
 
     find: Callable[[Path], list[Path]]
@@ -37,14 +37,14 @@ class Reader:
     values: Callable[[Path], LabelValues]
 
     def by_name(self, root: Path) -> dict[str, Path]:
-        """Paths of a data set's cases by their names; raises DataError as `find`."""
+        """Paths of a data set's cases by case name; raises DataError as `find`."""
         return {self.name(path): path for path in self.find(root)}
 
     def load_reference(self, path: Path) -> tuple[Case, NDArray[np.uint8]]:
-        """A case and its label map.
+        """Load a case together with its label map.
 
         Raises:
-          DataError: as `load`, or there is no label map.
+          DataError: `load` fails, or there is no label map.
         """
         case = self.load(path)
         if case.label is None:
@@ -53,7 +53,7 @@ class Reader:
 
 
 def reader(settings: Mapping[str, Any]) -> Reader:
-    """The reader of the run's folder layout."""
+    """The reader for the folder layout of the run."""
     stated = recipe.label_values(settings)
     labels = recipe.anatomy(settings).labels
     if settings["data"]["layout"] == "nnunet":
@@ -73,11 +73,11 @@ def reader(settings: Mapping[str, Any]) -> Reader:
 
 
 def load_cohort(settings: Mapping[str, Any]) -> Cohort:
-    """Read every case of the run's data on the network grid, writing the phantom first if asked.
+    """Read all cases of the run on the network grid; write the phantom first if it is configured.
 
     Raises:
-      DataError: if a case cannot be used, or the phantom cannot be written; the message names the
-        file or folder.
+      DataError: a case is unusable, or the phantom cannot be written. The message names the file or
+        folder.
     """
     data, read = settings["data"], reader(settings)
     paths = tqdm(read.find(root(settings)), desc="reading cases", unit="case", disable=None)
@@ -92,18 +92,19 @@ def load_cohort(settings: Mapping[str, Any]) -> Cohort:
 
 
 def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
-    """The run's split of its cohort, the same wherever it is asked for.
+    """Split the cohort of the run deterministically.
 
     Args:
-      settings: of the run.
-      cohort: all of its cases.
+      settings: config of the run.
+      cohort: cohort of all cases.
 
     Returns:
-      Sorted indices of the training and of the validation slices.
+      Sorted indices of the training slices and of the validation slices.
 
     Raises:
-      SettingsError: settings that these very cases cannot serve, such as more folds than cases.
-      DataError: a file of patients or of a split that cannot be read or names other cases.
+      SettingsError: the config does not fit these cases, for example with more folds than cases.
+      DataError: a file of patients or of a split cannot be read or names other cases, or the split
+        puts cases of one patient on both sides.
     """
     data = settings["data"]
     names = cohort.case_names
@@ -128,7 +129,7 @@ def split_cohort(settings: Mapping[str, Any], cohort: Cohort) -> tuple[np.ndarra
 
 
 def _check_patients(source: str, patients: Mapping[str, str], held: set[str]) -> None:
-    """A patient on both sides would make the scores optimistic."""
+    """Reject a patient on both sides of a split, which would make the scores optimistic."""
     first = {patient: name for name, patient in patients.items() if name in held}
     for name, patient in patients.items():
         if patient in first and name not in held:
@@ -141,14 +142,14 @@ def _check_patients(source: str, patients: Mapping[str, str], held: set[str]) ->
 def split_facts(
     settings: Mapping[str, Any], cohort: Cohort, parts: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, Any]:
-    """What a run notes of its split: slices and cases of either side, JSON-like.
+    """Summarize the split for the run's records: slices and cases of each side, JSON-like.
 
-    Of a split by slice also the numbers of the held-out slices, in their native stacks, by case.
+    For a split by slice, the summary also lists the native indices of the held-out slices by case.
 
     Args:
-      settings: of the run.
-      cohort: all of its cases.
-      parts: as `split_cohort`.
+      settings: config of the run.
+      cohort: cohort of all cases.
+      parts: result of `split_cohort`.
     """
     training, validation = ({"slices": len(part), "cases": cohort.cases_of(part)} for part in parts)
     if settings["data"]["split"] == "slice":
@@ -161,18 +162,18 @@ def split_facts(
 
 
 def written_values(settings: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Each label's value in label maps that are written for the run's data set; None where 0, 1 ...
+    """Value of each label in label maps written for the run's data set; None for 0, 1, 2, ...
 
     Raises:
-      DataError: nnU-Net's dataset.json cannot be used.
+      DataError: nnU-Net's dataset.json is unusable.
     """
     return reader(settings).values(_folder(settings["data"])).written()
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings whose folders and files are found from any current directory.
+    """Make the folders and files in a config absolute, so that it holds from any directory.
 
-    The folder of a phantom is its default place here, where `data.root` is None.
+    A phantom whose `data.root` is None gets its default folder below the current directory.
     """
     data, train = settings["data"], settings["train"]
     files = {
@@ -193,16 +194,16 @@ def _absolute(path: str) -> str:
 
 
 def is_synthetic(settings: Mapping[str, Any]) -> bool:
-    """Whether the run's cases are the phantom's, written for it or found in its folder."""
+    """Whether the cases of the run are a phantom, written for it or found in its folder."""
     data = settings["data"]
     return bool(data["phantom_cases"]) or (_folder(data) / MANIFEST).is_file()
 
 
 def root(settings: Mapping[str, Any]) -> Path:
-    """Folder of the run's cases, writing the phantom first if asked.
+    """Folder of the run's cases; write the phantom there first if it is configured.
 
     Raises:
-      DataError: if the phantom cannot be written.
+      DataError: the phantom cannot be written.
     """
     data = settings["data"]
     folder = _folder(data)
@@ -212,7 +213,7 @@ def root(settings: Mapping[str, Any]) -> Path:
 
 
 def _folder(data: Mapping[str, Any]) -> Path:
-    """Of the cases; absolute."""
+    """Absolute folder of the cases."""
     return (Path(data["root"]).expanduser() if data["root"] else _phantom_root(data)).absolute()
 
 

@@ -1,4 +1,4 @@
-"""What each knob of a run may be: one rule a knob."""
+"""Validation rules for each field of a config."""
 
 import math
 import re
@@ -13,17 +13,17 @@ from jaxseg.losses import DICE_OF
 
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
-# Far above any short-axis slice: what asks for more is a slip, and would take all memory.
+# Far larger than any short-axis slice: a larger value is a mistake and would exhaust memory.
 _MAX_SIDE = 4096
 _MAX_DEPTH = 12  # log2 of the longest side
 _MAX_WIDTH = 4096
 
 Rule = tuple[Callable[[Any], bool], str]
-"""A test of a value, which may raise TypeError or OverflowError, and what it expects in words."""
+"""A test of a value, which may raise TypeError or OverflowError, and the expected value as text."""
 
 
 def _is_number(value: Any) -> bool:
-    # bool is an int to Python; as a number it is a slip.
+    # Python counts bool as int, but a bool in place of a number is a mistake.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -40,7 +40,7 @@ def _whole_between(low: int, high: int) -> Rule:
 
 
 def _is_name(value: Any) -> bool:
-    """The name of a run is part of a folder's name, which must not lead elsewhere."""
+    """Whether a value is a valid run name, which becomes part of a folder name."""
     return isinstance(value, str) and bool(value.strip(". ")) and _is_plain(value)
 
 

@@ -1,4 +1,4 @@
-"""Check a run's settings before anything is read or compiled."""
+"""Check a config before anything is read or compiled, and copy it with changes."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +13,14 @@ from jaxseg.models.weight_generator import HALVINGS
 
 
 class SettingsError(UserError, ValueError):
-    """Settings that cannot be run; every line names a field and what was expected."""
+    """Raised for an invalid config; each line of the message names a field and what it expects."""
 
 
-_OPTIONAL = frozenset({"variant"})  # a config that is one only has none
+_OPTIONAL = frozenset({"variant"})  # a config without variants lacks this field
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings to dotted names: {"data": {"fold": 0}} to {"data.fold": 0}."""
+    """Flatten a nested config to dotted names: {"data": {"fold": 0}} to {"data.fold": 0}."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -31,14 +31,14 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested settings with some fields set anew.
+    """Copy a nested config with some fields replaced.
 
     Args:
-      settings: nested mapping; it is left as it is.
-      fields: values by dotted name, each of a field that is there.
+      settings: nested mapping, which is not modified.
+      fields: new values by dotted name; each field must exist.
 
     Raises:
-      KeyError: no such field.
+      KeyError: there is no such field.
     """
     new: dict[str, Any] = copy.deepcopy(dict(settings))
     for name, value in fields.items():
@@ -53,7 +53,7 @@ def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
 
 
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without folders of the machine that trained, which are nobody else's concern."""
+    """Remove paths from a config, because they only have a meaning on the machine that trained."""
     data, run, train = settings["data"], settings["run"], settings["train"]
     files = {
         name: PurePath(data[name]).name
@@ -70,15 +70,15 @@ def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(settings: Mapping[str, Any]) -> None:
-    """Check every value and what values say of each other.
+    """Check each value and the consistency between values.
 
     Args:
-      settings: nested mapping of the shape of `configs/default.py`.
+      settings: nested mapping with the fields of `configs/default.py`.
 
     Raises:
-      SettingsError: one line a problem, all problems at once.
+      SettingsError: there are problems; the message lists all of them, one on each line.
     """
-    # A dot is for names that are nested: {"seed": 1} and {"data": {"fold": 0}}.
+    # A dot would be ambiguous: it separates the names of nested fields.
     problems = [f"{name!r:.80}: expected a name without a dot" for name in settings if "." in name]
     try:
         flat = flatten(settings)
@@ -91,7 +91,7 @@ def check(settings: Mapping[str, Any]) -> None:
             problems.append(f"{name}: missing, expected {expected}")
         elif not _passes(test, flat[name]):
             problems.append(f"{name}: expected {expected}, got {flat[name]!r}")
-    # A value in place of a section is told of by the fields that are then missing.
+    # A value in place of a section is already reported by the fields that are then missing.
     sections = {name.partition(".")[0] for name in RULES}
     problems += [
         f"{name!r:.80}: no such setting"
@@ -116,7 +116,7 @@ def _passes(test: Callable[[Any], bool], value: Any) -> bool:
 
 
 def _contradictions(flat: Mapping[str, Any]) -> list[str]:
-    """Problems of values that are fine each, but not together."""
+    """Problems of values that are valid on their own but not together."""
     return [*_of_the_networks(flat), *_of_data_and_course(flat), *_of_the_loss(flat)]
 
 
@@ -127,7 +127,7 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
     groups, deepest = flat["model.groups"], {"model.width": flat["model.depth"], "balance.width": 2}
     for name, doublings in deepest.items() if groups else ():
         channels = [flat[name] * 2**level for level in range(doublings + 1)]
-        # Where a layer has fewer channels than groups, every channel is a group.
+        # In a layer with fewer channels than groups, each channel is a group.
         if any(c >= groups and c % groups for c in channels):
             yield (
                 f"{name}: expected layers of fewer channels than model.groups = {groups}, or of a "
@@ -136,7 +136,7 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
     halvings = {"model.width": flat["model.depth"], "balance.width": HALVINGS}
     for name in deepest if flat["loss.weighted"] else ("model.width",):
         channels = flat[name] * 2 ** deepest[name]
-        # Of a map of one pixel instance normalization leaves nothing but its own shift.
+        # On a map of one pixel, instance normalization keeps nothing but its own shift.
         if max(size) <= 2 ** halvings[name] and not 0 < groups < channels:
             yield (
                 f"model.groups: expected at least 1 and fewer than {channels}, the deepest "

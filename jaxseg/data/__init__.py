@@ -1,4 +1,4 @@
-"""Cases on disk to arrays for training, and predictions back onto the native grid."""
+"""Read cases, preprocess them for training, and map predictions back onto the native grid."""
 
 from jaxseg.data.case import Case, read_case
 from jaxseg.data.cohort import Cohort, build_cohort

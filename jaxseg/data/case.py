@@ -1,4 +1,4 @@
-"""One patient's stack of short-axis slices: image, optional label map, voxel spacing, header."""
+"""One patient's short-axis stack: image, optional label map, voxel spacing and header."""
 
 import dataclasses
 import functools
@@ -13,20 +13,20 @@ from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing
 from jaxseg.data.padding import tissue_of
 
-# Volume of three unit axes below which they lie in one plane.
+# Three unit axes that span less than this volume count as coplanar.
 _FLAT = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A stack in memory.
+    """A short-axis stack in memory.
 
     Attributes:
-      name: the case's name, unique in its data set.
-      image: (X, Y, slices) float32, finite, not constant.
-      label: (X, Y, slices) uint8 label map, or None where there is no reference.
+      name: case name, unique within its data set.
+      image: (X, Y, slices) float32, finite and not constant.
+      label: (X, Y, slices) uint8 label map, or None if the case has no reference.
       spacing: voxel size in mm along (X, Y, slices).
-      header: the image's NIfTI header, the geometry on which predictions are written.
+      header: NIfTI header of the image. Predictions are written with its geometry.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Case:
 
     @functools.cached_property
     def tissue(self) -> NDArray[np.bool_]:
-        """(X, Y, slices) bool, the voxels that are not padding, as `tissue_of`."""
+        """(X, Y, slices) bool mask of the voxels that are not padding; see `tissue_of`."""
         return tissue_of(self.image)
 
     @property
     def orientation(self) -> str | None:
-        """Where rows and columns of a slice lead, such as "LP"; None if the header states none.
+        """Directions of increasing row and column, such as "LP"; None if the header has no affine.
 
-        The first two of nibabel's axis codes: of left or right, anterior or posterior, and superior
-        or inferior, the nearest to where an axis leads.
+        These are the first two of nibabel's axis codes. Each code is the anatomical direction (left
+        or right, anterior or posterior, superior or inferior) closest to the axis.
         """
         affine = _position(self.header)
         return None if affine is None else "".join(map(str, nib.aff2axcodes(affine)[:2]))
@@ -54,20 +54,21 @@ class Case:
 def read_case(
     name: str, image_path: Path, label_path: Path | None = None, values: LabelValues | None = None
 ) -> Case:
-    """Reads and checks one case from its image and, if there is one, its label file.
+    """Read and check one case from its image file and, if given, its label file.
 
     Args:
-      name: of the case, for messages.
+      name: case name, used in messages.
       image_path: NIfTI stack (X, Y, slices).
-      label_path: its label map on the same grid.
-      values: which of its values stand for which labels; there wherever `label_path` is.
+      label_path: label map on the same grid.
+      values: mapping from the values in the label file to labels; required with `label_path`.
 
     Returns:
-      The case; image float32, label uint8.
+      The case, with a float32 image and a uint8 label map.
 
     Raises:
-      DataError: what `read_volume` refuses; a constant image; a stack whose largest spacing is not
-        along its last axis; image and label on different grids; a value that stands for no label.
+      DataError: `read_volume` rejects a file; the image is constant or exceeds float32; the largest
+        spacing is not along the last axis; image and label map are on different grids; the label
+        map holds a value that stands for no label.
     """
     pixels, header = read_volume(image_path)
     with np.errstate(over="ignore"):
@@ -90,8 +91,8 @@ def read_case(
 def _check_slice_axis(
     path: Path, shape: tuple[int, ...], spacing: tuple[float, float, float]
 ) -> None:
-    """A file does not say which of the other axes is which, so nothing is turned here."""
-    # 1 %: spacings that are meant to be equal differ by rounding. Of one slice writers state none.
+    """Require slices along the last axis; the header does not identify the slice axis."""
+    # The 1 % allows for rounding. Writers often leave the slice spacing of a single slice unset.
     if shape[2] > 1 and spacing[2] < 0.99 * max(spacing):
         edges = " x ".join(f"{edge:g}" for edge in spacing)
         raise DataError(
@@ -124,19 +125,19 @@ def _check_same_grid(
 
 
 def _position(header: nib.Nifti1Header) -> np.ndarray | None:
-    """The affine that a header states; None if it states none, or one that is no place in space."""
+    """The affine that a header states; None if it is missing or degenerate."""
     if not any(float(header[code]) > 0 for code in ("sform_code", "qform_code")):
         return None
     affine = np.asarray(header.get_best_affine(), float)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    # Some writers leave a code and zeros behind; axes in one plane lead nowhere either.
+    # Some writers set a code but leave the affine at zero; coplanar axes give no position either.
     if not lengths.all() or abs(np.linalg.det(affine[:3, :3] / lengths)) < _FLAT:
         return None
     return affine
 
 
 def _corner_gap(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance between two stacks' corners, in units of the first's smallest voxel edge."""
+    """Largest offset between the corners of two stacks, in smallest voxel edges of the first."""
     corners = np.array([(*c, 1) for c in itertools.product(*((0, n - 1) for n in shape))], float)
     gap = np.abs(corners @ (affine - other).T).max()
     return float(gap / np.linalg.norm(affine[:3, :3], axis=0).min())

@@ -1,4 +1,4 @@
-"""Cases to one set of arrays."""
+"""Preprocess a set of cases into one set of arrays, the cohort."""
 
 import dataclasses
 import warnings
@@ -24,20 +24,22 @@ class Cohort:
     Attributes:
       images: (N, H, W) float32, normalized per case.
       labels: (N, H, W) uint8.
-      heights: (N,) float32 relative height in the stack, 0 base to 1 apex.
-      case_index: (N,) int32 into `case_names`.
-      slice_index: (N,) int32, the slice's place in its native stack.
-      case_names: the cases' names.
-      spacings: native voxel size in mm of each case; empty where nobody asked.
-      highest_labels: highest label of each case on its own grid, where none is lost; empty where
-        nobody asked.
-      orientations: `Case.orientation` of the cases that state one.
-      digests: of each case, on its own grid; empty where nobody asked.
-      shares: (N, H, W, L) float32, each label's share of a pixel; None where nobody asked.
-      scouts: (N, h, w) float32, each slice's part of its stack's scout; None where hearts need not
-        be found.
-      hearts: (N, h, w) float32, the heart's share of a scout's pixel; likewise.
-      margin: pixels by which images, labels and shares reach beyond the network grid on each side.
+      heights: (N,) float32, relative height in the stack from 0 (base) to 1 (apex).
+      case_index: (N,) int32, index into `case_names`.
+      slice_index: (N,) int32, index of the slice in its native stack.
+      case_names: names of the cases.
+      spacings: native voxel size of each case in mm; empty if not recorded.
+      highest_labels: highest label of each case on its native grid, where resampling removes none;
+        empty if not recorded.
+      orientations: `Case.orientation` of each case that states one.
+      digests: digests of each case on its native grid; empty if not recorded.
+      shares: (N, H, W, L) float32, fraction of each pixel covered by each label; None without soft
+        labels.
+      scouts: (N, h, w) float32, each slice of the cases' scouts; None if the network grid has a
+        fixed center.
+      hearts: (N, h, w) float32, fraction of each scout pixel inside the heart; None if `scouts`
+        is.
+      margin: pixels by which images, labels and shares extend beyond the network grid on each side.
     """
 
     images: np.ndarray
@@ -57,19 +59,19 @@ class Cohort:
 
     @property
     def targets(self) -> np.ndarray:
-        """What a network is trained towards: the shares where they are known, else the labels."""
+        """Training targets: `shares` if present, else `labels`."""
         return self.labels if self.shares is None else self.shares
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> "Cohort":
-        """The slices at `indices`, in that order; `case_index` keeps its meaning."""
+        """The slices at `indices`, in that order; `case_index` still refers to `case_names`."""
         arrays = {name: array[np.asarray(indices)] for name, array in self._arrays().items()}
         return dataclasses.replace(self, **arrays)
 
     def cropped(self) -> "Cohort":
-        """The cohort on the network grid alone, without the margin around it."""
+        """The cohort on the network grid alone, without its margin."""
         if not self.margin:
             return self
         wide = {"images": self.images, "labels": self.labels, "shares": self.shares}
@@ -78,19 +80,19 @@ class Cohort:
         return dataclasses.replace(self, **arrays, margin=0)
 
     def titles(self) -> list[str]:
-        """For each slice its case and its place in the stack, for a reader."""
+        """A caption for each slice: its case and its index in the stack."""
         names = (self.case_names[case] for case in self.case_index)
         return [f"{name} slice {k}" for name, k in zip(names, self.slice_index, strict=True)]
 
     def cases_of(self, indices: np.ndarray) -> list[str]:
-        """Names of the cases that the slices at `indices` are of, each once, in their order."""
+        """Distinct names of the cases that hold the slices at `indices`, in cohort order."""
         return [self.case_names[case] for case in np.unique(self.case_index[indices])]
 
     def facts(self) -> dict[str, Any]:
-        """What distinguishes the cohort from others, JSON-like.
+        """A JSON-like summary that identifies the cohort.
 
-        Names of the cases, their digests by name, the smallest and the largest number of slices
-        and, where they are known, of voxel edges (mm), and the orientations that occur.
+        It holds the case names, their digests by name, and the smallest and largest number of
+        slices. If known, it also holds the range of voxel edges in mm and the orientations present.
         """
         known = zip(self.case_names, self.digests, strict=bool(self.digests))
         facts: dict[str, Any] = {
@@ -124,25 +126,26 @@ def build_cohort(
     allow_outside: bool = False,
     soft_labels: bool = False,
 ) -> Cohort:
-    """Preprocesses cases into a cohort, one at a time, so that a generator may give them.
+    """Preprocess cases into a cohort, one at a time, so that `cases` may be a generator.
 
-    Where the network grid has no center, each case's is at its labeled heart, and the cohort holds
-    scouts, on which a network learns to find it.
+    If the network grid has no center, the grid of each case is centered on its labeled heart. The
+    cohort then also holds the scouts on which a network learns to locate the heart.
 
     Args:
-      cases: labeled cases of distinct names.
-      how: what is done to a case.
-      margin: pixels of surroundings that the cohort holds beyond the network grid.
+      cases: labeled cases with distinct names.
+      how: preprocessing of a case.
+      margin: pixels of surroundings to keep beyond the network grid on each side.
       apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
-      allow_outside: warn, rather than fail, where labeled voxels lie outside the grid.
-      soft_labels: whether the cohort holds each label's share of a pixel, too.
+      allow_outside: warn instead of failing if labeled voxels lie outside the grid.
+      soft_labels: whether to also compute `Cohort.shares`.
 
     Raises:
-      DataError: no case; a case without label; two cases of one name; labeled voxels outside the
-        grid; a case that `preprocess_case` refuses.
+      DataError: there is no case; a case has no label map; two cases share a name; labeled voxels
+        lie outside the grid; `preprocess_case` rejects a case; the grid has no center and a case no
+        labeled heart.
 
     Warns:
-      UserWarning: labeled voxels outside the grid, where that is allowed.
+      UserWarning: labeled voxels lie outside the grid and `allow_outside` is set.
     """
     parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
@@ -181,7 +184,7 @@ def build_cohort(
 
 
 def _own_grid(case: Case, grid: Grid) -> Grid:
-    """The grid of a labeled case: around its heart where the network grid has no center."""
+    """The grid of a labeled case, centered on its heart if the network grid has no center."""
     if grid.center is not None:
         return grid
     assert case.label is not None
@@ -197,7 +200,7 @@ def _own_grid(case: Case, grid: Grid) -> Grid:
 def _arrays_of(
     case: Case, how: Preprocessing, margin: int, soft_labels: bool, *, scouts: bool
 ) -> dict[str, np.ndarray]:
-    """A case's part of a cohort's arrays over slices."""
+    """Arrays of one case, with the slices along the first axis."""
     assert case.label is not None
     images, labels = preprocess_case(case, how, margin=margin)
     assert labels is not None
@@ -213,7 +216,7 @@ def _arrays_of(
 
 
 def relative_heights(count: int, *, apex_first: bool = True) -> np.ndarray:
-    """Heights (count,) float32 of a stack's slices, 0 base to 1 apex; 0.5 for a single slice."""
+    """Heights (count,) float32 of the slices, 0 (base) to 1 (apex); 0.5 for a single slice."""
     if count == 1:
         return np.array([0.5], np.float32)
     heights = np.arange(count, dtype=np.float32) / np.float32(count - 1)

@@ -1,4 +1,4 @@
-"""Folders of NIfTI files at any depth, as the readers and `predict` look through them."""
+"""Search folders at any depth for NIfTI files."""
 
 import os
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from jaxseg.data.nifti import DataError, is_nifti
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Folders from `root` down, links followed, none entered twice.
+    """Walk the folders below `root`, following links and entering no folder twice.
 
     Yields:
-      A folder and the names of its folders, sorted, and files. Folders that the caller takes out of
-      the list are not entered.
+      A folder, the sorted names of its subfolders, and the names of its files. Subfolders that the
+      caller removes from the list are skipped.
 
     Raises:
-      DataError: a folder that cannot be read.
+      DataError: a folder cannot be read.
     """
 
     def fail(error: OSError) -> None:
@@ -28,7 +28,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         deeper = []
         for name in names:
             target = Path(parent, name).resolve()
-            if target not in seen:  # a link may lead back up
+            if target not in seen:  # a link may point to a parent
                 seen.add(target)
                 deeper.append(name)
         names[:] = deeper
@@ -38,7 +38,7 @@ def volumes(folder: Path) -> list[Path]:
     """The NIfTI files in a folder, sorted.
 
     Raises:
-      DataError: no such folder, or one that cannot be read.
+      DataError: the folder does not exist or cannot be read.
     """
     try:
         return sorted(path for path in folder.iterdir() if is_volume(path.name))
@@ -49,5 +49,5 @@ def volumes(folder: Path) -> list[Path]:
 
 
 def is_volume(name: str) -> bool:
-    """Whether a file's name is one of NIfTI; not of a hidden one, such as macOS's ._NAME.nii.gz."""
+    """Whether a file name is that of a NIfTI file and not hidden, such as macOS's ._NAME.nii.gz."""
     return is_nifti(name) and not name.startswith(".")

@@ -1,7 +1,7 @@
-"""By what a case is known: its native voxels, whatever its name, folder or file format.
+"""Identify a case by its native voxels, independent of name, folder and file format.
 
-Image and label map have a digest each. The image says whose heart it is: a case whose label map was
-corrected is still one that a run has seen. Whether a run may be resumed depends on both.
+Image and label map have separate digests. The image digest identifies the scan: a run has seen a
+case even if its label map was corrected since. Resuming a run requires both digests to match.
 """
 
 import hashlib
@@ -13,20 +13,21 @@ from jaxseg.data.case import Case
 
 
 class Digests(NamedTuple):
-    """SHA-256, hexadecimal, of a case on its own grid; `label` is None without a label map."""
+    """Hexadecimal SHA-256 digests of a case on its native grid; `label` is None without labels."""
 
     image: str
     label: str | None
 
 
 def digests(case: Case) -> Digests:
-    """Digests of a case: image as float32 with its voxel size, label map as uint8.
+    """Compute the digests of a case: image as float32 with its voxel size, label map as uint8.
 
-    Arrays are taken in their order (X, Y, slices), last axis fastest, little endian, each after its
-    shape. Voxel sizes count in whole micrometers, so that units and rounding of a header do not.
+    Each array is hashed after its shape, in the order (X, Y, slices) with the last axis fastest,
+    little endian. Voxel sizes are rounded to whole micrometers, so that a header's units and
+    rounding have no effect.
     """
     micrometers = tuple(round(edge * 1000) for edge in case.spacing)
-    image = case.image + np.float32(0)  # -0 becomes 0
+    image = case.image + np.float32(0)  # turns -0 into 0
     label = None if case.label is None else _sha256("label", case.label, "u1")
     return Digests(_sha256(f"image {micrometers}", image, "<f4"), label)
 

@@ -1,4 +1,4 @@
-"""Which value in a label file stands for which label."""
+"""Map the values stored in a label file to labels and back."""
 
 import itertools
 import math
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 
 from jaxseg.data.nifti import DataError
 
-# Floats saved under an integer header are scaled, and come back a little off: 4 labels in 8 bits by
-# up to 4 / 255 / 2.
+# Floats saved under an integer header are scaled and come back slightly off: labels up to 4 in
+# 8 bits by up to 4 / 255 / 2.
 _TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class LabelValues:
-    """A data set's own values of the labels 0 to L - 1.
+    """The values by which a data set stores the labels 0 to L - 1.
 
     Attributes:
-      of_labels: by label the values that stand for it, the first of which is written.
+      of_labels: for each label the values that stand for it; the first one is written.
     """
 
     of_labels: tuple[tuple[float, ...], ...]
 
     @classmethod
     def plain(cls, num_labels: int) -> "LabelValues":
-        """Each label is its own value.
+        """The mapping in which each label is its own value.
 
         Raises:
-          ValueError: `num_labels` is not 2 to 256.
+          ValueError: `num_labels` is not in 2 to 256.
         """
         if not 2 <= num_labels <= 256:
             raise ValueError(f"num_labels is {num_labels}; expected 2 to 256 with background")
@@ -39,15 +39,15 @@ class LabelValues:
 
     @classmethod
     def parse(cls, text: str, labels: Sequence[str]) -> "LabelValues":
-        """From `VALUE=LABEL,...`, such as "0=background,600=background,200=myocardium".
+        """Parse `VALUE=LABEL,...`, such as "0=background,600=background,200=myocardium".
 
         Args:
-          text: at least one value for each label.
-          labels: the anatomy's names, the background first.
+          text: the mapping, with at least one value for each label.
+          labels: label names of the anatomy, background first.
 
         Raises:
-          ValueError: not of this form; a name that is none of `labels`; a label without a value;
-            two values that are less than 0.02 apart.
+          ValueError: the text is malformed; a name is not in `labels`; a label has no value; two
+            values are less than 0.02 apart.
         """
         found: dict[str, list[float]] = {name: [] for name in labels}
         for part in text.split(","):
@@ -70,10 +70,10 @@ class LabelValues:
         return cls(tuple(map(tuple, found.values())))
 
     def written(self) -> tuple[int, ...] | None:
-        """Each label's value in label maps that are written; None where labels stand as they are.
+        """The value of each label in written label maps; None if labels are written unchanged.
 
-        That is so where each label is its own value, or where the values are no whole numbers from
-        0 to 65,535, as in label maps that were interpolated.
+        They are written unchanged if each label is its own value. The same holds if a value is not
+        a whole number from 0 to 65,535, as in interpolated label maps.
         """
         first = [values[0] for values in self.of_labels]
         if first == list(range(len(first))) or any(v % 1 or not 0 <= v < 2**16 for v in first):
@@ -81,11 +81,10 @@ class LabelValues:
         return tuple(int(value) for value in first)
 
     def to_labels(self, array: np.ndarray, path: Path) -> NDArray[np.uint8]:
-        """A label file's array of any shape as labels 0 to L - 1.
+        """Convert the array of a label file, of any shape, to labels 0 to L - 1.
 
         Raises:
-          DataError: a value that stands for no label; the message names `path` and
-            `data.label_values`.
+          DataError: a value stands for no label. The message names `path` and `data.label_values`.
         """
         pairs = sorted((value, k) for k, values in enumerate(self.of_labels) for value in values)
         known, labels = (np.array(column) for column in zip(*pairs, strict=True))

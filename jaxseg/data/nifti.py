@@ -1,8 +1,8 @@
-"""NIfTI volumes to checked arrays and back.
+"""Read NIfTI volumes into checked arrays, and write results under the same header.
 
-Every reader of the library goes through `read_volume`, so that a broken file is refused in the same
-words everywhere. Both NIfTI-1 and NIfTI-2 single files are read, `.nii` and `.nii.gz` in capitals
-or not. Whether a file is compressed is read off its first bytes: names are changed by hand.
+All readers use `read_volume`, so that broken files give the same errors everywhere. Single-file
+NIfTI-1 and NIfTI-2 are supported, with the suffix `.nii` or `.nii.gz` in any case. Compression is
+detected from the first bytes, because files get renamed by hand.
 """
 
 import gzip
@@ -20,11 +20,11 @@ from jaxseg.errors import UserError
 
 SUFFIXES = (".nii", ".nii.gz")
 
-# 512 x 512 x 512: a hundred times the largest short-axis stack, 1 GiB as float64. A header that
-# asks for more is damaged or hostile, and is refused before any memory is taken.
+# 512 x 512 x 512, a hundred times the largest short-axis stack and 1 GiB as float64. A header with
+# more voxels is damaged or hostile; it is rejected before any memory is allocated.
 MAX_VOXELS = 2**27
-EDGES_MM = (0.01, 1000)  # of voxels
-# Header extensions before the data, and bytes behind it.
+EDGES_MM = (0.01, 1000)  # range of voxel edges
+# Limit for the header extensions before the data, and for the bytes after it.
 MAX_EXTRA_BYTES = 2**24
 _CHUNK_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -32,16 +32,15 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 # uint8, int16, int32, float32, float64, int8, uint16, uint32, int64, uint64
 _REAL_TYPES = frozenset((2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280))
-# Code of the spatial unit (the low bits of xyzt_units): unknown, m, mm, um. Most writers leave
-# "unknown" behind and mean millimeters.
+# Code of the spatial unit (the low bits of xyzt_units): unknown, m, mm, um. Most writers leave it
+# at "unknown" and mean millimeters.
 _MILLIMETERS = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 
 
 class DataError(UserError, ValueError):
-    """A file, folder or case that cannot be used; the message names it and says what is wrong.
+    """Raised for an unusable file, folder or case; the message names it and states the problem.
 
-    One line that can be printed, whatever the file is called: line breaks, tabs and bytes that are
-    not UTF-8 are escaped.
+    The message is one printable line: line breaks, tabs and bytes that are not UTF-8 are escaped.
     """
 
     def __init__(self, message: str):
@@ -49,41 +48,43 @@ class DataError(UserError, ValueError):
 
 
 def printable(text: str) -> str:
-    """The text with what would break a line or cannot be encoded as backslash escapes."""
+    """Replace unprintable characters, such as line breaks, by backslash escapes."""
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return "".join(escaped)
 
 
 def is_nifti(name: str) -> bool:
-    """Whether a file's name ends as those of NIfTI."""
+    """Whether a file name has a NIfTI suffix."""
     return name.lower().endswith(SUFFIXES)
 
 
 def without_suffix(name: str) -> str:
-    """`scan` of `scan.nii.gz`, of `scan.nii` and of `scan.NII.GZ`; other names as they are."""
+    """Strip a NIfTI suffix: `scan.nii.gz` and `scan.NII` become `scan`; other names are kept."""
     return re.sub(r"\.nii(\.gz)?\Z", "", name, flags=re.IGNORECASE)
 
 
 def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
-    """Reads one 3D volume.
+    """Read one 3D volume.
 
     Args:
-      path: a `.nii` or `.nii.gz` file, compressed or not; trailing axes of length 1 are dropped.
+      path: a `.nii` or `.nii.gz` file, compressed or not. Trailing axes of length 1 are dropped.
 
     Returns:
-      The array (X, Y, slices) with the header's intensity scaling applied (none where scl_slope
-      is 0 or nan, as the format says), in the storage type or float64; and the header.
+      The array (X, Y, slices) and the header. The array has the storage type, or float64 if the
+      header's intensity scaling applies (it does not if scl_slope is 0 or NaN, as the format says).
 
     Raises:
-      DataError: unreadable, truncated or not NIfTI; not 3D; more than `MAX_VOXELS` voxels; a
-        zero, negative or non-finite spacing; an affine that is not finite; data that begin within
-        the header; complex or color pixels; non-finite pixels.
+      DataError: the file is unreadable, truncated or not NIfTI; the volume is not 3D or has more
+        than `MAX_VOXELS` voxels; a spacing is not positive and finite, or is outside `EDGES_MM`;
+        the code of the spatial unit is invalid; the affine is not finite; the data offset lies
+        within the header; pixels are complex, colored or not finite; or more than
+        `MAX_EXTRA_BYTES` bytes precede or follow the data.
     """
     path = Path(path)
     if not is_nifti(path.name):
         raise DataError(f"{path}: expected a file ending in .nii or .nii.gz")
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device may never end
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise DataError(f"{path}: no regular file")
         with _open(path) as file:
             array, header = _read_stream(path, file)
@@ -107,7 +108,7 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
 def voxel_spacing(header: nib.Nifti1Header) -> tuple[float, float, float]:
     """Voxel size in mm along (X, Y, slices).
 
-    Read from `pixdim`: in EMIDEC the affine is diag(-1, -1, 1) for every case and holds no spacing.
+    It is read from `pixdim`, because every affine in EMIDEC is diag(-1, -1, 1), without spacing.
     """
     scale = _MILLIMETERS[_space_unit(header)]
     x, y, z = (float(zoom) * scale for zoom in header.get_zooms()[:3])
@@ -115,17 +116,18 @@ def voxel_spacing(header: nib.Nifti1Header) -> tuple[float, float, float]:
 
 
 def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
-    """Writes a result under the very header of the image that it was made from.
+    """Write a result with the header of the image from which it was computed.
 
-    The header's bytes are copied, not read and composed anew: whatever it says of the geometry
-    (pixdim, units, qform, sform and their codes) says the result too. Only type and scaling of the
-    pixels change, and the fourth axis of probabilities. The same input gives the same bytes.
+    The header's bytes are copied, so that all its geometry (pixdim, units, qform, sform and their
+    codes) also describes the result. Only the pixels' type and scaling, the display range, the data
+    offset and, for probabilities, the fourth axis change. Header extensions are dropped. The same
+    input gives the same bytes.
 
     Args:
       path: a `.nii` or `.nii.gz` file.
-      array: (X, Y, slices) integer label map, written as uint8, or as uint16 where a value is
-        above 255; or (X, Y, slices, L) floating point probabilities, written as float32.
-      source: the image's file, one that `read_volume` takes.
+      array: (X, Y, slices) integer label map, written as uint8, or as uint16 if a value exceeds
+        255; or (X, Y, slices, L) floating point probabilities, written as float32.
+      source: file of the image, readable by `read_volume`.
 
     Raises:
       DataError: the array is not on the grid of `source`, or holds a label outside 0 to 65,535.
@@ -151,7 +153,7 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0
     header["vox_offset"] = size + 4
-    # Four zero bytes: no header extensions.
+    # The four zero bytes mean that there are no header extensions.
     content = header.binaryblock + bytes(4) + data.tobytes(order="F")
     compressed = path.name.lower().endswith(".gz")
     path.write_bytes(gzip.compress(content, mtime=0) if compressed else content)
@@ -170,16 +172,16 @@ def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Head
     size = min(int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
     if size not in _HEADERS or len(start) < size:
         raise DataError(f"{path}: not a NIfTI file (header size {size}, expected 348 or 540)")
-    # Unchecked: nibabel's own check would quietly turn a spacing of 0 into 1 and -2 into 2.
+    # Skip nibabel's check, which would silently turn a spacing of 0 into 1 and -2 into 2.
     _check_header(path, _HEADERS[size](start[:size], None, False))
     header = cast(nib.Nifti1Header, _HEADERS[size](start[:size]))
-    # Fails where the quaternion is not one of a rotation.
+    # This raises an error if the quaternion is not that of a rotation.
     if not np.isfinite(np.asarray(header.get_best_affine(), float)).all():
         form = "sform" if int(header["sform_code"]) > 0 else "qform"
         raise DataError(f"{path}: affine ({form}) is not finite; expected finite numbers")
     array = _read_array(file, header)
     extra = 0
-    while chunk := file.read(_CHUNK_BYTES):  # to the end, where gzip keeps its checksum
+    while chunk := file.read(_CHUNK_BYTES):  # read to the end, where gzip stores its checksum
         extra += len(chunk)
         if extra > MAX_EXTRA_BYTES:
             raise DataError(f"{path}: more than {MAX_EXTRA_BYTES} bytes behind the volume's data")
@@ -187,10 +189,10 @@ def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Head
 
 
 def _read_array(file: BinaryIO, header: nib.Nifti1Header) -> np.ndarray:
-    """The scaled data; what lies before them, such as header extensions, is passed over.
+    """Read the scaled data and skip the bytes before them, such as header extensions.
 
-    Not nibabel's own reader: that takes the memory which the header, or an extension of it, asks
-    for before it looks whether the file has as much.
+    nibabel's own reader is not used: it allocates the memory that a header or an extension declares
+    before it checks that the file is long enough.
     """
     shape, dtype = header.get_data_shape(), header.get_data_dtype()
     expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -204,7 +206,7 @@ def _read_array(file: BinaryIO, header: nib.Nifti1Header) -> np.ndarray:
     slope, inter = header.get_slope_inter()
     if slope is None or inter is None:
         return array
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller rejects non-finite values
         return apply_read_scaling(array, np.float64(slope), np.float64(inter))
 
 
@@ -226,7 +228,7 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     if voxels > MAX_VOXELS:
         raise DataError(f"{path}: shape {shape} is {voxels} voxels; at most {MAX_VOXELS} are read")
     offset, least = float(header["vox_offset"]), header.single_vox_offset
-    if not least <= offset <= MAX_EXTRA_BYTES:  # at 0 the header itself would be the pixels
+    if not least <= offset <= MAX_EXTRA_BYTES:  # an offset of 0 would read the header as pixels
         raise DataError(f"{path}: data offset {offset:g}; expected {least} to {MAX_EXTRA_BYTES}")
     spacing = header["pixdim"][1:4].tolist()
     if not (np.isfinite(spacing).all() and min(spacing) > 0):
@@ -235,8 +237,8 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     if unit not in _MILLIMETERS:
         raise DataError(f"{path}: unit code {unit}; expected 1 m, 2 mm, 3 um or 0 unknown (mm)")
     edges = [edge * _MILLIMETERS[unit] for edge in spacing]
-    low, high = EDGES_MM  # resampling takes memory as the ratio of two grids' edges
-    if not low * (1 - 1e-6) <= min(edges) <= max(edges) <= high:  # float32 rounds 0.01 down
+    low, high = EDGES_MM  # resampling needs memory in proportion to the ratio of two grids' edges
+    if not low * (1 - 1e-6) <= min(edges) <= max(edges) <= high:  # 0.01 in float32 is below 0.01
         raise DataError(f"{path}: voxel edges of {edges} mm; expected {low} to {high} mm")
     if int(header["datatype"]) not in _REAL_TYPES:
         raise DataError(

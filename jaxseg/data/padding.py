@@ -1,19 +1,19 @@
-"""Which voxels of a stack show something: the picture, apart from the padding around it."""
+"""Separate the picture of a stack from the padding around it."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def tissue_of(image: np.ndarray) -> NDArray[np.bool_]:
-    """The voxels of a stack that belong to the picture.
+    """Mask of the voxels that belong to the picture, not to padding.
 
-    Not part of it, and so padding, are
+    Padding consists of
 
-    - slices of a single value;
-    - rows and columns at the border that hold a single value in all other slices, whatever it is:
-      other programs pad with 0, -1, or the value of air;
-    - zeros from which, along their row or their column, nothing but zeros leads to the border.
-      A zero that the picture surrounds is signal: nulled myocardium in a narrow intensity window.
+    - slices with a single value;
+    - rows and columns at the border that hold a single value in all other slices. The value may be
+      any: programs pad with 0, -1 or the value of air;
+    - zeros that are connected to the border by zeros along their row or column. A zero surrounded
+      by the picture is signal, such as nulled myocardium in a narrow intensity window.
 
     Args:
       image: (X, Y, slices).
@@ -30,7 +30,7 @@ def tissue_of(image: np.ndarray) -> NDArray[np.bool_]:
         if varied.size:
             inside[varied[0] : varied[-1] + 1] = True
         tissue &= np.expand_dims(inside, tuple({0, 1, 2} - {axis}))
-    # From the border of what is left: there may be another kind of padding around the zeros.
+    # Start at the border of the remaining picture: other padding may surround the zeros.
     empty = (image == 0) | ~tissue
     for axis in (0, 1):
         for way in (slice(None), slice(None, None, -1)):
@@ -41,10 +41,10 @@ def tissue_of(image: np.ndarray) -> NDArray[np.bool_]:
 
 
 def field_of_view(tissue: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Rows and columns of the smallest rectangle around the picture of a whole stack.
+    """Rows and columns of the smallest rectangle that holds the picture of the whole stack.
 
     Args:
-      tissue: (X, Y, slices) bool, from `tissue_of`; all rows and columns where it is empty.
+      tissue: (X, Y, slices) bool, from `tissue_of`. If it is empty, all rows and columns are kept.
     """
     spans = []
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Which cases are of one patient, and splits that somebody else has made: read from small files."""
+"""Read the patient of each case, and user-defined splits, from small files."""
 
 import csv
 import json
@@ -15,16 +15,16 @@ _SIDES = {"train": "train", "training": "train", "val": "val", "validation": "va
 
 
 def read_patients(source: str, cases: Sequence[str]) -> dict[str, str]:
-    """The patient of each case.
+    """Map each case to its patient.
 
     Args:
-      source: a CSV file with the columns `case` and `patient`; or a regular expression that is
-        found in the name of every case, whose first group is the patient.
+      source: a CSV file with the columns `case` and `patient`; or a regular expression that matches
+        in every case name and whose first group is the patient.
       cases: names of all cases.
 
     Raises:
-      DataError: a file that cannot be read, or that names other cases; an expression that is not
-        found in a name.
+      DataError: the file cannot be read or its names differ from `cases`; or the expression does
+        not match in a name.
     """
     if source.endswith(".csv"):
         path = Path(source).expanduser()
@@ -42,17 +42,18 @@ def read_patients(source: str, cases: Sequence[str]) -> dict[str, str]:
 
 
 def read_held_out(source: str, cases: Sequence[str], *, folds: int, fold: int) -> set[str]:
-    """Names of the cases that a split of the user's own holds out.
+    """Names of the cases that a user-defined split holds out.
 
     Args:
       source: nnU-Net's `splits_final.json`, a list of `{"train": [...], "val": [...]}`; or a CSV
         file with the columns `case` and `fold` (0, 1 ...), or `case` and `side` (train or val).
-      cases: names of all cases, each of which the split must name on one side.
-      folds: how many the file must have; 0 for any number.
-      fold: which of them validates.
+      cases: names of all cases; the split must name each of them once.
+      folds: expected number of folds; 0 accepts any number.
+      fold: index of the held-out fold.
 
     Raises:
-      DataError: a file that cannot be read, names other cases, or has other folds.
+      DataError: the file cannot be read, its names differ from `cases`, it has too few folds or not
+        the expected number, or one side is empty.
     """
     path = Path(source).expanduser()
     sides = _json_sides(path) if source.endswith(".json") else _csv_sides(path)
@@ -99,7 +100,7 @@ def _csv_sides(path: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def _check_names(path: Path, names: Iterable[str], cases: Sequence[str]) -> None:
-    """Every case once, and nothing else."""
+    """Require every case exactly once, and no other name."""
     counts = Counter(names)
     for name in sorted(counts.keys() - set(cases)):
         raise DataError(f"{path}: {name!r:.80} is not the name of a case")

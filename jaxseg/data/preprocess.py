@@ -1,4 +1,4 @@
-"""A case to the network's images and labels: resampling and intensity normalization."""
+"""Preprocess a case into network images and labels: resampling and intensity normalization."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ NORMALIZATIONS = ("zscore", "percentile", "none")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to a case on its way to the network.
+    """Preprocessing parameters.
 
     Attributes:
-      grid: the network grid; without a center, each stack's own is around its heart.
+      grid: the network grid. Without a center, each stack's grid is centered on its heart.
       num_labels: size of the label set, background included.
-      normalization: one of `NORMALIZATIONS`, as in `normalize`.
-      percentiles: that intensities are clipped at, as in `normalize`.
-      even: whether a slope of the signal through the picture is taken out first, as in `even_out`.
+      normalization: one of `NORMALIZATIONS`; see `normalize`.
+      percentiles: percentiles at which intensities are clipped; see `normalize`.
+      even: whether to first remove a linear trend of the signal; see `even_out`.
     """
 
     grid: Grid
@@ -39,27 +39,31 @@ def normalize(
     percentiles: tuple[float, float] = (1.0, 99.0),
     margin: int = 0,
 ) -> np.ndarray:
-    """Normalizes the intensities of one case's stack.
+    """Normalize the intensities of one stack.
 
-    Statistics come from the tissue of the whole stack, so that more padding changes no value.
-    Tissue is clipped at the percentiles, then
-    "zscore": minus its mean, over its standard deviation; "percentile": mapped to 0..1;
-    "none": nothing, not even clipping. Padding is 0 afterwards: for "zscore" the mean of tissue, so
-    that its edge is weaker than edges in the tissue.
+    Statistics are computed over the tissue of the whole stack, so that more padding changes no
+    value. Tissue is clipped at the percentiles and then normalized:
+
+    - "zscore": subtract the mean and divide by the standard deviation.
+    - "percentile": map the clipped range to 0..1.
+    - "none": keep the images unchanged, without clipping.
+
+    Padding is set to 0, except by "none". With "zscore" this is the mean of the tissue, so that the
+    edge of the padding is weaker than edges in the tissue.
 
     Args:
       images: (slices, H, W) on the network grid.
       tissue: (slices, H, W) bool, the pixels that are not padding.
       method: one of `NORMALIZATIONS`.
       percentiles: lower and upper clip, 0 <= lower < upper <= 100.
-      margin: pixels on each side that take no part in the statistics.
+      margin: pixels on each side that are excluded from the statistics.
 
     Returns:
       (slices, H, W) float32.
 
     Raises:
-      DataError: no tissue, or tissue of one value.
-      ValueError: unknown method; percentiles out of order.
+      DataError: there is no tissue, or it has a single value.
+      ValueError: the method is unknown, or the percentiles are out of order.
     """
     if method not in NORMALIZATIONS:
         raise ValueError(f"normalization is {method!r}; expected one of {NORMALIZATIONS}")
@@ -82,15 +86,15 @@ def normalize(
 
 
 def even_out(images: np.ndarray, tissue: NDArray[np.bool_], *, margin: int = 0) -> np.ndarray:
-    """Takes the slope of the signal out of a stack, such as a surface coil leaves.
+    """Remove a linear trend of the signal from a stack, such as that of a surface coil.
 
-    Subtracts a row + b column, one plane for the whole stack, fitted to its tissue by least
-    squares. Whatever plane was added to a stack before, the result is the same.
+    One plane a row + b column is fitted to the tissue of the whole stack by least squares and
+    subtracted. The result does not change if a plane is added to the stack beforehand.
 
     Args:
       images: (slices, H, W) on the network grid.
       tissue: (slices, H, W) bool, the pixels that are not padding.
-      margin: pixels on each side that take no part in the fit.
+      margin: pixels on each side that are excluded from the fit.
 
     Returns:
       (slices, H, W) float32.
@@ -106,7 +110,7 @@ def even_out(images: np.ndarray, tissue: NDArray[np.bool_], *, margin: int = 0) 
     inner = (slice(margin, height - margin), slice(margin, width - margin))
     _, rows, columns = np.nonzero(tissue[:, *inner])
     terms = plane[:, *inner][:, rows, columns]
-    # Normal equations: three unknowns, and a stack has some ten thousand pixels.
+    # The normal equations have three unknowns, whereas a stack has some ten thousand pixels.
     values = images[:, *inner][tissue[:, *inner]].astype(np.float64)
     slopes = np.linalg.lstsq(terms @ terms.T, terms @ values, rcond=None)[0]
     slopes[2] = 0
@@ -116,22 +120,22 @@ def even_out(images: np.ndarray, tissue: NDArray[np.bool_], *, margin: int = 0) 
 def preprocess_case(
     case: Case, how: Preprocessing, *, margin: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Resamples and normalizes one case.
+    """Resample and normalize one case.
 
     Args:
-      case: on its own grid.
-      how: what is done; its grid has a center.
-      margin: pixels of surroundings beyond the grid, on each side; intensities are normalized as
-        without them.
+      case: the case on its native grid.
+      how: preprocessing parameters; the grid must have a center.
+      margin: pixels of surroundings to add to the grid on each side. They do not affect the
+        normalization.
 
     Returns:
-      Images (slices, H, W) float32 and labels (slices, H, W) uint8, None without a reference; H
-      and W of the grid with its margin.
+      Images (slices, H, W) float32 and labels (slices, H, W) uint8, or None without a reference. H
+      and W include the margin.
 
     Raises:
-      DataError: the case's tissue on the network grid cannot be normalized, or the stack has more
-        than `MAX_VOXELS` pixels there.
-      ValueError: unknown normalization or percentiles out of order.
+      DataError: the tissue on the network grid cannot be normalized, or the stack has more than
+        `MAX_VOXELS` pixels there.
+      ValueError: the normalization is unknown, or the percentiles are out of order.
     """
     images, _ = network_images(case, how, margin=margin)
     if case.label is None:
@@ -143,10 +147,10 @@ def preprocess_case(
 def network_images(
     case: Case, how: Preprocessing, *, margin: int = 0
 ) -> tuple[np.ndarray, NDArray[np.bool_]]:
-    """Resamples and normalizes the images of one case; arguments and errors of `preprocess_case`.
+    """Resample and normalize the images of one case; arguments and errors as `preprocess_case`.
 
     Returns:
-      Images (slices, H, W) float32, 0 in padding, and their tissue (slices, H, W) bool.
+      Images (slices, H, W) float32 and their tissue masks (slices, H, W) bool.
     """
     grid = how.grid.padded(margin)
     slices, (height, width) = case.image.shape[-1], grid.size

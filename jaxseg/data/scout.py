@@ -1,4 +1,4 @@
-"""The scout: a whole stack at a glance, on which its heart is found, and where the heart lies."""
+"""The scout, a coarse image of the whole stack on which the heart is located."""
 
 import math
 from dataclasses import replace
@@ -12,21 +12,21 @@ from jaxseg.data.padding import field_of_view
 from jaxseg.data.preprocess import Preprocessing, network_images
 
 SPACING_MM = 8.0
-"""Of a scout's pixels: a left ventricle measures some six to eleven of them."""
+"""Pixel size of a scout; a left ventricle spans about six to eleven pixels."""
 SIZE = (48, 48)
-"""Of a scout in training, 384 mm; what a wider field of view holds beyond is cut off there."""
-# 20 mm: hearts measure some 70.
+"""Size of a scout in training, 384 mm; a wider field of view is cropped."""
+# 20 mm; hearts measure about 70 mm.
 _BLUR_PIXELS = 2.5
 MULTIPLE = 8
-"""Of both sides of a scout, as the localizer halves it three times."""
+"""Divisor of both sides of a scout, because the localizer halves it three times."""
 
 
 def scout_grid(case: Case, size: tuple[int, int] | None = None) -> Grid:
-    """The grid of a case's scout, around the middle of its picture.
+    """The grid of a case's scout, centered on the picture.
 
     Args:
-      case: on its own grid.
-      size: (H, W) in pixels; default as many as hold the whole picture, at least `SIZE`.
+      case: the case on its native grid.
+      size: (H, W) in pixels; by default large enough for the whole picture, and at least `SIZE`.
     """
     rows, columns = field_of_view(case.tissue)
     middle = ((rows.start + rows.stop - 1) // 2, (columns.start + columns.stop - 1) // 2)
@@ -42,15 +42,15 @@ def scout_grid(case: Case, size: tuple[int, int] | None = None) -> Grid:
 
 
 def scout_of(case: Case, how: Preprocessing, grid: Grid) -> np.ndarray:
-    """A case's scout.
+    """Compute the scout of a case.
 
-    Padding is as dark as the darkest tissue, so that it looks the same whether a file marks it by
-    zeros, by another value or by noise.
+    Padding gets the value of the darkest tissue, so that it looks the same whether a file marks it
+    by zeros, by another value or by noise.
 
     Args:
-      case: on its own grid.
-      how: whose normalization is done, with the statistics of the whole picture.
-      grid: from `scout_grid`.
+      case: the case on its native grid.
+      how: preprocessing whose normalization is applied, with statistics of the whole scout.
+      grid: grid from `scout_grid`.
 
     Returns:
       (slices, H, W) float32.
@@ -63,19 +63,19 @@ def scout_of(case: Case, how: Preprocessing, grid: Grid) -> np.ndarray:
 
 
 def heart_of(label: NDArray[np.integer], spacing: tuple[float, ...], grid: Grid) -> np.ndarray:
-    """The heart's share of every pixel of a scout, (slices, H, W) float32.
+    """Fraction of each scout pixel covered by the heart, (slices, H, W) float32.
 
-    The heart is whatever is labeled.
+    The heart is the union of all labels but the background.
     """
     shares = label_shares_to_network((label > 0).astype(np.uint8), spacing, grid, 2)
     return shares[..., 1]
 
 
 def peak_of(heart: np.ndarray) -> tuple[int, int]:
-    """Where a localizer's map is highest, all slices added up and smoothed over a heart's size.
+    """Peak of a localizer's map after summation over slices and smoothing over a heart's size.
 
-    The median of what it takes for the heart lies between the heart and whatever else it takes for
-    one; the peak does not.
+    If the map also marks another region as heart, the median of its pixels lies between the two,
+    but the peak does not.
 
     Args:
       heart: (slices, H, W) probability of the heart in each pixel of a scout.
@@ -93,15 +93,15 @@ def peak_of(heart: np.ndarray) -> tuple[int, int]:
 
 
 def center_of(foreground: NDArray[np.bool_]) -> tuple[float, float] | None:
-    """Where a stack's heart lies: the medians of the rows and of the columns of its pixels.
+    """Center of a stack's heart: the median row and the median column of its pixels.
 
-    A median, so that a few slices in which something else is taken for the heart do not move it.
+    The median is robust against a few slices in which something else is marked as heart.
 
     Args:
-      foreground: (slices, H, W) bool, the heart.
+      foreground: (slices, H, W) bool mask of the heart.
 
     Returns:
-      (row, column); None where there is no heart.
+      (row, column), or None if the mask is empty.
     """
     if not foreground.any():
         return None

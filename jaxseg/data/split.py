@@ -1,4 +1,4 @@
-"""Splits of a cohort into training and validation slices."""
+"""Split a cohort into training and validation slices."""
 
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
@@ -20,33 +20,33 @@ def split(
     seed: int,
     patients: Mapping[str, str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits a cohort's slices into training and validation.
+    """Split the slices of a cohort into training and validation slices.
 
-    "slice" draws slices at random, as the paper does: slices of one patient then lie on both sides,
-    and scores are optimistic. "case" draws whole patients, in proportion from the groups of equal
-    highest label (no pathology, infarction, no-reflow), by `highest_labels` where they are known,
-    so that the split is the same on every network grid.
+    "slice" draws slices at random, as the paper does. Slices of one patient then lie on both sides,
+    and scores are optimistic. "case" draws whole patients, stratified by their highest label (no
+    pathology, infarction, no-reflow). It uses `highest_labels` if known, so that the split is the
+    same on every network grid.
 
-    The order behind the draw is that of SHA-256 over seed, case name and slice number: the same on
-    every platform and NumPy, and whatever the order of the cases.
+    The random order is that of SHA-256 over seed, case name and slice number. It is the same on
+    every platform and NumPy version, and independent of the order of the cases.
 
     Args:
       cohort: the cohort.
       kind: "slice" or "case".
-      validation_fraction: share of slices or cases for validation, rounded down, at least one;
-        0.1 of the paper's 708 slices is 70, its own 69 has no simple rounding. Not used with
-        `folds`.
-      folds: 0, or the number of folds into which slices or cases are parted.
-      fold: which fold is the validation, in [0, folds).
-      seed: names the draw.
-      patients: the patient of each case, by name, all of whose cases are drawn together with
-        "case"; default every case a patient of its own.
+      validation_fraction: fraction of slices or cases for validation, rounded down to at least one.
+        A fraction of 0.1 of the paper's 708 slices is 70; the paper's own 69 follows from no simple
+        rounding. Ignored with `folds`.
+      folds: number of folds into which slices or cases are divided, or 0 for a single split.
+      fold: index of the held-out fold, in [0, folds).
+      seed: seed of the random order.
+      patients: patient of each case by case name. With "case", all cases of a patient are drawn
+        together. By default every case is a patient of its own.
 
     Returns:
-      Sorted int indices (train,), (validation,); together every slice once.
+      Sorted int indices (train,) and (validation,), which together hold every slice once.
 
     Raises:
-      ValueError: arguments that do not fit together, or too few slices or cases.
+      ValueError: the arguments are inconsistent, or there are too few slices or cases.
     """
     _check_split(kind, validation_fraction, folds, fold)
     if kind == "slice":
@@ -78,13 +78,13 @@ def _stratum(cohort: Cohort, case: int) -> int:
 def _choose(
     order: np.ndarray, fraction: float, folds: int, fold: int, kind: str, *, spread: bool
 ) -> np.ndarray:
-    """Validation units: every folds-th of the order, or a share: its head, or evenly spread."""
+    """Validation units: every `folds`-th of the order, or a fraction, its head or evenly spread."""
     count = len(order)
     if count < max(2, folds):
         raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
     if folds:
         return order[fold::folds]
-    # 1e-9: 0.29 * 100 is 28.999999999999996
+    # 1e-9 is for rounding: 0.29 * 100 is 28.999999999999996.
     chosen = min(max(1, int(count * fraction + 1e-9)), count - 1)
     if spread:
         return order[((np.arange(chosen) + 0.5) * count / chosen).astype(int)]

@@ -1,1 +1,1 @@
-"""What this machine has: devices, memory, a compiler, an output stream."""
+"""Properties of the machine: devices, memory and standard output."""

@@ -1,4 +1,4 @@
-"""The devices that JAX computes on here: named in a line; refused where results would differ."""
+"""Describe the devices of JAX, and reject flags under which results would differ."""
 
 import os
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ import jax
 from jaxseg.errors import UserError
 from jaxseg.models import Convolve, convolve_xla
 
-# Flags of JAX, also set by environment variables of the same names, under which numbers would be of
-# another type, or other random ones, than a run promises. Others, tried too, change nothing of
-# that: default_dtype_bits, numpy_rank_promotion, debug_nans, debug_infs, disable_jit.
+# Flags of JAX, also set by environment variables of the same names, that would change dtypes or
+# random numbers. Tested, and without such an effect: default_dtype_bits, numpy_rank_promotion,
+# debug_nans, debug_infs, disable_jit.
 _REQUIRED = {
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",
@@ -23,19 +23,19 @@ _INSTALL = 'pip install "jax[cuda13]" for NVIDIA GPUs, "jax[tpu]" for TPUs'
 
 
 class DeviceError(UserError):
-    """JAX cannot compute here as it is asked to; the message names the variable that asks."""
+    """Raised if JAX cannot run as its environment variables say; the message names the variable."""
 
 
 def check_flags() -> None:
-    """Refuse flags of JAX under which a run would not be what it is without them.
+    """Reject flags of JAX under which a run would give other results.
 
     Raises:
-      DeviceError: one is set; every line names its environment variable.
+      DeviceError: such a flag is set; each line names its environment variable.
     """
     lines = []
     for name, expected in _REQUIRED.items():
         found = getattr(jax.config, name, expected)
-        found = getattr(found, "value", found)  # of an enum
+        found = getattr(found, "value", found)  # for an enum
         if found != expected:
             lines.append(f"{name.upper()}: expected {expected}, as when it is not set, got {found}")
     if lines:
@@ -43,17 +43,17 @@ def check_flags() -> None:
 
 
 def describe() -> str:
-    """Name the version of JAX and the devices of this process, in a line.
+    """Describe the JAX version and the devices of this process in one line.
 
-    A second line is of an NVIDIA GPU that JAX leaves unused though nobody asked it to.
+    A second line reports an NVIDIA GPU that JAX does not use although the user did not disable it.
 
     Raises:
-      DeviceError: JAX_PLATFORMS asks for devices that JAX does not have here, or as `check_flags`.
+      DeviceError: JAX_PLATFORMS names devices that JAX does not have here; or as `check_flags`.
     """
     check_flags()
     try:
         devices = jax.local_devices()
-    except (RuntimeError, AssertionError) as error:  # an assertion: no plugin for CUDA
+    except (RuntimeError, AssertionError) as error:  # an assertion means no plugin for CUDA
         raise _missing(error) from error
     names = [f"{device.platform} {device.device_kind}" for device in devices]
     counts = [
@@ -64,11 +64,11 @@ def describe() -> str:
 
 
 def describe_networks(params: Mapping[str, Any], convolve: Convolve) -> str:
-    """Name networks with their numbers of parameters, and what computes their convolutions.
+    """Describe networks by their parameter counts and the implementation of their convolutions.
 
     Args:
-      params: trees of arrays, or of their shapes, by name.
-      convolve: of the segmentation generator.
+      params: trees of arrays, or of their shapes, by network name.
+      convolve: convolution of the segmentation generator.
     """
     sizes = {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in params.items()}
     counts = ", ".join(f"{name}: {size:,} parameters" for name, size in sizes.items())
@@ -77,10 +77,10 @@ def describe_networks(params: Mapping[str, Any], convolve: Convolve) -> str:
 
 def _missing(error: Exception) -> DeviceError:
     name, wanted = "JAX_PLATFORMS", _asked_for()
-    if not wanted:  # its deprecated predecessor
+    if not wanted:  # fall back to the deprecated variable
         name, wanted = "JAX_PLATFORM_NAME", os.environ.get("JAX_PLATFORM_NAME", "")
     try:
-        jax.config.update("jax_platforms", "")  # whatever there is
+        jax.config.update("jax_platforms", "")  # any platform
         here = ", ".join(sorted({device.platform for device in jax.local_devices()}))
     except (RuntimeError, AssertionError):
         here = "cpu"
@@ -99,7 +99,7 @@ def _asked_for() -> str | None:
 
 
 def _gpu_is_unused() -> bool:
-    """Whether JAX fell back to the CPU beside an NVIDIA GPU; not where the user chose the CPU."""
+    """Whether JAX uses the CPU although there is an NVIDIA GPU that the user did not disable."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles")
     asked = bool(_asked_for())
     there = any(Path("/dev").glob("nvidia[0-9]*"))

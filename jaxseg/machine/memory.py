@@ -1,4 +1,4 @@
-"""Running out of memory, told as the knobs to turn."""
+"""Report that memory ran out, with the fields of the config to change."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from jaxseg.errors import UserError
 
 
 class OutOfMemoryError(UserError, RuntimeError):
-    """Memory of the device or the host is spent; the message says what takes less."""
+    """Raised if the device or the host is out of memory; the message suggests what to reduce."""
 
 
 @contextmanager
 def advised(advice: str) -> Iterator[None]:
-    """Tell of spent memory in one line; every other error passes as it is.
+    """Convert out-of-memory errors into one line with advice; other errors pass unchanged.
 
     Args:
-      advice: what would take less, to end a sentence.
+      advice: suggestion for the user, as the end of a sentence.
 
     Raises:
-      OutOfMemoryError: in place of what Python, NumPy or XLA say.
+      OutOfMemoryError: Python, NumPy or XLA reported that memory ran out.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def advised(advice: str) -> Iterator[None]:
 
 
 def is_spent(error: BaseException) -> bool:
-    """Whether an error tells of spent memory; XLA's has no class of its own."""
+    """Whether an error means out of memory, for which XLA has no error class of its own."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, JaxRuntimeError)
@@ -42,7 +42,7 @@ def is_spent(error: BaseException) -> bool:
 
 
 def training_advice(settings: Mapping[str, Any]) -> str:
-    """What makes a training run smaller, with the values that it has now."""
+    """Advice on how to reduce the memory of a training run, with the current values."""
     size = "x".join(str(side) for side in settings["grid"]["size"])
     return (
         f"less take a smaller train.batch_size (now {settings['train']['batch_size']}), grid.size "
@@ -53,7 +53,7 @@ def training_advice(settings: Mapping[str, Any]) -> str:
 
 
 def inference_advice(settings: Mapping[str, Any], slices: int) -> str:
-    """What lets a trained network run, which is as large as its settings say."""
+    """Advice on how to run a trained network, whose size its config determines."""
     size = "x".join(str(side) for side in settings["grid"]["size"])
     return (
         f"this network takes {slices} slices of {size} pixels at a time (grid.size, model.width "

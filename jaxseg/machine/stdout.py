@@ -1,4 +1,4 @@
-"""Lines for the user on a stdout that may be closed or full."""
+"""Print lines for the user, even if stdout is closed or full."""
 
 import os
 import signal
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from typing import NoReturn
 
 Say = Callable[[str], None]
-"""Takes a line for the user."""
+"""A function that takes a line for the user."""
 
 
 class StdoutError(Exception):
-    """A line that cannot be written; no OSError, which would be taken for a fault of a file."""
+    """Raised if a line cannot be written; an OSError would be mistaken for that of a file."""
 
     def __init__(self, error: OSError) -> None:
-        # Nobody reads any more, as in `... | head -1`: no fault of anybody's.
+        # The reader closed the pipe, as in `... | head -1`, which is not an error.
         self._closed = isinstance(error, BrokenPipeError)
         super().__init__(f"stdout: cannot write here ({error.strerror or error})")
 
     def leave(self) -> NoReturn:
-        """End the process: quietly as by SIGPIPE where nobody reads, else with a line on stderr."""
-        # What is left in the buffer would fail again when Python ends.
+        """End the process: silently, as by SIGPIPE, if the pipe is closed, else with an error."""
+        # The rest of the buffer would fail again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if self._closed:
             sys.exit(128 + signal.SIGPIPE)
@@ -29,10 +29,10 @@ class StdoutError(Exception):
 
 
 def say(line: str) -> None:
-    """Print a line and pass it on at once; what stdout cannot encode as backslash escapes.
+    """Print and flush a line; characters that stdout cannot encode become backslash escapes.
 
     Raises:
-      StdoutError: it cannot be written.
+      StdoutError: the line cannot be written.
     """
     encoding = sys.stdout.encoding or "utf-8"
     line = line.encode(encoding, "backslashreplace").decode(encoding)

@@ -1,7 +1,7 @@
-"""Scores of a label map against a reference: overlap, distance, volume, inclusion.
+"""Scores of a label map against a reference: overlap, distance, volume and inclusion.
 
-Everything takes integer label maps; `labels` is one label value or a tuple read as their union. A
-score that is not defined is nan, never 0 or 1: `summarize` leaves it out and says how many it had.
+All functions take integer label maps; `labels` is one label or a tuple that stands for their union.
+An undefined score is NaN, never 0 or 1. `summarize` ignores NaN and returns the number of scores.
 """
 
 from jaxseg.metrics.distance import HAUSDORFF_NOTE, hausdorff_distance, volume, volume_difference

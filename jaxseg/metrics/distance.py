@@ -1,4 +1,4 @@
-"""Distance and volume, in mm."""
+"""Hausdorff distance in mm and volumes in mm3."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ HAUSDORFF_NOTE = (
     "Hausdorff distances do not compare with those published for the EMIDEC challenge, whose "
     "script passes voxel sizes in the order (x, y, z) to arrays in (z, y, x)."
 )
-"""For the reader of Hausdorff distances."""
+"""Note to print beside Hausdorff distances."""
 
 
 def hausdorff_distance(
@@ -26,27 +26,28 @@ def hausdorff_distance(
 ) -> float:
     """Hausdorff distance between the surfaces of two regions, in mm.
 
-    A surface voxel is one of the region with a face neighbor outside it; beyond the array's edge is
-    outside. The distance of a voxel is that between its center and the nearest center of the other
-    surface. The result is the larger of the two directed values, each the `percentile`
-    (interpolated linearly) of its own distances. At 100 that is MedPy's `hd`; at 95 it is MONAI's
-    definition, whereas MedPy's `hd95` pools both directions.
+    A surface voxel has a face neighbor outside the region; the outside of the array counts as
+    outside. Each surface voxel has a distance from its center to the nearest voxel center of the
+    other surface. Each direction gives the `percentile` of its distances (interpolated linearly),
+    and the result is the larger of the two. At 100 this equals MedPy's `hd`. At 95 it follows
+    MONAI's definition, whereas MedPy's `hd95` pools both directions.
 
-    The EMIDEC challenge uses MedPy's `hd`, too, but its script passes voxel sizes in the order
-    (x, y, z) to arrays in (z, y, x). Distances published by it do not compare with these.
+    The EMIDEC challenge also uses MedPy's `hd`, but its script passes voxel sizes in the order
+    (x, y, z) to arrays in (z, y, x). Its published distances therefore do not compare with these.
 
     Args:
       prediction: integer label map of any rank.
       reference: integer label map of the same shape.
-      labels: the scored label, or a tuple read as their union.
-      spacing: voxel size in mm, one per axis in the order of the arrays' own axes.
+      labels: the scored label, or a tuple that stands for the union.
+      spacing: voxel size in mm, one value for each axis, in the order of the array's axes.
       percentile: in (0, 100].
 
     Returns:
-      The distance; nan if either region is empty, since no distance is defined then.
+      The distance, or NaN if either region is empty, since no distance is defined then.
 
     Raises:
-      ValueError: maps or labels as in `dice`; `spacing` or `percentile` out of range.
+      ValueError: maps or labels are invalid as in `dice`, or `spacing` or `percentile` is out of
+        range.
     """
     predicted, actual = (region_mask(m, labels) for m in checked_pair(prediction, reference))
     scale = checked_spacing(spacing, predicted.ndim)
@@ -54,8 +55,8 @@ def hausdorff_distance(
         raise ValueError(f"percentile: expected a number in (0, 100], got {percentile}")
     if not (predicted.any() and actual.any()):
         return float("nan")
-    # Nothing outside the box of both regions can be a surface voxel, and a crop moves no border:
-    # what lies beyond it is outside the regions already.
+    # Cropping to the bounding box of both regions changes no surface: voxels beyond the box are
+    # outside both regions, and so is the outside of an array.
     box = ndimage.find_objects((predicted | actual).astype(np.int8))[0]
     ours, theirs = _surface(predicted[box]) * scale, _surface(actual[box]) * scale
     there, back = KDTree(theirs).query(ours)[0], KDTree(ours).query(theirs)[0]
@@ -76,7 +77,7 @@ def volume(label_map: ArrayLike, labels: Labels, spacing: Sequence[float]) -> fl
 def volume_difference(
     prediction: ArrayLike, reference: ArrayLike, labels: Labels, spacing: Sequence[float]
 ) -> float:
-    """Absolute difference |V(prediction) - V(reference)| of a region's volumes, in mm3.
+    """Absolute volume difference |V(prediction) - V(reference)| of a region, in mm3.
 
     Raises:
       ValueError: as `hausdorff_distance`.

@@ -1,4 +1,4 @@
-"""Inclusion: how far a label map misses the paper's prior."""
+"""Violations of the paper's inclusion prior in a label map."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from jaxseg.metrics.maps import Labels, checked_map, label_set, region_mask
 
 
 class InclusionViolation(NamedTuple):
-    """Pixel counts per slice; sum numerator and denominator over slices before dividing."""
+    """Pixel counts of each slice. For a fraction over slices, sum the counts before dividing."""
 
     inner: NDArray[np.int64]
     detached: NDArray[np.int64]
@@ -20,31 +20,31 @@ class InclusionViolation(NamedTuple):
 def inclusion_violation(
     label_map: ArrayLike, inner: Labels, outer: Labels, *, max_width: int = 3
 ) -> InclusionViolation:
-    """How far hard label maps miss the prior of Eq. 4, "inner lies in outer, without cracks".
+    """Count violations of the prior of Eq. 4, "inner lies in outer, without cracks".
 
-    With rest = outer without inner, counted slice by slice:
+    With rest = outer without inner, three counts are made in each slice:
       inner: pixels of the inner region.
       detached: inner pixels in 8-connected components without an 8-neighbor in the rest, such as
-        no-reflow that touches no infarct. detached / inner is their share.
-      gap: pixels outside outer in a run of at most `max_width` along a row or a column that has
-        inner at one end and the rest at the other. Diagonals do not count: every staircase corner
-        where the two meet would.
+        no-reflow that touches no infarct. detached / inner is their fraction.
+      gap: pixels outside outer in a run of at most `max_width` along a row or a column, with inner
+        at one end and the rest at the other. Diagonals are not counted, because every staircase
+        corner between the two would be one.
 
-    Sound maps are not quite free of either: a slice may hold infarct only, and the cavity may lie
-    in a narrow notch. Put the reference's counts beside the prediction's.
+    Correct label maps may have some of both: a slice may hold infarct only, and the cavity may lie
+    in a narrow notch. Compare the counts of a prediction with those of its reference.
 
     Args:
-      label_map: (..., H, W) integer label map of slices; move a slice axis to the front first.
+      label_map: (..., H, W) integer label map of slices; move the slice axis to the front first.
       inner: label or labels of the inner region.
       outer: labels of the outer region, a strict superset of `inner`.
-      max_width: widest gap, in pixels.
+      max_width: largest width of a gap, in pixels.
 
     Returns:
       Counts int64 of shape (...).
 
     Raises:
-      ValueError: map of fewer than two axes or not of integers, inner not strictly inside outer,
-        `max_width` below 1.
+      ValueError: the map has fewer than two axes or is not an integer array, inner is not a strict
+        subset of outer, or `max_width` is below 1.
     """
     label_map = checked_map("label_map", label_map)
     if label_map.ndim < 2:
@@ -64,9 +64,9 @@ def inclusion_violation(
 
 
 def _detached(inside: NDArray[np.bool_], rest: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of components of `inside` (N, H, W) that touch `rest` nowhere, slice by slice."""
+    """Pixels of the components of `inside` (N, H, W) that do not touch `rest` in their slice."""
     around = np.zeros((3, 3, 3), bool)
-    around[1] = True  # the eight neighbors in the slice, none in the next one
+    around[1] = True  # the eight neighbors in the slice, none in adjacent slices
     components = np.empty(inside.shape, np.int32)
     ndimage.label(inside, around, output=components)
     beside = np.asarray(ndimage.binary_dilation(rest, structure=around), bool)
@@ -75,7 +75,7 @@ def _detached(inside: NDArray[np.bool_], rest: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _gaps(inside: NDArray[np.bool_], rest: NDArray[np.bool_], max_width: int) -> NDArray[np.bool_]:
-    """Runs along the last axis outside both, at most `max_width` long, between one and the other"""
+    """Runs outside both masks, of at most `max_width` along the last axis, that separate them."""
     outside = ~(inside | rest)
     gap = np.zeros_like(outside)
     for width in range(1, min(max_width, outside.shape[-1] - 2) + 1):

@@ -1,4 +1,4 @@
-"""Label maps as every metric takes them: checks, and the masks of regions."""
+"""Checks of label maps and masks of regions, shared by all metrics."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Labels = int | tuple[int, ...]
-# (name, labels) in column order, as `Anatomy.slice_regions`.
+# (name, labels) in the order of columns, as `Anatomy.slice_regions`.
 Regions = Sequence[tuple[str, tuple[int, ...]]]
 
 
-# Interpolated labels are rounded here before argmax, so that a tie is a tie on every machine.
+# Interpolated probabilities are rounded before the argmax, so that ties are the same everywhere.
 _TIE_DIGITS = 5
 
 
 def label_set(labels: Labels) -> tuple[int, ...]:
-    """Labels as a tuple.
+    """Convert labels to a tuple.
 
     Raises:
-      ValueError: they are no whole numbers.
+      ValueError: the labels are not ints, or there are none.
     """
     values = labels if isinstance(labels, tuple | list) else (labels,)
     if not values or not all(
@@ -29,15 +29,15 @@ def label_set(labels: Labels) -> tuple[int, ...]:
 
 
 def region_mask(label_map: NDArray[np.integer], labels: Labels) -> NDArray[np.bool_]:
-    """Where a label map holds one of the labels, bool of its shape."""
+    """Mask of the pixels with one of the labels, bool with the shape of the map."""
     return np.isin(label_map, label_set(labels))
 
 
 def checked_map(name: str, array: ArrayLike) -> NDArray[np.integer]:
-    """The array, once it is sure to be an integer label map; `name` it has in messages.
+    """Check that an array is an integer label map and return it; `name` is used in messages.
 
     Raises:
-      ValueError: it is not.
+      ValueError: the array is not an integer array or has no axis.
     """
     label_map = np.asarray(array)
     if not np.issubdtype(label_map.dtype, np.integer):
@@ -50,10 +50,10 @@ def checked_map(name: str, array: ArrayLike) -> NDArray[np.integer]:
 def checked_pair(
     prediction: ArrayLike, reference: ArrayLike
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """Two integer label maps of one shape.
+    """Check that two arrays are integer label maps of one shape and return them.
 
     Raises:
-      ValueError: they are not.
+      ValueError: an array is not a label map, or the shapes differ.
     """
     ours, theirs = checked_map("prediction", prediction), checked_map("reference", reference)
     if ours.shape != theirs.shape:
@@ -62,10 +62,10 @@ def checked_pair(
 
 
 def checked_spacing(spacing: Sequence[float], rank: int) -> NDArray[np.float64]:
-    """Voxel sizes in mm, one for each of `rank` axes.
+    """Check voxel sizes in mm, one for each of `rank` axes, and return them.
 
     Raises:
-      ValueError: another number of them, or one that is not positive.
+      ValueError: the number of sizes is wrong, or a size is not positive and finite.
     """
     sizes = np.asarray(spacing, np.float64)
     if sizes.shape != (rank,):
@@ -76,5 +76,5 @@ def checked_spacing(spacing: Sequence[float], rank: int) -> NDArray[np.float64]:
 
 
 def most_probable(probabilities: np.ndarray) -> np.ndarray:
-    """Label map (...) uint8 of probabilities (..., L), ties to the lower label."""
+    """Convert probabilities (..., L) to a label map (...) uint8; ties go to the lower label."""
     return np.argmax(np.round(probabilities, _TIE_DIGITS), axis=-1).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Overlap: DSC of maps, slices and cases, and statistics over them."""
+"""DSC of label maps, slices and cases, and its statistics."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from jaxseg.metrics.maps import Labels, Regions, checked_pair, label_set, region
 
 
 class Summary(NamedTuple):
-    """Statistics of the defined (not nan) scores of each region, each of shape (R,)."""
+    """Statistics of the defined (not NaN) scores of each region, each of shape (R,)."""
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
@@ -25,11 +25,11 @@ def dice(
     Args:
       prediction: integer label map of any rank.
       reference: integer label map of the same shape.
-      labels: the scored label, or a tuple read as their union.
-      empty: the score of two empty masks. The EMIDEC challenge's rule is 1.0.
+      labels: the scored label, or a tuple that stands for the union.
+      empty: score of two empty masks; 1.0 by the EMIDEC challenge's rule.
 
     Raises:
-      ValueError: shapes differ, a map is not of integers, or `labels` is not of integers.
+      ValueError: the shapes differ, a map is not an integer array, or a label is not an int.
     """
     predicted, actual = (region_mask(m, labels) for m in checked_pair(prediction, reference))
     return float(dice_from_counts(*_counts(predicted, actual, axes=None), empty=empty))
@@ -42,9 +42,9 @@ def dice_from_counts(
     *,
     empty: float = float("nan"),
 ) -> NDArray[np.float64]:
-    """DSC from pixel counts of any one shape; `empty` where both sizes are 0.
+    """DSC from pixel counts, which share one shape; `empty` where both sizes are 0.
 
-    Counts may be summed first: over the slices of a case they give the case's 3D DSC.
+    Summing the counts over the slices of a case first gives its DSC in 3D.
     """
     twice = 2.0 * np.asarray(intersection, np.float64)
     sizes = np.asarray(predicted, np.float64) + np.asarray(reference, np.float64)
@@ -54,9 +54,10 @@ def dice_from_counts(
 def slice_dice(
     intersection: ArrayLike, predicted: ArrayLike, reference: ArrayLike
 ) -> NDArray[np.float64]:
-    """DSC per slice by the rule of the paper's Table 1: nan where the reference lacks the region.
+    """DSC of each slice by the rule of the paper's Table 1: NaN if the reference lacks the region.
 
-    A region predicted on a slice that does not hold it is not counted here; scores per case see it.
+    A region predicted on a slice whose reference lacks it has no effect here. Scores of whole cases
+    include it.
     """
     scores = dice_from_counts(intersection, predicted, reference)
     return np.where(np.asarray(reference) > 0, scores, np.nan)
@@ -65,7 +66,7 @@ def slice_dice(
 def slice_scores(
     prediction: ArrayLike, reference: ArrayLike, regions: Regions
 ) -> NDArray[np.float64]:
-    """DSC of every slice and region, by the rule of `slice_dice`.
+    """DSC of each slice and region, by the rule of `slice_dice`.
 
     Args:
       prediction: (N, H, W) integer label maps.
@@ -73,10 +74,11 @@ def slice_scores(
       regions: R pairs (name, labels), as `Anatomy.slice_regions`.
 
     Returns:
-      (N, R), nan where the reference slice does not hold the region.
+      (N, R), NaN where the reference slice does not hold the region.
 
     Raises:
-      ValueError: shapes differ or are not (N, H, W), a map is not of integers, no region given.
+      ValueError: the shapes differ or are not (N, H, W), a map is not an integer array, or there is
+        no region.
     """
     return slice_dice(*np.moveaxis(slice_counts(prediction, reference, regions), -1, 0))
 
@@ -84,15 +86,15 @@ def slice_scores(
 def slice_counts(
     prediction: ArrayLike, reference: ArrayLike, regions: Regions
 ) -> NDArray[np.int64]:
-    """Pixels of every slice and region, whose sums over slices give a pooled DSC.
+    """Pixel counts of each slice and region; their sums over slices give a pooled DSC.
 
     Args:
-      prediction: as `slice_scores`.
-      reference: as `slice_scores`.
-      regions: as `slice_scores`.
+      prediction: as in `slice_scores`.
+      reference: as in `slice_scores`.
+      regions: as in `slice_scores`.
 
     Returns:
-      (N, R, 3): of the intersection, of the prediction and of the reference, in the order of
+      (N, R, 3): counts of the intersection, the prediction and the reference, in the order of
       `dice_from_counts`.
 
     Raises:
@@ -108,13 +110,13 @@ def slice_counts(
 
 
 def summarize(scores: ArrayLike) -> Summary:
-    """Mean, standard deviation and number of the scores of each region, nan left out.
+    """Mean, standard deviation and number of the scores of each region, ignoring NaN.
 
     Args:
-      scores: (N, R); nan marks a score that is not defined.
+      scores: (N, R); NaN marks an undefined score.
 
     Returns:
-      Mean, sample standard deviation (divisor n - 1) and n; mean is nan at n = 0, std below 2.
+      Mean (NaN if n = 0), sample standard deviation (divisor n - 1, NaN if n < 2) and n.
 
     Raises:
       ValueError: `scores` is not of rank 2.
@@ -124,7 +126,7 @@ def summarize(scores: ArrayLike) -> Summary:
         raise ValueError(f"scores: expected shape (N, R), got {scores.shape}")
     defined = np.logical_not(np.isnan(scores))
     n = defined.sum(axis=0, dtype=np.int64)
-    # Written out because np.nanmean and np.nanstd warn about a column without a score.
+    # np.nanmean and np.nanstd are not used because they warn about a column without a score.
     mean = np.where(n > 0, np.where(defined, scores, 0.0).sum(axis=0) / np.maximum(n, 1), np.nan)
     squares = (np.where(defined, scores - mean, 0.0) ** 2).sum(axis=0)
     std = np.where(n > 1, np.sqrt(squares / np.maximum(n - 1, 1)), np.nan)

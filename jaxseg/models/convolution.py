@@ -1,4 +1,4 @@
-"""How a 3x3 convolution is computed: by XLA, which runs everywhere."""
+"""3x3 convolution by XLA, which is available on every platform."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Convolve = Callable[[Array, Array, int], Array]
 
 
 def convolve_xla(images: Array, kernel: Array, stride: int) -> Array:
-    """A convolution over images with zeros around them, padded as TensorFlow's "SAME"."""
+    """Convolve zero-padded images, with the padding of TensorFlow's "SAME"."""
     return jax.lax.conv_general_dilated(
         images, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

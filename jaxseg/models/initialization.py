@@ -1,4 +1,4 @@
-"""Initial parameters from one draw, which compiles ten times faster than one draw a layer."""
+"""Initial parameters from a single draw, which compiles ten times faster than a draw per layer."""
 
 import math
 from collections.abc import Collection
@@ -9,28 +9,29 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Standard deviation of a standard normal cut off at 2, which the draw is divided by.
+# Standard deviation of a standard normal distribution truncated at 2, by which draws are divided.
 _TRUNCATED_STD = 0.87962566103423978
 
 
 def initialize(
     module: nn.Module, key: Array, image: Array, *, zero: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Initial parameters of a sub-network, distributed as `module.init` draws them.
+    """Initialize the parameters of a sub-network with the distribution of `module.init`.
 
-    He-normal kernels (truncated at two standard deviations), unit scales, zero shifts and biases.
+    Kernels are He-normal (truncated at two standard deviations), scales one, shifts and biases
+    zero.
 
     Args:
       module: `UNet` or `WeightGenerator`.
       key: typed PRNG key.
-      image: (1, H, W, C), for its shape.
+      image: (1, H, W, C), of which only the shape is used.
       zero: names of layers whose kernels start at zero.
 
     Returns:
-      The tree of `module.init(key, image)["params"]`, float32.
+      A tree like `module.init(key, image)["params"]`, float32.
 
     Raises:
-      ValueError: for a parameter of a name that has no rule here.
+      ValueError: there is no rule for a parameter's name.
     """
     shapes = jax.eval_shape(module.init, key, image)["params"]
     paths, structure = jax.tree.flatten_with_path(shapes)

@@ -1,6 +1,6 @@
-"""Layers that both sub-networks share, written in the form XLA runs fastest.
+"""Layers shared by both sub-networks, written in the form that runs fastest in XLA.
 
-Each agrees with its textbook counterpart in value and gradient; tests pin that.
+Tests check that each equals its textbook counterpart in value and gradient.
 """
 
 import flax.linen as nn
@@ -15,21 +15,21 @@ EPSILON = 1e-5
 
 
 class GroupNorm(nn.Module):
-    """Group normalization per sample, applied as one scale and shift a channel.
+    """Group normalization of each sample, applied as one scale and shift for each channel.
 
-    Statistics are of one sample alone, so a device's share of the batch never changes a result.
-    They are computed in float32 whatever the input's dtype.
+    Statistics are computed per sample, so that the number of devices does not change a result. They
+    are computed in float32, independent of the dtype of the input.
 
     Attributes:
-      groups: number of channel groups; lowered to the number of channels where those are fewer. 0
-        makes every channel a group of its own: instance normalization.
+      groups: number of channel groups, at most the number of channels. 0 makes each channel its own
+        group (instance normalization).
     """
 
     groups: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """(B, H, W, C) to the same shape and dtype."""
+        """Map (B, H, W, C) to the same shape and dtype."""
         batch, channels = x.shape[0], x.shape[-1]
         groups = min(self.groups, channels) or channels
         if channels % groups:
@@ -50,14 +50,14 @@ class GroupNorm(nn.Module):
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution over an image with zeros around it.
+    """3x3 convolution of a zero-padded image.
 
     Attributes:
       features: output channels.
       stride: 1 or more.
-      use_bias: add a number a channel.
+      use_bias: whether to add a bias to each channel.
       dtype: compute dtype; parameters stay float32.
-      convolve: what computes it.
+      convolve: implementation of the convolution.
     """
 
     features: int
@@ -68,7 +68,7 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """(B, H, W, C) to (B, H / stride, W / stride, features)."""
+        """Map (B, H, W, C) to (B, H / stride, W / stride, features)."""
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         x = self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
@@ -79,14 +79,14 @@ class Conv3x3(nn.Module):
 
 
 class ConvNormRelu(nn.Module):
-    """3x3 convolution, group normalization, ReLU: one "convolution layer" of the network.
+    """3x3 convolution, group normalization and ReLU: one "convolution layer" of the network.
 
     Attributes:
       features: output channels.
-      groups: of the normalization, as `GroupNorm`.
-      stride: of the convolution, 1 or more.
+      groups: groups of the normalization; see `GroupNorm`.
+      stride: stride of the convolution, 1 or more.
       dtype: compute dtype; parameters stay float32.
-      convolve: what computes the convolution.
+      convolve: implementation of the convolution.
     """
 
     features: int
@@ -97,9 +97,9 @@ class ConvNormRelu(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """(B, H, W, C) to (B, H / stride, W / stride, features)."""
-        # No bias: the normalization's shift is one.
-        # Named as Flax names its own, so that parameters keep their paths.
+        """Map (B, H, W, C) to (B, H / stride, W / stride, features)."""
+        # The normalization's shift replaces a bias. The name is the one that Flax gives to its own
+        # convolutions, so that parameters keep their paths.
         x = Conv3x3(
             self.features, self.stride, dtype=self.dtype, convolve=self.convolve, name="Conv_0"
         )(x)
@@ -107,17 +107,17 @@ class ConvNormRelu(nn.Module):
 
 
 def max_pool(x: Array) -> Array:
-    """2x2 maximum with stride 2, (B, H, W, C) to (B, H/2, W/2, C); H and W even."""
+    """2x2 maximum with stride 2, (B, H, W, C) to (B, H/2, W/2, C); H and W must be even."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    # Not `.max((2, 4))`: its gradient compares x with the maximum for equality and divides by the
-    # count of matches, which is 0 / 0 where the compiler recomputes x with another rounding.
+    # `.max((2, 4))` is not used: its gradient compares x with the maximum for equality and divides
+    # by the number of matches, which is 0 / 0 if the compiler recomputes x with another rounding.
     x = jnp.where(x[:, :, 0] >= x[:, :, 1], x[:, :, 0], x[:, :, 1])
     return jnp.where(x[:, :, :, 0] >= x[:, :, :, 1], x[:, :, :, 0], x[:, :, :, 1])
 
 
 class Upsample(nn.Module):
-    """2x2 transposed convolution of stride 2, as a dense layer and depth-to-space.
+    """2x2 transposed convolution of stride 2, computed as a dense layer and depth-to-space.
 
     Attributes:
       features: output channels.
@@ -129,7 +129,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """(B, H, W, C) to (B, 2H, 2W, features)."""
+        """Map (B, H, W, C) to (B, 2H, 2W, features)."""
         batch, height, width, _ = x.shape
         x = nn.Dense(4 * self.features, dtype=self.dtype, kernel_init=nn.initializers.he_normal())(
             x

@@ -1,4 +1,4 @@
-"""The trained network on a stack of slices: in batches of one shape, or as a StableHLO artifact."""
+"""Apply a trained network to slices, in batches of one shape or as a StableHLO artifact."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ Params = Any
 Segmenter = Callable[[Params, np.ndarray], np.ndarray]
 
 PLATFORMS = ("cpu", "cuda")
-"""What an artifact is lowered for; both are lowered on any machine."""
+"""Platforms for which an artifact is lowered; any machine can lower for both."""
 
 
 def make_probabilities(network: UNet, *, batch_size: int) -> Segmenter:
-    """Compile label probabilities.
+    """Compile the prediction of label probabilities.
 
     Args:
       network: the segmentation generator.
-      batch_size: slices a call; the last batch is filled up, so that one shape is compiled.
+      batch_size: slices per call; the last batch is padded, so that only one shape is compiled.
 
     Returns:
-      A function of parameters and images (N, H, W), giving (N, H, W, L) float32.
+      A function of parameters and images (N, H, W) that returns (N, H, W, L) float32.
     """
 
     def probabilities(params: Params, images: Array) -> Array:
@@ -37,7 +37,7 @@ def make_probabilities(network: UNet, *, batch_size: int) -> Segmenter:
 
 
 def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
-    """Compile label maps: as `make_probabilities`, the most probable label (N, H, W) uint8."""
+    """Compile the prediction of label maps (N, H, W) uint8; arguments as `make_probabilities`."""
 
     def labels(params: Params, images: Array) -> Array:
         return jnp.argmax(_logits(network, params, images), axis=-1).astype(jnp.uint8)
@@ -48,16 +48,16 @@ def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
 def export_probabilities(
     network: UNet, params: Params, size: tuple[int, int] | None
 ) -> jax.export.Exported:
-    """Lower label probabilities to StableHLO, with the parameters inside.
+    """Lower the prediction of label probabilities to StableHLO, with the parameters as constants.
 
     Args:
       network: the segmentation generator.
       params: its parameters.
-      size: (H, W) of the network grid; None for any that the network takes.
+      size: (H, W) of the network grid; None for every size that the network accepts.
 
     Returns:
-      A function of images (B, *size) float32, giving (B, H, W, L) float32, for any B of at least 1
-      on `PLATFORMS`; its `serialize()` is the artifact.
+      A function of images (B, H, W) float32 that returns (B, H, W, L) float32, for any B of at
+      least 1, on `PLATFORMS`. Its `serialize()` gives the artifact.
     """
     constants = jax.device_get(params)
     portable = network.clone(convolve=convolve_xla)
@@ -75,7 +75,7 @@ def export_probabilities(
 
 @contextmanager
 def _no_source_paths() -> Iterator[None]:
-    """Keep the paths of this machine's source files out of what is lowered."""
+    """Keep the paths of source files on this machine out of the lowered code."""
     name = "jax_hlo_source_file_canonicalization_regex"
     previous = getattr(jax.config, name)
     jax.config.update(name, ".*")

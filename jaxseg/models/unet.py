@@ -1,4 +1,4 @@
-"""The segmentation generator: a 2D U-net whose blocks carry an attention branch (paper, Fig. 2)."""
+"""The segmentation generator: a 2D U-net with an attention branch in each block (paper, Fig. 2)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,11 +16,11 @@ class Block(nn.Module):
 
     Attributes:
       features: output channels.
-      groups: of the normalization, as `GroupNorm`.
-      attention: with the branch, or f(x) alone.
-      dense: densely connected: the second layer also sees the block's input.
+      groups: groups of the normalization; see `GroupNorm`.
+      attention: whether to apply the attention branch; without it, y = f(x).
+      dense: whether the second layer also sees the block's input (densely connected).
       dtype: compute dtype.
-      convolve: what computes convolutions.
+      convolve: implementation of the convolutions.
     """
 
     features: int
@@ -32,7 +32,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """(B, H, W, C) to (B, H, W, features)."""
+        """Map (B, H, W, C) to (B, H, W, features)."""
         how = {"dtype": self.dtype, "convolve": self.convolve}
         y = ConvNormRelu(self.features, self.groups, name="conv1", **how)(x)
         if self.dense:
@@ -48,18 +48,19 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Classical 2D U-net with attention blocks.
 
-    Level k of `depth` + 1 has `width` * 2^k channels; each step down is a 2x2 maximum, each step up
-    a 2x2 transposed convolution.
+    Level k of `depth` + 1 levels has `width` * 2^k channels. Each step down is a 2x2 maximum, each
+    step up a 2x2 transposed convolution.
 
     Attributes:
       num_labels: L, background included.
       width: channels of the finest level.
-      depth: number of poolings.
-      attention: multiply every block's output with its attention map (the ablation's second stage).
-      dense: densely connected blocks (the ablation text's "dense U-net").
-      groups: of the normalization, as `GroupNorm`.
+      depth: number of pooling layers.
+      attention: whether to multiply the output of each block by its attention map (the ablation's
+        second stage).
+      dense: whether blocks are densely connected (the ablation text's "dense U-net").
+      groups: groups of the normalization; see `GroupNorm`.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
-      convolve: what computes 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.
+      convolve: implementation of 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.
     """
 
     num_labels: int
@@ -82,7 +83,7 @@ class UNet(nn.Module):
           Logits (B, H, W, L) float32.
 
         Raises:
-          ValueError: if the images are not of rank 4 or their size does not divide.
+          ValueError: the images are not of rank 4, or H or W is not divisible by 2^depth.
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")

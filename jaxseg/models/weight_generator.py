@@ -1,4 +1,4 @@
-"""The weight generator: label weights of Eq. 3 as the output of a small network (paper, Fig. 2)."""
+"""The weight generator, a small network that predicts label weights for Eq. 3 (paper, Fig. 2)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,22 +8,22 @@ from jax.typing import DTypeLike
 from jaxseg.models.layers import ConvNormRelu
 
 ZERO_LAYER = "conv6"
-"""The layer whose kernel starts at zero."""
-_FACTORS = (1, 2, 4, 4, 4)  # channels of the strided convolutions, in units of the first one's
+"""Name of the layer whose kernel starts at zero."""
+_FACTORS = (1, 2, 4, 4, 4)  # channels of the strided convolutions, relative to the first one
 HALVINGS = len(_FACTORS)
-"""How often the generator halves an image."""
+"""Number of times that the generator halves an image."""
 
 
 class WeightGenerator(nn.Module):
-    """Six convolutions, global average, one positive weight a label. Used in training only.
+    """Six convolutions and a global average to one positive weight per label, for training only.
 
-    The last convolution starts at zero, so training starts from plain cross-entropy: every weight
-    is 1.
+    The last convolution starts at zero, so that every weight is 1 and training starts from plain
+    cross-entropy.
 
     Attributes:
       num_labels: L, background included.
-      width: channels of the first convolution; the next ones have up to four times as many.
-      groups: of the normalization, as `GroupNorm`.
+      width: channels of the first convolution; later ones have up to four times as many.
+      groups: groups of the normalization; see `GroupNorm`.
       dtype: compute dtype; parameters and weights are float32.
     """
 
@@ -34,26 +34,26 @@ class WeightGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """Weigh the labels of images.
+        """Compute the label weights of images.
 
         Args:
           images: (B, H, W, C) floating point, the input of the segmentation generator.
 
         Returns:
-          Weights L softmax(z) (B, L) float32: positive, and summing to L.
+          Weights L softmax(z) (B, L) float32, positive and with sum L.
 
         Raises:
-          ValueError: if the images are not of rank 4.
+          ValueError: the images are not of rank 4.
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
         x = images.astype(self.dtype)
-        # Strides first: a weight is a property of the whole image, not of its fine detail.
+        # All strides come first, because a weight depends on the whole image, not on fine detail.
         for layer, factor in enumerate(_FACTORS):
             x = ConvNormRelu(
                 factor * self.width, self.groups, 2, self.dtype, name=f"conv{layer + 1}"
             )(x)
-        # In float32, since bfloat16 would quantize the weights to three digits.
+        # In float32, because bfloat16 would round the weights to three digits.
         x = nn.Conv(
             self.num_labels, (3, 3), dtype=jnp.float32, name=ZERO_LAYER,
             kernel_init=nn.initializers.zeros_init(),

@@ -1,7 +1,7 @@
-"""3x3 convolutions on a CPU in C++, twice as fast as XLA's own on two cores.
+"""3x3 convolutions on a CPU in C++, twice as fast as those of XLA on two cores.
 
-Written for this network: float32, stride 1, a multiple of 8 output channels. The C++ compiler of
-the machine builds them at first use, for the very processor, into the user's cache folder.
+They support this network: float32, stride 1 and a multiple of 8 output channels. The machine's C++
+compiler builds them at first use, for its processor, in the user's cache folder.
 """
 
 from jaxseg.native.choice import CHOICES, choose, why_not

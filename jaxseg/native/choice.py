@@ -1,4 +1,4 @@
-"""Which convolution a machine is to take."""
+"""Choose the implementation of convolutions for this machine."""
 
 import jax
 
@@ -10,14 +10,14 @@ CHOICES = ("auto", "native", "xla")
 
 
 def choose(wanted: str, precision: str) -> Convolve:
-    """What computes the network's 3x3 convolutions here.
+    """Choose the implementation of the network's 3x3 convolutions.
 
     Args:
-      wanted: of `CHOICES`; "auto" is "native" where that can be had, and "xla" elsewhere.
+      wanted: one of `CHOICES`; "auto" means "native" if it is available, else "xla".
       precision: compute dtype, "float32" or "bfloat16".
 
     Raises:
-      NativeError: "native" is wanted and cannot be had.
+      NativeError: "native" is wanted but not available.
     """
     if wanted == "xla":
         return convolve_xla
@@ -30,7 +30,7 @@ def choose(wanted: str, precision: str) -> Convolve:
 
 
 def why_not(precision: str) -> str | None:
-    """Why the native convolution cannot be had here, in a line; None if it can."""
+    """Reason, in one line, why the native convolution is not available; None if it is."""
     if jax.default_backend() != "cpu":
         return f"native is for CPUs, and JAX uses the {jax.default_backend()}"
     if precision != "float32":

@@ -1,4 +1,4 @@
-"""The library's convolution and its gradients as a function that JAX can differentiate."""
+"""The native convolution and its gradients as a differentiable JAX function."""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +7,19 @@ from jax import Array
 from jaxseg.models.convolution import convolve_xla
 from jaxseg.native import library
 
-_LANES = 8  # output channels come in multiples of it
+_LANES = 8  # output channels must be a multiple of this
 
 
 def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
-    """A 3x3 convolution as `convolve_xla`, on a CPU, by the library where it is made for it.
+    """Compute a 3x3 convolution like `convolve_xla`, on a CPU, natively where supported.
 
-    That is stride 1, float32 and output channels a multiple of 8; the rest is XLA's. The sums
-    y[i, j] = sum_ab images[i + a - 1, j + b - 1] kernel[a, b] are added up in an order that depends
-    on the shapes alone, not on the number of threads. No forward-mode differentiation.
+    Native code supports stride 1, float32 and a multiple of 8 output channels; XLA computes the
+    rest. The result is
+
+        y[i, j] = sum_ab images[i + a - 1, j + b - 1] kernel[a, b].
+
+    The order of summation depends on the shapes alone, not on the number of threads. Forward-mode
+    differentiation is not supported.
 
     Args:
       images: (B, H, W, I) floating point.
@@ -26,7 +30,7 @@ def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
       (B, H / stride, W / stride, O).
 
     Raises:
-      ValueError: shapes that do not belong together.
+      ValueError: the shapes do not match.
       NativeError: the library cannot be built or loaded.
     """
     if images.ndim != 4 or kernel.shape[:3] != (3, 3, images.shape[-1]) or kernel.ndim != 4:

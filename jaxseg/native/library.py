@@ -1,4 +1,4 @@
-"""The C++ of this folder as a shared library: built at first use, kept, and made known to XLA."""
+"""Build the C++ code of this folder at first use, cache the library, and register it with XLA."""
 
 import ctypes
 import hashlib
@@ -17,28 +17,28 @@ from pathlib import Path
 import jax.ffi
 
 TARGETS = ("jaxseg_convolve", "jaxseg_kernel_gradient")
-"""Names of the library's functions, for `jax.ffi.ffi_call`."""
+"""Names of the library's functions for `jax.ffi.ffi_call`."""
 _SOURCES = ("handlers.cc", "convolve.h", "kernel_gradient.h", "threads.h")
-_SECONDS = 300  # for the compiler
+_SECONDS = 300  # time limit of the compiler
 
 
 class NativeError(RuntimeError):
-    """Why there is no library; one line."""
+    """Raised if the library is not available; the message is one line."""
 
 
 def load() -> Path:
-    """Build the library unless it is kept already, load it, and make its functions known to XLA.
+    """Build the library unless it is cached, load it, and register its functions with XLA.
 
-    Once a process, whether it succeeds or fails.
+    This happens once per process, whether it succeeds or fails.
 
     Returns:
-      The library's file, in `jaxseg/native` of $XDG_CACHE_HOME, which is ~/.cache by default. Its
-      name tells sources, compiler, flags, processor and jaxlib, so that another machine that sees
-      the same folder takes another one.
+      Path of the library, in `jaxseg/native` of $XDG_CACHE_HOME (by default ~/.cache). Its name is
+      a digest of sources, compiler, flags, processor and jaxlib, so that different machines can
+      share the folder.
 
     Raises:
-      NativeError: no compiler (`c++`, or what $CXX names), one that fails, or a folder that cannot
-        be written or that others may write to.
+      NativeError: there is no compiler (`c++`, or $CXX); it fails; or the cache folder cannot be
+        written, or can be written by other users.
     """
     found = _once()
     if isinstance(found, NativeError):
@@ -60,13 +60,13 @@ def _once() -> Path | NativeError:
         return error
     except (OSError, AttributeError) as error:
         return NativeError(f"expected a library that can be loaded ({error}); or delete it")
-    except RuntimeError as error:  # no home
+    except RuntimeError as error:  # there is no home directory
         return NativeError(f"$XDG_CACHE_HOME: expected a folder ({error})")
     return path
 
 
 def _file() -> Path:
-    """Where the library is kept."""
+    """Path of the cached library."""
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache_home / "jaxseg" / "native" / f"{_digest()}.so"
 
@@ -75,7 +75,8 @@ def _is_kept(path: Path) -> bool:
     """Whether an earlier process built the library.
 
     Raises:
-      NativeError: it, or its folder, is not the user's alone; nothing of others is run.
+      NativeError: another user owns or can write to the library or its folder, so that it is not
+        safe to load.
     """
     for place in (path.parent, path):
         try:
@@ -90,7 +91,7 @@ def _is_kept(path: Path) -> bool:
 
 
 def _build(path: Path) -> None:
-    """Compile elsewhere and put the result in place as a whole; the first of several stays."""
+    """Compile in a temporary folder and link the result in place; the first of several stays."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as folder:
@@ -141,7 +142,7 @@ def _flags() -> list[str]:
 
 
 def _digest() -> str:
-    """Of what the library depends on."""
+    """Digest of everything on which the library depends."""
     facts = [_compiler(), _compiler_stamp(), *_flags(), version("jaxlib")]
     facts += [platform.system(), platform.machine(), _processor()]
     sources = b"".join((Path(__file__).parent / name).read_bytes() for name in _SOURCES)
@@ -149,7 +150,7 @@ def _digest() -> str:
 
 
 def _compiler_stamp() -> str:
-    """Tells a compiler from the one that an update puts in its place."""
+    """Size and modification time of the compiler, which change with an update."""
     words = _compiler().split()
     found = shutil.which(words[0]) if words else None
     if found is None:
@@ -159,7 +160,7 @@ def _compiler_stamp() -> str:
 
 
 def _processor() -> str:
-    """The instruction sets of this processor; the machine's name where they are not listed."""
+    """Instruction sets of this processor, or the name of the machine if they are not listed."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):

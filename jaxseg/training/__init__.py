@@ -1,1 +1,1 @@
-"""From a config to a trained network: the loop, its validation, resuming and fine-tuning."""
+"""Train a network from a config: training loop, validation, resuming and fine-tuning."""

@@ -1,4 +1,4 @@
-"""The course of a run once everything is built: steps, validations, checkpoints, the table."""
+"""The training loop: steps, validations, checkpoints and the final table."""
 
 import math
 import time
@@ -29,12 +29,12 @@ from jaxseg.training.validation import Validation, foreground_mean, score_table
 
 
 class DivergedError(UserError, RuntimeError):
-    """A loss or gradient that is not finite; the checkpoints before it are kept."""
+    """Raised if a loss or another logged value is not finite; earlier checkpoints are kept."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of, once everything is read and built."""
+    """Everything that the training loop needs of a run."""
 
     config: Mapping[str, Any]
     folder: Path
@@ -53,22 +53,22 @@ def run_steps(
     stop: StopRequest,
     say: Say,
 ) -> TrainState:
-    """Every step from `state` on.
+    """Run all steps from `state` to the end of the plan.
 
     Args:
-      run: what is trained, on what.
-      state: to go on from; its step says where in the plan.
-      checkpoints: takes the state after each validation, and when asked to stop.
-      logbook: of the process that writes; None in the others.
-      stop: whether a signal asks for the end.
-      say: takes a line after each validation.
+      run: the run.
+      state: state to continue from; its step is the position in the plan.
+      checkpoints: receives the state after each validation and on a request to stop.
+      logbook: logbook in the process that writes, None in the others.
+      stop: request to stop, set by a signal.
+      say: called with a line for the user after each validation.
 
     Returns:
       The last state.
 
     Raises:
-      DivergedError: a loss that is not finite.
-      Interrupted: a process of the run was asked to stop; the state is saved.
+      DivergedError: a logged value, such as the loss, is not finite.
+      Interrupted: a process of the run received a request to stop; the state is saved.
     """
     plan, first, start = run.plan, int(state.step), time.monotonic()
     if first < plan.steps:
@@ -76,7 +76,7 @@ def run_steps(
         run.validation.predict_first(_network_params(state))
     pending: list[dict[str, Array]] = []
     loss, vote = math.nan, StopVote()
-    # Where there is no terminal, the bar stays silent and the lines of `say` tell the progress.
+    # Without a terminal the bar is silent, and the lines of `say` report the progress.
     hidden = None if hosts.is_writer() else True
     with tqdm(total=plan.steps, initial=first, unit="step", disable=hidden) as bar:
         for step in range(first, plan.steps):
@@ -88,10 +88,10 @@ def run_steps(
                 raise Interrupted(signum, step)
             state, logs = run.step(state, run.cohort, jnp.asarray(plan.indices(step)))
             if pending:
-                # One step in flight keeps the device busy; more would only delay a signal.
+                # One step in flight keeps the device busy; more would only delay a stop request.
                 jax.block_until_ready(pending[-1])
             pending.append(logs)
-            if step == first:  # compiled by now, of which the time left is not to be estimated
+            if step == first:  # exclude the compilation from the estimate of the remaining time
                 jax.block_until_ready(logs)
                 start = time.monotonic()
                 bar.unpause()
@@ -121,7 +121,7 @@ def _progress_line(run: Run, done: int, loss: float, summary: Summary, minutes: 
 
 
 def _flush(run: Run, pending: list[dict[str, Array]], done: int, logbook: Logbook | None) -> float:
-    """Write the means of the steps since the last flush; stop at a number that is not finite.
+    """Log the means over the steps since the last flush; raise if a value is not finite.
 
     Returns:
       The mean loss; NaN if there was no step.
@@ -180,16 +180,16 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> s
     """Score the last and the best checkpoint on the validation slices.
 
     Args:
-      run: what was trained; the table is written into its folder.
-      state: the last one.
-      checkpoints: of the run, with the best one.
-      say: takes the table.
+      run: the run; the table is written to its folder.
+      state: the last state.
+      checkpoints: checkpoints of the run, including the best one.
+      say: called with the table.
 
     Returns:
-      The table, as in `table.md`.
+      The table, as written to `table.md`.
 
     Raises:
-      WorkdirError: a checkpoint that cannot be read, or a table that cannot be written.
+      WorkdirError: a checkpoint cannot be read, or the table cannot be written.
     """
     validation, plan = run.validation, run.plan
     params = {f"last (epoch {plan.epoch(int(state.step)):.0f})": _network_params(state)}

@@ -1,4 +1,4 @@
-"""Where a run goes on: its newest checkpoint that is whole."""
+"""Resume a run from its newest intact checkpoint."""
 
 from collections.abc import Callable
 
@@ -12,24 +12,24 @@ from jaxseg.train_step import TrainState
 def resume(
     checkpoints: Checkpoints, state: TrainState, say: Callable[[str], None]
 ) -> tuple[TrainState, bool]:
-    """Read the newest checkpoint that is whole; a damaged one is set aside if an older one is.
+    """Restore the newest intact checkpoint, and set damaged ones aside if an older one is intact.
 
-    Where several processes train one run none is set aside: it stops, for a single one to do that.
-
-    The steps between the two are trained again, to the same numbers. The best checkpoint cannot be
-    done again without those before it, so that its damage stops the run, now and not at the end.
+    The steps after an older checkpoint are trained again, with the same results. A damaged best
+    checkpoint stops the run at once instead of at its end, because it cannot be reproduced without
+    the checkpoints before it. A run of several processes sets nothing aside: it stops, so that a
+    single process can do that.
 
     Args:
-      checkpoints: of the run.
-      state: a fresh one.
-      say: takes a line for each checkpoint that was set aside.
+      checkpoints: checkpoints of the run.
+      state: a fresh state.
+      say: called with a line for each checkpoint that was set aside.
 
     Returns:
-      The state, and whether it was read; the fresh one where there is no checkpoint.
+      The state and whether it was restored; the fresh state if there is no checkpoint.
 
     Raises:
-      WorkdirError: all checkpoints are damaged, or the best is, or one of a run of several
-        processes.
+      WorkdirError: all checkpoints are damaged, or the best one is, or any tried one in a run of
+        several processes.
     """
     problems: dict[int, DamagedError | ValueError] = {}
     for step in checkpoints.steps:

@@ -1,7 +1,7 @@
-"""Fine-tuning: what a run starts from, where that is the network of another run or of a bundle.
+"""Fine-tuning: start a run from the network of another run or of an exported bundle.
 
-Parameters are copied, optimizer and step start afresh. What the two networks must share is compared
-by their fields, before anything is read or written; arrays come last.
+Parameters are copied, whereas optimizer and step start afresh. The configs of both networks are
+compared before arrays are read or files written.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,9 +27,9 @@ from jaxseg.runs.trained import Trained, check_facts, load_run, read_config
 from jaxseg.runs.workdir import STARTED_FROM, WorkdirError
 from jaxseg.train_step import TrainState, init_state
 
-# Fields by which parameters are of other shapes, or the same numbers compute something else.
+# Fields that determine the shapes of parameters or what the network computes from them.
 _NETWORK = ("width", "depth", "attention", "dense", "groups")
-# Fields by which the images of one network look unlike those of the other.
+# Fields that determine how the images of a network look.
 _IMAGES: tuple[str, ...] = (
     "grid.size", "grid.spacing", "intensity.method", "intensity.low", "intensity.high",
     "intensity.even",
@@ -38,12 +38,12 @@ _IMAGES: tuple[str, ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The parameters that a run starts from.
+    """Parameters from which a run starts.
 
     Attributes:
-      params: NumPy arrays by sub-network, as `TrainState.params`, as far as the source has them.
-      same_labels: whether the source has the very label set of the run.
-      facts: what the run's `data.json` says of it under "started_from".
+      params: NumPy arrays by sub-network, as `TrainState.params`, if present in the source.
+      same_labels: whether the source has the same label set as the run.
+      facts: entry "started_from" of the run's `data.json`.
     """
 
     params: Mapping[str, Params]
@@ -51,7 +51,7 @@ class Start:
     facts: Mapping[str, Any]
 
     def describe(self) -> str:
-        """A line that names the source and its checkpoint."""
+        """Describe the source and its checkpoint in one line."""
         name, checkpoint, step = (self.facts[key] for key in ("name", "checkpoint", "step"))
         return f"{self.facts['path']} ({name}, {checkpoint} checkpoint, step {step})"
 
@@ -59,15 +59,15 @@ class Start:
         """Put the parameters into a fresh state.
 
         Args:
-          state: of `init_state`.
-          sharding: where it lies.
+          state: state from `init_state`.
+          sharding: sharding of the state.
 
         Returns:
-          The state, and the names of the sub-networks and layers that stay as initialized.
+          The state, and the names of the sub-networks and layers that keep their initial values.
         """
         own = jax.device_get(state.params)
         params, fresh = merge(own, self.params, same_labels=self.same_labels)
-        # Copies: a buffer that is NumPy's cannot be donated.
+        # Copy, because a buffer that belongs to NumPy cannot be donated.
         copied = jax.jit(lambda trees: jax.tree.map(jnp.copy, trees), out_shardings=sharding)
         return state.replace(params=copied(params)), fresh
 
@@ -75,19 +75,19 @@ class Start:
 def merge(
     own: Mapping[str, Params], source: Mapping[str, Params], *, same_labels: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Parameters of the source where it has them, else those of a fresh state.
+    """Take the parameters of the source where present, else those of a fresh state.
 
     Args:
-      own: trees of the fresh state, by sub-network.
-      source: the same of the source.
-      same_labels: whether the layers with one output a label are copied too.
+      own: parameter trees of the fresh state by sub-network.
+      source: parameter trees of the source by sub-network.
+      same_labels: whether to also copy layers with one output per label.
 
     Returns:
-      Trees as `own`, and the names of the sub-networks and layers that are its own.
+      Trees like `own`, and the names of the sub-networks and layers that were not copied.
 
     Raises:
-      ValueError: a layer that the source lacks or has in excess, or of another shape, other than
-        one with an output a label.
+      ValueError: a layer to copy is missing from the source or from the fresh state, or has another
+        shape.
     """
     merged: dict[tuple[str, ...], Any] = flatten_dict(dict(own))  # pyright: ignore
     found: dict[tuple[str, ...], Any] = flatten_dict(dict(source))  # pyright: ignore
@@ -107,27 +107,27 @@ def merge(
 
 
 def _is_per_label(path: tuple[str, ...]) -> bool:
-    """Heads of the network and the generator's last layer; never the localizer's head."""
+    """Whether a layer has one output per label: network head or last layer of the generator."""
     return (path[0] == "network" and path[1].startswith("logits")) or (
         path[:2] == ("generator", ZERO_LAYER)
     )
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a run has a checkpoint, from which it goes on without what it started from."""
+    """Whether a run has a checkpoint, so that it resumes and ignores its `train.init_from`."""
     return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
 
 
 def check(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Make sure that a run can start from its `train.init_from`; reads no arrays.
+    """Check that a run can start from its `train.init_from`, without reading arrays.
 
     Returns:
-      Lines for the user on what differs, and may make the parameters mean something else.
+      Warnings for the user about differences that may change what the parameters mean.
 
     Raises:
-      WorkdirError: no run and no bundle, a damaged bundle, or a run without a checkpoint or a whole
-        note of its cases.
-      SettingsError: the source's network is another, or its config describes no run.
+      WorkdirError: the source is neither a run nor a bundle, or it is a damaged bundle; or the run
+        lacks a checkpoint or a complete record of its cases.
+      SettingsError: the network of the source differs, or its config is invalid.
     """
     folder = Path(config["train"]["init_from"])
     theirs, ours = flatten(read_config(folder)), flatten(config)
@@ -138,7 +138,7 @@ def check(config: Mapping[str, Any]) -> tuple[str, ...]:
     images = list(_IMAGES)
     if theirs["loss.weighted"] and ours["loss.weighted"]:
         names.append("balance.width")
-        images.append("balance.method")  # what the generator's numbers mean
+        images.append("balance.method")  # it determines what the generator's parameters mean
     if other := ", ".join(_differences(names, theirs, ours)):
         raise SettingsError(
             f"train.init_from: the network of {folder} is another: {other}; expected the same"
@@ -163,15 +163,15 @@ def _differences(
 
 
 def check_held_out(config: Mapping[str, Any], cohort: Cohort, name: str) -> None:
-    """Make sure, before hours of training, that a run of a study can be scored on all its cases.
+    """Check before training that a run of a study can be scored on all its held-out cases.
 
     Args:
-      config: of the run, that has passed `check`.
-      cohort: all of its cases.
-      name: of the run.
+      config: config of the run, which has passed `check`.
+      cohort: cohort of all cases.
+      name: name of the run.
 
     Raises:
-      SettingsError: a source that has seen cases which the run holds out.
+      SettingsError: the source has seen cases that the run holds out.
     """
     folder = Path(config["train"]["init_from"])
     parts = run_data.split_cohort(config, cohort)
@@ -185,10 +185,10 @@ def check_held_out(config: Mapping[str, Any], cohort: Cohort, name: str) -> None
 
 
 def load(config: Mapping[str, Any]) -> Start:
-    """Read what a run starts from: the last checkpoint of a run, or a bundle's own.
+    """Load the parameters to start from: the last checkpoint of a run, or those of a bundle.
 
     Raises:
-      WorkdirError: parameters that are missing or damaged.
+      WorkdirError: parameters are missing or damaged.
       SettingsError: as `check`.
     """
     run = load_run(Path(config["train"]["init_from"]))
@@ -196,14 +196,14 @@ def load(config: Mapping[str, Any]) -> Start:
     if run.localizer is not None:
         params["localizer"] = run.localizer_params
     both = config["loss"]["weighted"] and run.settings["loss"]["weighted"]
-    if both and not bundle.is_bundle(run.folder):  # which holds what inference uses
+    if both and not bundle.is_bundle(run.folder):  # a bundle only holds what inference needs
         params["generator"] = _generator(run)
     same = run.anatomy.labels == recipe.anatomy(config).labels
     return Start(jax.device_get(params), same, _facts(run))
 
 
 def _generator(run: Trained) -> Params:
-    """Of the same checkpoint, out of what a resumed run needs."""
+    """Load the label weight generator from the same checkpoint, by restoring the full state."""
     networks = recipe.networks(replace(run.settings, {"run.convolution": "xla"}))
     optimizer = recipe.optimizer(run.settings, optax.constant_schedule(0.0))
     size = recipe.grid(run.settings).size

@@ -1,4 +1,4 @@
-"""Training, from settings and a workdir to checkpoints, metrics and a table of DSC."""
+"""Train a run from its config to checkpoints, metrics and a table of DSC in the run folder."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -36,33 +36,33 @@ from jaxseg.training.loop import DivergedError, Run, report, run_steps
 from jaxseg.training.resume import resume
 from jaxseg.training.validation import Validation
 
-# What all processes raise at the same place; anything else is one process's own.
+# Errors that all processes raise at the same point; any other error is that of a single process.
 _COMMON = (Interrupted, DivergedError, hosts.HostsError)
 
 
 def train(
     config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = None, say: Say = print
 ) -> str:
-    """Train one stage, or go on where an interrupted run of the same settings stopped.
+    """Train one stage, or resume an interrupted run with the same config.
 
     Args:
-      config: settings of the shape of `configs/default.py`.
-      folder: the workdir; it holds everything that the run writes.
-      cohort: what `run_data.load_cohort` gives for these settings, where it was read already.
-      say: takes each line for the user.
+      config: config with the fields of `configs/default.py`.
+      folder: the run folder, to which everything is written.
+      cohort: result of `run_data.load_cohort` for this config, if already loaded.
+      say: called with each line for the user.
 
     Returns:
-      The table of DSC on the validation slices, Markdown.
+      The table of DSC on the validation slices, in Markdown.
 
     Raises:
-      SettingsError: settings that cannot be run.
-      WorkdirError: a workdir that holds another run, is in use, cannot be written to, or whose
+      SettingsError: the config is invalid.
+      WorkdirError: the run folder holds another run, is in use, or cannot be written; or its
         checkpoints are damaged.
-      DataError: a case that cannot be used.
-      HostsError: another process of the run stopped, or has other settings or cases.
-      DivergedError: a loss that is not finite.
-      OutOfMemoryError: memory is spent.
-      Interrupted: SIGTERM or Ctrl-C; the state is saved.
+      DataError: a case is unusable.
+      HostsError: another process of the run stopped, or has another config or other cases.
+      DivergedError: a logged value, such as the loss, is not finite.
+      OutOfMemoryError: memory ran out.
+      Interrupted: the process received SIGTERM or Ctrl-C; the state is saved.
     """
     with hosts.agreed():
         settings.check(config)
@@ -71,7 +71,7 @@ def train(
         here = describe()
         devices = _devices(config)
         convolution = recipe.convolution(config).__name__
-    result = {**settings.without_places(config), "run": None}  # what bears on the result
+    result = {**settings.without_places(config), "run": None}  # only fields that affect results
     hosts.check_same("the settings", hosts.digest(json.dumps(result)))
     hosts.check_same("the local devices", str(devices))
     hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
@@ -100,7 +100,7 @@ def train(
 
 
 def _train(run: Run, state: TrainState, stop: StopRequest, say: Say) -> str:
-    """From the latest checkpoint, if there is one, to the table."""
+    """Train from the latest checkpoint, if any, to the final table."""
     with (
         Checkpoints(run.folder) as checkpoints,
         hosts.exit_at_once(unless=_COMMON),
@@ -116,7 +116,7 @@ def _train(run: Run, state: TrainState, stop: StopRequest, say: Say) -> str:
         checkpoints.wait()
         table = report(run, state, checkpoints, say)
     signum = hosts.highest(stop.signal or 0)
-    if signum:  # too late for the loop; whoever called must not go on
+    if signum:  # the loop has ended, but the caller must not continue
         raise Interrupted(signum, int(state.step))
     return table
 
@@ -127,7 +127,7 @@ def _say_nothing(line: str) -> None:
 
 @contextmanager
 def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """Hold the workdir, through the writer; it holds no run, or one of these settings."""
+    """Lock the run folder in the writing process and check that it holds no other run."""
     with ExitStack() as stack:
         with hosts.agreed():
             if hosts.is_writer():
@@ -139,13 +139,13 @@ def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def _told(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
-    """A workdir that cannot be written to and memory that is spent, each as one line."""
+    """Report an unwritable run folder or exhausted memory in one line."""
     with workdir.writing(folder), memory.advised(memory.training_advice(config)):
         yield
 
 
 def _check_shared(folder: Path) -> None:
-    """Seen at the start, not where the best checkpoint is read at the end."""
+    """Check that all hosts see the run folder, before training and not at its end."""
     if not (hosts.is_writer() or (folder / workdir.SETTINGS).exists()):
         raise workdir.WorkdirError(
             f"{folder}: expected the files that process 0 wrote; the workdir of a run over several "
@@ -154,7 +154,7 @@ def _check_shared(folder: Path) -> None:
 
 
 def _origin(config: Mapping[str, Any], folder: Path, say: Say) -> start.Start | None:
-    """What a run that has no checkpoint yet starts from, where that is another run."""
+    """The parameters to start from, if the run has no checkpoint and its config names a source."""
     if config["train"]["init_from"] is None or hosts.highest(int(start.is_begun(folder))):
         return None
     with hosts.agreed():
@@ -168,7 +168,7 @@ def _origin(config: Mapping[str, Any], folder: Path, say: Say) -> start.Start | 
 
 
 def _read(config: Mapping[str, Any]) -> Cohort:
-    """Every process reads all cases; the phantom is written by one."""
+    """Read all cases in every process; a single process writes the phantom."""
     if hosts.count() > 1:
         with hosts.agreed():
             if hosts.is_writer():
@@ -203,7 +203,7 @@ def _use_compilation_cache(folder: str) -> None:
 
 
 def _tell_of_slowness(config: Mapping[str, Any], say: Say) -> None:
-    """A CPU without the native convolution takes half as long again for a step."""
+    """Report a CPU without the native convolution, where a step takes about 1.5 times as long."""
     if jax.default_backend() == "cpu" and config["run"]["convolution"] == "auto":
         why = native.why_not(config["model"]["precision"])
         if why is not None:
@@ -217,7 +217,7 @@ def _split(
     origin: start.Start | None,
     say: Say,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split the cohort, and bind the workdir to both, and to what the run starts from."""
+    """Split the cohort, and bind the run folder to cohort, split and source of the parameters."""
     parts = run_data.split_cohort(config, cohort)
     facts = {
         **cohort.facts(),
@@ -266,7 +266,7 @@ def _build(
         augmentation=recipe.augmentation(config),
     )  # fmt: skip
     place = placement(devices)
-    # What a device holds of a training batch, its memory holds in validation too.
+    # Validation uses a device's share of the training batch, which is known to fit in its memory.
     share = plan.batch_size // len(batch_devices(devices))
     arrays = DeviceCohort.from_slices(
         training.images,

@@ -1,4 +1,4 @@
-"""Validation inside a run: DSC a slice, the sample picture, and the table at the end."""
+"""Validation during a run: DSC of each slice, the sample picture and the final table."""
 
 import math
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from jaxseg.reports import pictures, tables
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation slices and what is scored on them.
+    """Validation slices and the means to score them.
 
     Attributes:
-      cohort: the validation slices, on the network grid.
-      segment: from `jaxseg.models.segment.make_labels`.
-      anatomy: whose slice regions are scored.
+      cohort: the validation slices on the network grid.
+      segment: result of `jaxseg.models.segment.make_labels`.
+      anatomy: anatomy whose slice regions are scored.
     """
 
     cohort: Cohort
@@ -36,20 +36,20 @@ class Validation:
         return tuple(name for name, _ in self.anatomy.slice_regions)
 
     def predict(self, params: Params) -> np.ndarray:
-        """Label maps (N, H, W) uint8 of the validation slices."""
+        """Predict label maps (N, H, W) uint8 of the validation slices."""
         return self.segment(params, self.cohort.images)
 
     def predict_first(self, params: Params) -> np.ndarray:
-        """The label map (1, H, W) uint8 of the first slice: compiles all that `predict` needs."""
+        """Predict the first slice, (1, H, W) uint8, which compiles everything for `predict`."""
         return self.segment(params, self.cohort.images[:1])
 
     def score(self, predictions: np.ndarray) -> Summary:
-        """DSC over the slices that hold each region: mean, standard deviation, count."""
+        """Mean, standard deviation and number of DSC over the slices that hold each region."""
         regions = self.anatomy.slice_regions
         return summarize(slice_scores(predictions, self.cohort.labels, regions))
 
     def picture(self, predictions: np.ndarray, count: int) -> Figure:
-        """Image, reference and prediction of the `count` most telling slices, one a case."""
+        """Draw image, reference and prediction of `count` representative slices, one per case."""
         labels = self.cohort.labels
         chosen = pictures.telling_slices(labels, self.cohort.case_index, count)
         slices = self.cohort.take(chosen)
@@ -62,7 +62,7 @@ class Validation:
 
 
 def foreground_mean(summary: Summary) -> float:
-    """Mean DSC over the regions that the slices hold; NaN if they hold none."""
+    """Mean DSC over the regions that are present in the slices; NaN if there is none."""
     held = summary.mean[summary.n > 0]
     return float(held.mean()) if len(held) else math.nan
 
@@ -73,16 +73,16 @@ def score_table(
     rows: Mapping[str, Summary],
     slices: tuple[int, int],
 ) -> tuple[str, str]:
-    """The run's table, with everything that its numbers stand on.
+    """The run's table, together with split, seed and other conditions of its scores.
 
     Args:
-      config: settings of the run.
+      config: config of the run.
       regions: names of the columns.
       rows: summaries by checkpoint.
-      slices: how many were trained on and validated.
+      slices: numbers of training and of validation slices.
 
     Returns:
-      Markdown and CSV.
+      The table as Markdown and as CSV.
     """
     data = config["data"]
     part = f"{data['validation_fraction']:.3g} of them held out"

@@ -1,7 +1,7 @@
-"""Fields the phantom is painted with: smooth noise, soft edges, tables over angle and slice.
+"""Building blocks of the phantom's images: smooth noise, soft edges, tables over angle and slice.
 
-Images are (X, Y, slices) float32. A table is (ANGLES, slices): one value for each direction seen
-from the center of the left ventricle, so that a closed contour is simply a periodic row.
+Images are (X, Y, slices) float32. A table is (ANGLES, slices), with one value for each direction
+seen from the center of the left ventricle. A closed contour is then a periodic table.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ DIRECTIONS = np.arange(ANGLES) * (2 * np.pi / ANGLES)
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, ...], sigma: tuple[float, ...]
 ) -> np.ndarray:
-    """White noise blurred by `sigma` (samples, one value an axis), periodic.
+    """White noise blurred periodically by `sigma`, in samples along each axis.
 
     Returns:
-      `shape`, float32, root mean square 1.
+      Float32 array of `shape` with root mean square 1.
     """
     white = rng.standard_normal(shape, dtype=np.float32)
     smooth = ndimage.gaussian_filter(white, sigma, mode="wrap", truncate=3.0)
@@ -27,18 +27,18 @@ def smooth_noise(
 def slow_noise(
     rng: np.random.Generator, shape: tuple[int, int, int], nodes: int, along: float
 ) -> np.ndarray:
-    """Noise on `nodes` x `nodes` points spanning the plane, interpolated to the full grid.
+    """Noise on `nodes` x `nodes` points across the plane, interpolated to the full grid.
 
-    Far cheaper than a wide blur of it.
+    This costs far less than a wide blur of noise on the full grid.
 
     Args:
-      rng: source of the noise.
+      rng: random generator.
       shape: (X, Y, slices) of the grid.
-      nodes: points a side.
-      along: standard deviation of the blur across slices, in slices; 0: none.
+      nodes: number of points on each side.
+      along: standard deviation of the blur across slices, in slices; 0 means no blur.
 
     Returns:
-      `shape`, floating point, root mean square about 1.
+      Floating point array of `shape` with root mean square about 1.
     """
     coarse = rng.standard_normal((nodes, nodes, shape[2]), dtype=np.float32)
     coarse = ndimage.gaussian_filter1d(coarse, along, axis=2) if along > 0 else coarse
@@ -48,7 +48,7 @@ def slow_noise(
 
 
 def _spline_weights(size: int, nodes: int) -> np.ndarray:
-    """(size, nodes) weights that interpolate `nodes` values by a cubic spline, float32."""
+    """Weights (size, nodes) float32 that interpolate `nodes` values by a cubic spline."""
     at = np.linspace(0, nodes - 1, size)
     unit = np.eye(nodes)
     columns = [ndimage.map_coordinates(row, at[None], order=3, mode="nearest") for row in unit]
@@ -56,9 +56,9 @@ def _spline_weights(size: int, nodes: int) -> np.ndarray:
 
 
 def look_up(table: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    """Table (ANGLES, slices) at `angle` (X, Y, slices), radians in [-pi, pi], linear."""
+    """Interpolate a table (ANGLES, slices) linearly at `angle` (X, Y, slices) in [-pi, pi]."""
     num_slices = table.shape[1]
-    # One and a half turns: no index has to be wrapped.
+    # One and a half turns, so that no index has to be wrapped.
     turns = np.concatenate([table, table[: ANGLES // 2 + 2]]).ravel()
     position = angle.astype(np.float32) * np.float32(ANGLES / (2 * np.pi)) + ANGLES
     low = position.astype(np.int32)
@@ -69,19 +69,19 @@ def look_up(table: np.ndarray, angle: np.ndarray) -> np.ndarray:
 
 
 def cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """Partial volume of a region, 0..1, of the shape of `distance`.
+    """Partial volume of a region, 0 to 1, with the shape of `distance`.
 
     Args:
-      distance: to the region's edge, negative inside.
-      width: of the ramp from 1 to 0 about the edge, in units of `distance`.
+      distance: distance to the region's edge, negative inside.
+      width: width of the ramp from 1 to 0 across the edge, in units of `distance`.
     """
     return np.clip(0.5 - distance / np.float32(width), 0, 1)
 
 
 def paint(image: np.ndarray, share: np.ndarray, level: float | np.ndarray) -> np.ndarray:
-    """The image with `share` (0..1) of each voxel replaced by tissue of `level`.
+    """Replace the fraction `share` (0 to 1) of each voxel by tissue of signal `level`.
 
-    All three are broadcast together; the result has the image's units.
+    The three arguments are broadcast together. The result has the units of the image.
     """
     return image + share * (np.asarray(level, np.float32) - image)
 
@@ -89,7 +89,7 @@ def paint(image: np.ndarray, share: np.ndarray, level: float | np.ndarray) -> np
 def ellipse_distance(
     x: np.ndarray, y: np.ndarray, semi: tuple[np.ndarray | float, np.ndarray | float], power: float
 ) -> np.ndarray:
-    """About the signed distance to the superellipse |x/a|^p + |y/b|^p = 1, in the units of x."""
+    """Approximate signed distance to the superellipse |x/a|^p + |y/b|^p = 1, in units of x."""
     a, b = semi
     rho = (np.abs(x / a) ** power + np.abs(y / b) ** power) ** (1 / power)
     return ((rho - 1) * np.minimum(a, b)).astype(np.float32)

@@ -1,10 +1,9 @@
-"""The phantom's left ventricle: shape, infarct, labels and signal levels.
+"""Shape, infarct, labels and signal levels of the phantom's left ventricle.
 
-Levels are in units of the case's contrast: normal myocardium 0, blood in the cavity 1. Lengths
-are mm, x points to the patient's left (image right), y downward, slice 0 is the apex. The
-constants of this file and of its siblings are calibrated against the 80 EMIDEC training cases
-that Lalande et al. (Data 5(4):89, 2020) describe. The targets are in
-tests/data/phantom/test_write.py.
+Signal levels are in units of the case's contrast: normal myocardium is 0, blood in the cavity 1.
+Lengths are in mm. x points to the patient's left (image right), y downward, and slice 0 is the
+apex. The constants of this package are calibrated against the 80 EMIDEC training cases that Lalande
+et al. (Data 5(4):89, 2020) describe. The targets are in tests/data/phantom/test_write.py.
 """
 
 import dataclasses
@@ -21,8 +20,8 @@ from jaxseg.data.phantom.fields import (
     smooth_noise,
 )
 
-# Direction of the middle of each coronary territory, and how often it is the culprit vessel:
-# anteroseptal (left anterior descending), inferior (right), lateral (circumflex).
+# Mid-direction of each coronary territory and how often it holds the culprit vessel: anteroseptal
+# (left anterior descending), inferior (right), lateral (circumflex).
 TERRITORIES = ((-2.1, 0.5), (1.75, 0.3), (0.35, 0.2))
 PAPILLARY_DIRECTIONS = (-0.45, 1.9)
 
@@ -32,14 +31,14 @@ class LeftVentricle:
     """Shape and damage of one ventricle.
 
     Attributes:
-      center: (slices, 2) mm from the image center; contains the breathing shifts.
+      center: (slices, 2) in mm from the image center, breathing shifts included.
       endo: (ANGLES, slices) endocardial radius in mm.
       epi: (ANGLES, slices) epicardial radius in mm.
-      infarct: (ANGLES, slices) depth the infarct reaches, 0 endocardium .. 1 epicardium;
-        negative where there is none.
-      no_reflow: (ANGLES, slices) the same for the dark core.
-      rim: depth below which the core does not come; 0 where it touches the cavity.
-      slip: (ANGLES, slices) mm by which the expert's contours miss the edges.
+      infarct: (ANGLES, slices) transmural depth of the infarct, 0 (endocardium) to 1 (epicardium);
+        negative where there is no infarct.
+      no_reflow: (ANGLES, slices) transmural depth of the dark core, in the same convention.
+      rim: depth at which the core starts; 0 if it touches the cavity.
+      slip: (ANGLES, slices) error of the expert's contours in mm.
     """
 
     center: np.ndarray
@@ -51,7 +50,7 @@ class LeftVentricle:
     slip: np.ndarray
 
     def between(self, fraction: float) -> "LeftVentricle":
-        """The anatomy `fraction` (-1..1) of a slice distance above, in the same breath-hold."""
+        """The anatomy `fraction` (-1 to 1) of a slice distance above, in the same breath-hold."""
 
         def move(table: np.ndarray) -> np.ndarray:
             last = table.shape[1] - 1
@@ -64,13 +63,13 @@ class LeftVentricle:
 
 @dataclasses.dataclass(frozen=True)
 class WallPosition:
-    """Where each voxel lies; all fields (X, Y, slices), floating point.
+    """Position of each voxel; all fields are (X, Y, slices), floating point.
 
     Attributes:
-      to_endo: mm to the endocardium, negative inside.
-      to_epi: mm to the epicardium, negative inside.
-      depth: in the wall, 0 endocardium .. 1 epicardium.
-      angle: seen from the center, radians in [-pi, pi].
+      to_endo: distance to the endocardium in mm, negative inside.
+      to_epi: distance to the epicardium in mm, negative inside.
+      depth: transmural depth, 0 (endocardium) to 1 (epicardium).
+      angle: direction seen from the center, in radians in [-pi, pi].
     """
 
     to_endo: np.ndarray
@@ -82,27 +81,27 @@ class WallPosition:
 def draw_left_ventricle(
     rng: np.random.Generator, num_slices: int, *, infarcted: bool, no_reflow: bool
 ) -> LeftVentricle:
-    """A random ventricle; `no_reflow` asks for a dark core and needs `infarcted`."""
+    """Draw a random ventricle; `no_reflow` adds a dark core and requires `infarcted`."""
     height = np.linspace(0, 1, num_slices)
     endo, epi = _draw_contours(rng, height)
     infarct = np.full((ANGLES, num_slices), -1.0, np.float32)
     core = infarct
     if infarcted:
         infarct, core = _draw_infarct(rng, height, no_reflow=no_reflow)
-        # Old scars are thin; a case with no-reflow is days old and its wall is not.
+        # Old scars are thin. A case with no-reflow is days old, so its wall is not thinned yet.
         thinning = 0.0 if no_reflow else rng.uniform(0, 0.3)
         wall = (epi - endo) * (1 - thinning * np.clip(infarct, 0, 1))
         endo = epi - np.maximum(wall, 4.0).astype(np.float32)
-    axis = rng.normal(0, 2.5, 2)  # the long axis is never quite across the slices
+    axis = rng.normal(0, 2.5, 2)  # the long axis is tilted against the slice normal
     center = rng.normal(0, 0.5, 2) + (height[:, None] - 0.5) * axis
-    center = center + rng.normal(0, 0.65, (num_slices, 2))  # breath-holds differ
+    center = center + rng.normal(0, 0.65, (num_slices, 2))  # shifts between breath-holds
     rim = rng.uniform(0.1, 0.2) if rng.random() < 0.2 else 0.0
     slip = 0.4 * smooth_noise(rng, endo.shape, (5, 0.0))
     return LeftVentricle(center.astype(np.float32), endo, epi, infarct, core, rim, slip)
 
 
 def _draw_contours(rng: np.random.Generator, height: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Endo- and epicardial radii (ANGLES, slices), mm, tapering to the apex."""
+    """Draw endo- and epicardial radii (ANGLES, slices) in mm that taper toward the apex."""
     radius = np.clip(rng.normal(24.8, 3.4), 17, 33)
     wall = np.clip(rng.normal(10.1, 1.7), 6.8, 15)
     apex = np.clip(rng.normal(0.55, 0.1), 0.3, 0.75)
@@ -120,7 +119,7 @@ def _draw_contours(rng: np.random.Generator, height: np.ndarray) -> tuple[np.nda
 
 
 def _window(distance: np.ndarray, half_width: np.ndarray | float, edge: float) -> np.ndarray:
-    """1 in the middle, 0 beyond `half_width`, a smooth step of width `edge` between."""
+    """1 in the middle, 0 beyond `half_width`, with a smooth step of width `edge` between."""
     ramp = np.clip((half_width - distance) / edge, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
@@ -128,14 +127,14 @@ def _window(distance: np.ndarray, half_width: np.ndarray | float, edge: float) -
 def _draw_infarct(
     rng: np.random.Generator, height: np.ndarray, *, no_reflow: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Depth tables of the infarct and of its no-reflow core."""
+    """Draw the depth tables of the infarct and of its no-reflow core."""
     middle, _ = TERRITORIES[rng.choice(len(TERRITORIES), p=[share for _, share in TERRITORIES])]
     anterior = middle == TERRITORIES[0][0]
     middle = middle + rng.normal(0, 0.35) + 0.8 * rng.normal() * (height - 0.5)
     half_width = np.clip(np.exp(rng.normal(0.45 + 0.15 * no_reflow, 0.48)), 0.5, 3.0)
     reach = rng.uniform(0.42, 0.97) if not no_reflow else rng.uniform(0.65, 1.15)
-    half_width = min(half_width, rng.uniform(1.3, 2.1) / reach)  # a larger infarct is not survived
-    # The anterior descending artery feeds the apex, the others the base.
+    half_width = min(half_width, rng.uniform(1.3, 2.1) / reach)  # larger infarcts are not survived
+    # The left anterior descending artery supplies the apex, the others the base.
     low, high = (-0.6, rng.uniform(0.7, 1.35)) if anterior else (rng.uniform(-0.5, 0.25), 1.6)
     along = _window(np.abs(height - (low + high) / 2), (high - low) / 2, 0.2)
     wide = half_width * (1 + 0.6 * np.clip(0.5 - height, 0, 1))  # the apex is a small circle
@@ -146,7 +145,7 @@ def _draw_infarct(
     core = np.full(shape, -1.0)
     if no_reflow:
         core_height = np.clip((low + high) / 2 + rng.normal(0, 0.15), 0.25, 0.75)
-        core_height = height[np.argmin(np.abs(height - core_height))]  # in a slice, not between
+        core_height = height[np.argmin(np.abs(height - core_height))]  # the nearest slice
         narrow = _window(around, half_width * rng.uniform(0.4, 0.75), 0.3)
         core_along = _window(np.abs(height - core_height), rng.uniform(0.25, 0.65), 0.2)
         deep = max(reach * rng.uniform(0.3, 0.62), 0.28)
@@ -156,7 +155,7 @@ def _draw_infarct(
 
 
 def wall_position(ventricle: LeftVentricle, x: np.ndarray, y: np.ndarray) -> WallPosition:
-    """Where voxels at x (X,) and y (Y,) mm lie relative to the ventricle, (X, Y, slices)."""
+    """Position of voxels at x (X,) and y (Y,) in mm relative to the ventricle."""
     dx = x[:, None, None] - ventricle.center[:, 0]
     dy = y[None, :, None] - ventricle.center[:, 1]
     radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
@@ -168,11 +167,11 @@ def wall_position(ventricle: LeftVentricle, x: np.ndarray, y: np.ndarray) -> Wal
 def damage(
     ventricle: LeftVentricle, where: WallPosition, patches: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How far inside infarct and no-reflow core a voxel is.
+    """Signed depth of each voxel inside the infarct and the no-reflow core.
 
     Args:
-      ventricle: with its damage.
-      where: its voxels lie.
+      ventricle: the damaged ventricle.
+      where: positions of the voxels.
       patches: (X, Y, slices) noise of root mean square 1 that makes the edges uneven.
 
     Returns:
@@ -188,13 +187,13 @@ def damage(
 def draw_labels(
     ventricle: LeftVentricle, where: WallPosition, patches: np.ndarray, *, pixel_area: float
 ) -> np.ndarray:
-    """The expert's contours. Specks are not outlined: infarct under 30 mm2, no-reflow under 12.
+    """Draw the expert's contours, which omit specks: infarct under 30 mm2, no-reflow under 12 mm2.
 
     Args:
-      ventricle: with its damage.
-      where: its voxels lie.
-      patches: as in `damage`.
-      pixel_area: mm2.
+      ventricle: the damaged ventricle.
+      where: positions of the voxels.
+      patches: noise as in `damage`.
+      pixel_area: area of a pixel in mm2.
 
     Returns:
       (X, Y, slices) uint8 with the labels of `jaxseg.anatomy.EMIDEC`.
@@ -209,7 +208,7 @@ def draw_labels(
 
 
 def _without_specks(mask: np.ndarray, smallest: float) -> np.ndarray:
-    """The mask without in-plane components of fewer than `smallest` pixels, bar the largest."""
+    """Drop in-plane components of fewer than `smallest` pixels, but always keep the largest."""
     structure = np.zeros((3, 3, 3), bool)
     structure[:, :, 1] = True
     components = np.zeros(mask.shape, np.int32)
@@ -222,7 +221,7 @@ def _without_specks(mask: np.ndarray, smallest: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class HeartLevels:
-    """Signal of one case, in units of its contrast."""
+    """Signal levels of one case, in units of its contrast."""
 
     infarct: float
     no_reflow: float
@@ -231,7 +230,7 @@ class HeartLevels:
 
 
 def draw_heart_levels(rng: np.random.Generator) -> HeartLevels:
-    """Levels as they vary between cases: dose, delay and inversion time."""
+    """Draw levels that vary between cases with dose, delay and inversion time."""
     return HeartLevels(
         infarct=float(np.clip(np.exp(rng.normal(0.24, 0.29)), 0.75, 2.6)),
         no_reflow=float(rng.normal(0.27, 0.6)),
@@ -250,11 +249,11 @@ def paint_left_ventricle(
     papillaries: np.ndarray,
     trabeculae: np.ndarray,
 ) -> np.ndarray:
-    """Paints wall, scar and blood over `image` (X, Y, slices).
+    """Paint wall, scar and blood over `image` (X, Y, slices).
 
-    `papillaries` and `trabeculae` are shares in 0..1; they are muscle seen inside the cavity.
+    `papillaries` and `trabeculae` are fractions in 0 to 1 of muscle inside the cavity.
     """
-    edge = 1.8  # mm, the point spread of the acquisition
+    edge = 1.8  # mm, width of the acquisition's point spread function
     infarct, core = damage(ventricle, where, patches)
     wall = paint(np.zeros_like(image), np.clip(infarct / 0.2 + 0.5, 0, 1), levels.infarct)
     wall = paint(wall, np.clip(core / 0.2 + 0.6, 0, 1), levels.no_reflow)
@@ -271,7 +270,7 @@ def draw_papillaries(
     y: np.ndarray,
     rough: np.ndarray,
 ) -> np.ndarray:
-    """Share of papillary muscle (X, Y, slices): two columns between apex and mid-base."""
+    """Fraction of papillary muscle (X, Y, slices): two columns between apex and mid-base."""
     num_slices = ventricle.center.shape[0]
     height = np.linspace(0, 1, num_slices)
     inner = ventricle.endo.mean(axis=0)
@@ -290,7 +289,7 @@ def draw_papillaries(
 def draw_trabeculae(
     rng: np.random.Generator, where: WallPosition, spacing: tuple[float, float, float]
 ) -> np.ndarray:
-    """Share of trabecular muscle (X, Y, slices): strands in the outer millimeters of the cavity."""
+    """Fraction of trabecular muscle (X, Y, slices): strands near the wall of the cavity."""
     strands = smooth_noise(rng, where.depth.shape, (1.6 / spacing[0], 1.6 / spacing[1], 0.5))
     rim = np.clip(1 + where.to_endo / rng.uniform(5, 10), 0, 1)
     return np.clip((strands - rng.uniform(0.2, 1.1)) * 0.9, 0, 0.9) * rim

@@ -1,7 +1,8 @@
-"""How the phantom lies on disk: as EMIDEC's folders, or as an nnU-Net data set of its own labels.
+"""Layouts in which the phantom is written: EMIDEC folders, or an nnU-Net data set with own labels.
 
-The nnU-Net form is the same cohort told as another pathology, scar inside edema: infarct is called
-edema, no-reflow scar. It differs where data sets do: label values in another order, a true affine.
+The nnU-Net layout presents the same cohort as another pathology, scar inside edema: infarct becomes
+edema, no-reflow becomes scar. Like another data set, it orders its label values differently and has
+an affine that states the spacing.
 """
 
 import gzip
@@ -13,16 +14,16 @@ import numpy as np
 
 LAYOUTS = ("emidec", "nnunet")
 
-# Label names by value in the nnU-Net form, and its value of each of EMIDEC's 0-4.
+# Label names by value in the nnU-Net layout, and its value for each of EMIDEC's labels 0 to 4.
 NNUNET_LABELS = ("background", "myocardium", "cavity", "scar", "edema")
 NNUNET_VALUES = (0, 2, 1, 4, 3)
 
 
 def case_files(root: Path, name: str, layout: str) -> tuple[Path, Path]:
-    """Image and label file of a case.
+    """Paths of the image and the label file of a case.
 
     Raises:
-      ValueError: unknown layout.
+      ValueError: the layout is unknown.
     """
     check_layout(layout)
     if layout == "nnunet":
@@ -41,21 +42,21 @@ def write_case(
     *,
     layout: str,
 ) -> None:
-    """Writes one case, bytes without a time stamp.
+    """Write one case, gzip-compressed without a time stamp.
 
     Args:
-      root: the cohort's folder.
-      name: of the case.
+      root: folder of the cohort.
+      name: case name.
       image: (X, Y, slices) int16.
-      label: (X, Y, slices) uint8 with EMIDEC's labels 0-4.
+      label: (X, Y, slices) uint8 with EMIDEC's labels 0 to 4.
       spacing: voxel size in mm.
       layout: one of `LAYOUTS`.
 
     Raises:
-      ValueError: unknown layout.
+      ValueError: the layout is unknown.
     """
     check_layout(layout)
-    # As in EMIDEC's release the affine knows nothing of the spacing; only pixdim does.
+    # As in the EMIDEC release, the affine does not contain the spacing; only pixdim does.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     if layout == "nnunet":
         label = np.array(NNUNET_VALUES, np.uint8)[label]
@@ -69,10 +70,10 @@ def write_case(
 
 
 def write_description(root: Path, num_cases: int, *, layout: str) -> None:
-    """Writes what the layout has beside its cases: nnU-Net's `dataset.json`.
+    """Write the metadata file of the layout: `dataset.json` for nnU-Net, none for EMIDEC.
 
     Raises:
-      ValueError: unknown layout.
+      ValueError: the layout is unknown.
     """
     check_layout(layout)
     if layout != "nnunet":
@@ -87,10 +88,10 @@ def write_description(root: Path, num_cases: int, *, layout: str) -> None:
 
 
 def check_layout(layout: str) -> None:
-    """Refuses an unknown layout.
+    """Reject an unknown layout.
 
     Raises:
-      ValueError: unknown layout.
+      ValueError: the layout is unknown.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")

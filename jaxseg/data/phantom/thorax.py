@@ -1,6 +1,6 @@
-"""The phantom's surroundings: chest wall, lungs, diaphragm and abdomen, right ventricle, fat.
+"""Surroundings of the phantom's heart: chest wall, lungs, diaphragm, abdomen, right ventricle, fat.
 
-Levels are in units of the case's contrast (normal myocardium 0, blood 1); lengths are mm.
+Signal levels are in units of the case's contrast (normal myocardium 0, blood 1), lengths in mm.
 """
 
 import numpy as np
@@ -23,11 +23,11 @@ def paint_surroundings(
     x: np.ndarray,
     y: np.ndarray,
 ) -> np.ndarray:
-    """Everything but the left ventricle, (X, Y, slices) float32, at x (X,) and y (Y,) mm."""
+    """Paint all but the left ventricle, (X, Y, slices) float32, at x (X,) and y (Y,) in mm."""
     xx, yy = x[:, None, None], y[None, :, None]
     step = (float(x[1] - x[0]), float(y[1] - y[0]))
     height = np.linspace(0, 1, ventricle.center.shape[0], dtype=np.float32)
-    turn = rng.uniform(-1.5, 0.2)  # how the heart lies: the chest wall above it .. to its left
+    turn = rng.uniform(-1.5, 0.2)  # orientation: from chest wall above the heart to its left
     image = _paint_chest(rng, xx, yy, height, step, turn)
     image = _paint_abdomen(rng, image, ventricle, xx, yy, step, 0.3 * turn + 0.2)
     return _paint_right_heart(rng, image, ventricle, where, xx, yy, step)
@@ -41,11 +41,11 @@ def _paint_chest(
     step: tuple[float, float],
     turn: float,
 ) -> np.ndarray:
-    """Air, then skin fat, muscle with ribs, and lung with its vessels."""
+    """Paint air, then subcutaneous fat, muscle with ribs, and lung with its vessels."""
     u = np.cos(turn) * xx + np.sin(turn) * yy
     v = -np.sin(turn) * xx + np.cos(turn) * yy
     half = rng.uniform(130, 170), rng.uniform(110, 140)
-    # The wall comes closer toward the apex.
+    # The chest wall is closer at the apex.
     above = rng.uniform(48, 66) + rng.uniform(5, 25) * height
     side = rng.uniform(-35, 10)
     u, v = np.broadcast_arrays(u - side, v - (half[1] - above))
@@ -55,7 +55,7 @@ def _paint_chest(
     inside = ellipse_distance(u, v, half, 2.6) + wavy
     fat, muscle = rng.uniform(4, 16), rng.uniform(7, 16)
     image = np.full(inside.shape, rng.uniform(-1.0, 0.3), np.float32)
-    # Fat next to the surface coil outshines everything.
+    # Fat next to the surface coil is the brightest tissue.
     coil = 1 + rng.uniform(0.6, 1.4) * np.clip((np.hypot(xx, yy) - 70) / 60, 0, 1)
     image = paint(image, cover(inside, 2.5), _fat(rng, inside.shape, step) * coil)
     meat = 0.5 * smooth_noise(rng, inside.shape, (3 / step[0], 3 / step[1], 0.5))
@@ -71,7 +71,7 @@ def _paint_chest(
 def _lung(
     rng: np.random.Generator, shape: tuple[int, ...], step: tuple[float, float]
 ) -> np.ndarray:
-    """Dark, with bright vessels cut across."""
+    """Dark tissue with bright cross sections of vessels."""
     fine = smooth_noise(rng, shape, (1.7 / step[0], 1.7 / step[1], 0.3))
     wide = smooth_noise(rng, shape, (4 / step[0], 4 / step[1], 0.5))
     vessels = np.clip(1.2 * (fine + 0.6 * wide - rng.uniform(1.8, 2.7)), 0, 1)
@@ -80,7 +80,7 @@ def _lung(
 
 
 def _fat(rng: np.random.Generator, shape: tuple[int, ...], step: tuple[float, float]) -> np.ndarray:
-    """Bright, not even."""
+    """Bright, uneven tissue."""
     uneven = smooth_noise(rng, shape, (4 / step[0], 4 / step[1], 0.5))
     return np.float32(rng.uniform(1.5, 3.3)) * (1 + np.float32(0.25) * uneven)
 
@@ -94,7 +94,7 @@ def _paint_abdomen(
     step: tuple[float, float],
     tilt: float,
 ) -> np.ndarray:
-    """Liver under the diaphragm, and beside it stomach, spleen and fat as soft patches."""
+    """Paint liver under the diaphragm, with stomach, spleen and fat as soft patches."""
     epi = ventricle.epi.mean(axis=0)
     height = np.linspace(0, 1, epi.size)
     below = ventricle.center[:, 1] + epi + rng.uniform(-1, 5) + rng.uniform(0, 8) * height
@@ -114,10 +114,10 @@ def _paint_abdomen(
         tissue = paint(tissue, cover(distance - rng.uniform(0, 5), 3), fat)
         tissue = paint(tissue, cover(distance, 3), rng.normal(0.6, 1.4))
     image = paint(image, cover(depth, 3), tissue)
-    # Fat and chemical shift draw the diaphragm as a bright or a dark line.
+    # Fat and chemical shift make the diaphragm a bright or a dark line.
     line = cover(np.abs(depth) - rng.uniform(0.3, 1.8), 2)
     image = paint(image, 0.8 * line, rng.choice([rng.uniform(1.0, 3.0), rng.uniform(-2.5, -1)]))
-    # The descending aorta.
+    # Descending aorta.
     px, py = rng.uniform(10, 55), rng.uniform(55, 80)
     distance = np.hypot(xx - px, yy - py - 6 * height) - rng.uniform(9, 13)
     image = paint(image, cover(distance - 2, 2), rng.uniform(-0.3, 1.5))
@@ -133,7 +133,7 @@ def _paint_right_heart(
     yy: np.ndarray,
     step: tuple[float, float],
 ) -> np.ndarray:
-    """Fat around the heart, then the crescent of the right ventricle and its thin wall."""
+    """Paint epicardial fat, then the crescent of the right ventricle with its thin wall."""
     num_slices = ventricle.center.shape[0]
     to_right = _right_ventricle(rng, ventricle, xx, yy)
     table = rng.uniform(-2, 1.5) + 3.5 * smooth_noise(rng, (DIRECTIONS.size, num_slices), (5, 1.2))
@@ -160,7 +160,7 @@ def _paint_right_heart(
 def _right_ventricle(
     rng: np.random.Generator, ventricle: LeftVentricle, xx: np.ndarray, yy: np.ndarray
 ) -> np.ndarray:
-    """Signed distance to an ellipse that the left ventricle later covers to a crescent."""
+    """Signed distance to an ellipse, which the left ventricle later covers to form a crescent."""
     epi = ventricle.epi.mean(axis=0)
     height = np.linspace(0, 1, epi.size)
     grown = rng.uniform(0.35, 0.6) + (rng.uniform(0.9, 1.15) - 0.5) * np.minimum(height / 0.7, 1)

@@ -1,9 +1,9 @@
-"""A synthetic cohort of late gadolinium enhancement stacks, in the EMIDEC folder layout or another.
+"""Generate and write synthetic cohorts of late gadolinium enhancement stacks.
 
-It lets every part of the project run and be tested without the real cases, through the very same
-reader: the headers have the quirks of the real ones, the images are as hard in the ways that
-matter (a no-reflow core has the signal of normal myocardium; only its place gives it away).
-Everything follows from a seed; nothing here is derived from a patient's image.
+The phantom lets every part of the project run and be tested without the real cases. It is read by
+the same readers: its headers share the quirks of the real ones. It is as hard in the ways that
+matter: a no-reflow core has the signal of normal myocardium and differs by its position only.
+Everything is determined by a seed; nothing is derived from a patient's image.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from jaxseg.data.phantom import heart as heart
 from jaxseg.data.phantom.layout import case_files, check_layout, write_case, write_description
 from jaxseg.data.phantom.thorax import paint_surroundings
 
-GENERATOR_VERSION = 1  # to be raised when the cases of a seed change
+GENERATOR_VERSION = 1  # increase this if a seed gives other cases than before
 MANIFEST = "phantom.json"
 
-# Shares of all cases, and the slice counts by slice thickness, of the real cohort.
+# Fractions of all cases, and slice counts by slice thickness, in the real cohort.
 PATHOLOGICAL_SHARE = 0.67
 NO_REFLOW_SHARE = 0.40
 SLICES = {
@@ -33,7 +33,7 @@ SLICES = {
     13.0: ((4, 1), (5, 5), (6, 11), (7, 3), (8, 1)),
 }
 THICKNESS_SHARES = ((8.0, 0.10), (10.0, 0.62), (13.0, 0.28))
-_ROLE_STREAM = 0x524F4C45  # keeps the draw of roles apart from every case's own stream
+_ROLE_STREAM = 0x524F4C45  # separates the random stream of roles from that of each case
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +54,9 @@ class PhantomCase:
 
 
 def phantom_case(seed: int, index: int, *, num_cases: int) -> PhantomCase:
-    """Case `index` of a cohort of `num_cases`, the same for the same three numbers.
+    """Generate case `index` of a cohort of `num_cases`, determined by these three numbers.
 
-    `num_cases` only decides the case's role: normal, infarcted, infarcted with no-reflow.
+    `num_cases` only affects the role of the case: normal, infarcted, or infarcted with no-reflow.
 
     Raises:
       ValueError: `seed` is negative, or `index` is not in 0 .. num_cases - 1.
@@ -79,7 +79,7 @@ def phantom_case(seed: int, index: int, *, num_cases: int) -> PhantomCase:
 
 
 def _role(seed: int, index: int, num_cases: int) -> tuple[bool, bool]:
-    """Whether the case is infarcted, and whether it has no-reflow; shares hold in every cohort."""
+    """Whether the case is infarcted and whether it has no-reflow, in fixed fractions per cohort."""
     order = np.random.default_rng([_ROLE_STREAM, seed]).permutation(num_cases)
     rank = int(order[index])
     return rank < round(PATHOLOGICAL_SHARE * num_cases), rank < round(NO_REFLOW_SHARE * num_cases)
@@ -88,7 +88,7 @@ def _role(seed: int, index: int, num_cases: int) -> tuple[bool, bool]:
 def _draw_grid(
     rng: np.random.Generator,
 ) -> tuple[int, tuple[int, int], tuple[float, float, float]]:
-    """Number of slices, in-plane size and voxel size in mm; at least 200 mm in plane."""
+    """Draw the number of slices, in-plane size (at least 200 mm) and voxel size in mm."""
     values, shares = zip(*THICKNESS_SHARES, strict=True)
     thickness = float(rng.choice(values, p=shares))
     counts, weights = zip(*SLICES[thickness], strict=True)
@@ -113,10 +113,10 @@ def _render(
     y: np.ndarray,
     spacing: tuple[float, float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Noise-free levels (contrast units) and the label map, both (X, Y, slices)."""
+    """Noise-free levels (in units of the contrast) and the label map, both (X, Y, slices)."""
     where = heart.wall_position(ventricle, x, y)
     image = paint_surroundings(rng, ventricle, where, x, y)
-    # The rest happens within reach of the ventricle only.
+    # The rest only affects the neighborhood of the ventricle.
     reach = float(ventricle.epi.max()) + 12
     rows, columns = (np.flatnonzero(np.abs(axis) < reach) for axis in (x, y))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -129,7 +129,7 @@ def _render(
         "papillaries": heart.draw_papillaries(rng, ventricle, x, y, patches),
         "trabeculae": heart.draw_trabeculae(rng, near, spacing),
     }
-    # A slice is thick: average the anatomy over it.
+    # Average the anatomy over the slice thickness.
     total = np.zeros_like(patches)
     for fraction in (-0.3, 0.0, 0.3):
         part = ventricle.between(fraction)
@@ -144,7 +144,7 @@ def _render(
 def _acquire(
     rng: np.random.Generator, levels: np.ndarray, spacing: tuple[float, float, float]
 ) -> np.ndarray:
-    """The scanner: texture, bias field, Rician noise, scaling to 0..255 and zero padding."""
+    """Simulate the scanner: texture, bias field, Rician noise, scaling to 0..255, zero padding."""
     shape = levels.shape
     contrast = np.clip(np.exp(rng.normal(2.62, 0.36)), 7, 30)  # gray values
     myocardium = np.clip(rng.normal(115, 8), 98, 135)
@@ -159,7 +159,7 @@ def _acquire(
         for share, nodes, along in ((0.02, 3, 2.0), (0.02, 6, 1.0), (0.015, 11, 0.5))
     )
     signal = signal * (1 + bias + rng.normal(0, 0.035, shape[2]))
-    # Phase-sensitive reconstruction puts the null far below the tissue, a magnitude one close.
+    # The signal null lies far below the tissue in phase-sensitive, close to it in magnitude images.
     null = myocardium - contrast * rng.uniform(2, 8)
     sigma = np.float32(np.exp(rng.normal(0.4, 0.3)))
     real, imaginary = (sigma * fields.smooth_noise(rng, shape, blur) for _ in range(2))
@@ -171,7 +171,7 @@ def _acquire(
 def _pad(
     rng: np.random.Generator, image: np.ndarray, spacing: tuple[float, float, float]
 ) -> np.ndarray:
-    """Zeroes the borders along one axis, as a rectangular field of view leaves them."""
+    """Set the borders along one axis to zero, as a rectangular field of view does."""
     axis = int(rng.integers(2))
     edges = rng.uniform(80, 150, 2) if rng.random() < 0.5 else np.full(2, np.inf)
     at = (np.arange(image.shape[axis]) - (image.shape[axis] - 1) / 2) * spacing[axis]
@@ -187,21 +187,22 @@ def write_phantom(
     layout: str = "emidec",
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Writes the cohort, `root/Case_P001/{Images,Contours}/Case_P001.nii.gz`; returns `root`.
+    """Write a cohort, such as `root/Case_P001/{Images,Contours}/Case_P001.nii.gz`; return `root`.
 
-    Nothing is visible at `root` before it is complete. A complete cohort of the same seed, size,
-    layout and generator version is left as it is; the same library versions give the same bytes.
+    Nothing appears at `root` before the cohort is complete. A complete cohort of the same seed,
+    size, layout and generator version is kept. The same library versions give the same bytes.
 
     Args:
-      root: folder to create; its parents are created too.
+      root: folder to create, together with its parents.
       seed: 0 or more.
       num_cases: 1 or more.
-      layout: "emidec", or "nnunet": an nnU-Net data set of other label names and values, see
+      layout: "emidec", or "nnunet" for an nnU-Net data set with other label names and values; see
         `jaxseg.data.phantom.layout`.
-      progress: called with (cases done, cases in all) after each case.
+      progress: called with (cases done, total cases) after each case.
 
     Raises:
-      ValueError: a bad seed, size or layout; or `root` holds something else, or another phantom.
+      ValueError: the seed, size or layout is invalid; or `root` holds something else, or another
+        phantom.
     """
     if num_cases < 1:
         raise ValueError(f"num_cases is {num_cases}, expected 1 or more")
@@ -219,7 +220,7 @@ def write_phantom(
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
-        partial = Path(folder) / "cohort"  # a folder of its own gets the usual permissions
+        partial = Path(folder) / "cohort"  # unlike the temporary folder, it has normal permissions
         partial.mkdir()
         for index in range(num_cases):
             case = phantom_case(seed, index, num_cases=num_cases)
@@ -238,7 +239,7 @@ def write_phantom(
 
 
 def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
-    """Whether `root` holds this very phantom; False if there is nothing yet."""
+    """Whether `root` holds this phantom; False if there is nothing yet."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     path = root / MANIFEST
@@ -250,7 +251,7 @@ def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
         raise ValueError(f"{path} is not readable as JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}, expected an object")
-    found = {"layout": "emidec", **found}  # older manifests knew no other
+    found = {"layout": "emidec", **found}  # older manifests do not state the layout
     keys = sorted(set(found) | set(manifest))
     differ = [
         f"{key} is {found.get(key)}, expected {manifest.get(key)}"

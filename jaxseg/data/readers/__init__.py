@@ -1,1 +1,1 @@
-"""Folders of cases in the layouts that data sets come in."""
+"""Readers for the folder layouts of public data sets."""

@@ -1,7 +1,7 @@
-"""nnU-Net's `dataset.json`: label names, channels, file ending and number of cases.
+"""Read nnU-Net's `dataset.json`: label names, channels, file ending and number of cases.
 
-Both forms are read: version 2 (`"labels": {"scar": 1}`, `channel_names`, `file_ending`) and
-version 1 (`"labels": {"1": "scar"}`, `modality`).
+Both version 2 (`"labels": {"scar": 1}`, `channel_names`, `file_ending`) and version 1 (`"labels":
+{"1": "scar"}`, `modality`) are supported.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxseg.data.nifti import SUFFIXES, DataError
 
 DESCRIPTION = "dataset.json"
 
-# A version 1 file lists every case, in about 100 bytes.
+# A version 1 file lists every case in about 100 bytes.
 MAX_DESCRIPTION_BYTES = 2**22
 _MAX_LABELS = 256  # label maps are uint8 in memory
 _MAX_VALUE = 2**16 - 1
@@ -25,13 +25,13 @@ _MAX_VALUE = 2**16 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What `dataset.json` says.
+    """Contents of `dataset.json`.
 
     Attributes:
-      path: of the file, for messages.
-      labels: the value in label maps of each name; 0 is the background.
-      file_ending: of images and label maps, ".nii.gz" or ".nii".
-      num_training: cases in imagesTr.
+      path: path of the file, used in messages.
+      labels: value in label maps by label name; 0 is the background.
+      file_ending: suffix of images and label maps, ".nii.gz" or ".nii".
+      num_training: number of cases in imagesTr.
     """
 
     path: Path
@@ -40,13 +40,13 @@ class Dataset:
     num_training: int
 
     def label_values(self, labels: Sequence[str]) -> LabelValues:
-        """Value of each of `labels` in this data set's label maps.
+        """Values by which this data set's label maps store the given labels.
 
         Args:
-          labels: the anatomy's names, the background first.
+          labels: label names of the anatomy, background first.
 
         Raises:
-          DataError: the two sets of names differ, or their backgrounds do.
+          DataError: the data set has other label names or another background.
         """
         unknown = [repr(name) for name in self.labels if name not in labels]
         missing = [repr(name) for name in labels if name not in self.labels]
@@ -67,12 +67,13 @@ class Dataset:
 
 
 def read_dataset(root: Path | str) -> Dataset:
-    """Reads and checks `root/dataset.json`.
+    """Read and check `root/dataset.json`.
 
     Raises:
-      DataError: no such folder or file; not JSON, or more than `MAX_DESCRIPTION_BYTES`; more than
-        one channel; a file ending other than NIfTI's; labels that are regions, or whose values
-        are not whole and distinct, 0 among them; explicit lists of files.
+      DataError: the folder or file does not exist; the file is not JSON or exceeds
+        `MAX_DESCRIPTION_BYTES`; there is more than one channel; the file ending is not that of
+        NIfTI; `numTraining` is not a whole number; labels are regions; label values are not
+        distinct whole numbers that include 0; or files are listed explicitly.
     """
     root = Path(root)
     if not root.is_dir():
@@ -82,7 +83,7 @@ def read_dataset(root: Path | str) -> Dataset:
     if "dataset" in fields:
         raise DataError(f"{path}: dataset: lists of files are not read; expected imagesTr")
     _check_one_channel(path, fields)
-    ending = fields.get("file_ending", ".nii.gz")  # version 1 knows no other
+    ending = fields.get("file_ending", ".nii.gz")  # the only one in version 1
     if ending not in SUFFIXES:
         raise DataError(f"{path}: file_ending is {_show(ending)}; expected .nii.gz or .nii")
     count = fields.get("numTraining")
@@ -113,7 +114,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON leaves it open which of two equal keys counts; here neither does."""
+    """Build a dict and reject repeated keys, for which JSON defines no meaning."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
@@ -134,7 +135,7 @@ def _check_one_channel(path: Path, fields: dict[str, Any]) -> None:
 
 
 def _label_names(path: Path, labels: Any) -> dict[str, int]:
-    """Values by name, from {"scar": 1} or, in version 1, {"1": "scar"}."""
+    """Label values by name, from {"scar": 1} or, in version 1, {"1": "scar"}."""
     if not isinstance(labels, dict):
         raise DataError(f'{path}: labels: expected {{"NAME": VALUE}}, got {_show(labels)}')
     values: dict[str, int] = {}

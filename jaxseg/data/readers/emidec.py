@@ -1,4 +1,4 @@
-"""EMIDEC folders to cases (Lalande et al., Data 5(4):89, 2020).
+"""Read cases from EMIDEC folders (Lalande et al., Data 5(4):89, 2020).
 
     root/.../Case_P001/Images/Case_P001.nii.gz      image
     root/.../Case_P001/Contours/Case_P001.nii.gz    label map; a test case has no Contours folder
@@ -21,13 +21,13 @@ EMIDEC_VALUES = LabelValues.plain(5)
 
 
 def find_cases(root: Path | str) -> list[Path]:
-    """Finds the case folders at any depth under `root`, sorted by case name.
+    """Find the case folders at any depth under `root`, sorted by case name.
 
-    A case is a folder named `Case_*` or holding an `Images` folder; `root` itself may be one.
+    A case is a folder that is named `Case_*` or holds an `Images` folder; `root` itself may be one.
 
     Raises:
-      DataError: no such folder; no case in it; a case without exactly one image; two cases of one
-        name.
+      DataError: the folder does not exist or holds no case; a case does not have exactly one image;
+        two cases share a name.
     """
     root = Path(root)
     if not root.is_dir():
@@ -45,15 +45,15 @@ def find_cases(root: Path | str) -> list[Path]:
 
 
 def load_case(folder: Path | str, *, values: LabelValues = EMIDEC_VALUES) -> Case:
-    """Loads one case; its label is None where there is no `Contours` folder.
+    """Load one case; its label is None if there is no `Contours` folder.
 
     Args:
-      folder: the case's folder, e.g. `.../Case_P001`.
-      values: which values of label maps stand for which labels; default EMIDEC's, 0 to 4.
+      folder: folder of the case, e.g. `.../Case_P001`.
+      values: mapping from the values in label maps to labels; by default EMIDEC's, 0 to 4.
 
     Raises:
-      DataError: a missing folder; not exactly one image, or not exactly one label map in
-        `Contours`; and what `jaxseg.data.case.read_case` refuses.
+      DataError: a folder is missing; there is not exactly one image, or not exactly one label map
+        in `Contours`; or `jaxseg.data.case.read_case` rejects the case.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -66,7 +66,7 @@ def load_case(folder: Path | str, *, values: LabelValues = EMIDEC_VALUES) -> Cas
 
 
 def case_name(folder: Path) -> str:
-    """Name of the case in a folder, the folder's own."""
+    """Name of the case in a folder, which is the folder's name."""
     return folder.absolute().name
 
 
@@ -84,7 +84,7 @@ def _case_folders(root: Path) -> list[Path]:
 
 
 def _only_volume(folder: Path, name: str) -> Path:
-    """The one NIfTI file in `folder`, which must carry the case's name."""
+    """The only NIfTI file in `folder`, which must have the name of the case."""
     expected = f"expected one file {name}.nii.gz or {name}.nii"
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; {expected} in it")

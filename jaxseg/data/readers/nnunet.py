@@ -1,11 +1,11 @@
-"""nnU-Net's raw layout to cases (Isensee et al., Nature Methods 18:203, 2021).
+"""Read cases from nnU-Net's raw layout (Isensee et al., Nature Methods 18:203, 2021).
 
     root/dataset.json                       label names, channels, file ending, number of cases
     root/imagesTr/scan7_0000.nii.gz         training image, channel 0
     root/labelsTr/scan7.nii.gz              its label map
-    root/imagesTs/scan9_0000.nii.gz         test image; labelsTs/scan9.nii.gz may lie beside
+    root/imagesTs/scan9_0000.nii.gz         test image; labelsTs/scan9.nii.gz is optional
 
-Stacks are taken as they are stored: spacing is the header's, and no axis is turned by the affine.
+Stacks are read as stored: the spacing is that of the header, and the affine reorients no axis.
 """
 
 import re
@@ -20,24 +20,24 @@ from jaxseg.data.readers.dataset_json import Dataset, read_dataset
 
 TRAINING = "imagesTr"
 TEST = "imagesTs"
-# Folder of the label maps by folder of the images.
+# Folder of the label maps for each folder of images.
 LABELS = {TRAINING: "labelsTr", TEST: "labelsTs"}
 
 
 def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
-    """Finds the images of the training or the test cases, sorted by case name.
+    """Find the images of the training or the test cases, sorted by case name.
 
-    Files of other kinds and hidden files are passed over.
+    Other kinds of files and hidden files are ignored.
 
     Args:
-      root: the data set's folder, e.g. `.../Dataset501_Scar`, or that of its images, e.g.
-        `.../Dataset501_Scar/imagesTs`, which stands for both arguments.
+      root: folder of the data set, e.g. `.../Dataset501_Scar`; or of its images, e.g.
+        `.../Dataset501_Scar/imagesTs`, which overrides `folder`.
       folder: `TRAINING` or `TEST`.
 
     Raises:
-      DataError: what `read_dataset` refuses; no such folder; no case; a NIfTI file whose name is
-        not the layout's, or of a second channel; a training image without label map or the
-        other way round; a number of training cases that is not `numTraining`.
+      DataError: `read_dataset` fails; the folder does not exist or holds no case; a NIfTI file does
+        not follow the layout's naming or is a second channel; a training image has no label map or
+        vice versa; the number of training cases is not `numTraining`.
     """
     root = Path(root)
     if root.name in LABELS:
@@ -60,17 +60,17 @@ def find_cases(root: Path | str, *, folder: str = TRAINING) -> list[Path]:
 def load_case(
     image: Path | str, *, labels: Sequence[str], values: LabelValues | None = None
 ) -> Case:
-    """Loads one case; its label is None for a test image without label map.
+    """Load one case; its label is None for a test image without a label map.
 
     Args:
-      image: the case's image, in `imagesTr` or `imagesTs` of its data set.
-      labels: the anatomy's names, the background first; the case's label map holds their order,
-        whatever values `dataset.json` gives them.
-      values: which values stand for which labels; default those of `dataset.json`.
+      image: image of the case, in `imagesTr` or `imagesTs` of its data set.
+      labels: label names of the anatomy, background first. The case's label map has this order,
+        independent of the values in `dataset.json`.
+      values: mapping from the values in label maps to labels; by default that of `dataset.json`.
 
     Raises:
-      DataError: what `read_dataset`, `Dataset.label_values` and `jaxseg.data.case.read_case`
-        refuse; an image elsewhere; a training image without label map.
+      DataError: `read_dataset`, `Dataset.label_values` or `jaxseg.data.case.read_case` fails; the
+        image is in another folder; a training image has no label map.
     """
     image = Path(image)
     folder = image.absolute().parent
@@ -85,21 +85,21 @@ def load_case(
 
 
 def label_values(root: Path, labels: Sequence[str]) -> LabelValues:
-    """A data set's own values of the anatomy's labels, given its folder or that of its images.
+    """Values by which a data set stores the anatomy's labels, given its folder or that of images.
 
     Raises:
-      DataError: as `read_dataset` and `Dataset.label_values`.
+      DataError: `read_dataset` or `Dataset.label_values` fails.
     """
     return read_dataset(root.parent if root.name in LABELS else root).label_values(labels)
 
 
 def case_name(image: Path) -> str:
-    """Name of the case of an image: `scan7` of `scan7_0000.nii.gz`."""
+    """Name of the case of an image: `scan7` for `scan7_0000.nii.gz`."""
     return without_suffix(image.name).removesuffix("_0000")
 
 
 def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
-    """The NIfTI files in a folder; all of them must have the data set's ending."""
+    """The NIfTI files in a folder, all of which must have the data set's file ending."""
     found = volumes(folder)
     for path in found:
         if not path.name.lower().endswith(dataset.file_ending):
@@ -111,7 +111,7 @@ def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
 
 
 def _label_path(folder: Path, name: str, dataset: Dataset) -> Path:
-    """A case's label map, its ending in capitals or not; the usual name where there is none."""
+    """Path of a case's label map, its ending in any case; the usual path if there is none."""
     usual = folder / f"{name}{dataset.file_ending}"
     if usual.exists() or not folder.is_dir():
         return usual
@@ -124,7 +124,7 @@ def _stem(path: Path, dataset: Dataset) -> str:
 
 
 def _case_name(image: Path, dataset: Dataset) -> str:
-    """Name of the case of an image, whose own name ends in the channel's number."""
+    """Name of the case of an image, whose file name ends in the channel number."""
     found = re.fullmatch("(.+)_([0-9]{4})", _stem(image, dataset))
     if not found:
         raise DataError(f"{image}: expected a name such as scan7_0000{dataset.file_ending}")
