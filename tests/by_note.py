@@ -148,5 +148,5 @@ def find_and_segment(folder, image, edges):
         voxel = nearest(there, pixel)
     path = list(tried)
     path = path[path.index(voxel) :] if voxel in tried else path[-1:]
-    best = min(path, key=lambda v: tried[v][0])
+    best = min(path, key=lambda v: (tried[v][0], v))
     return best, tried[best][1]

@@ -65,7 +65,8 @@ _HEART = (
     "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
     "are done; without a labeled pixel no heart is found",
     "of the segmentations since that center first came, the one counts whose median places lie "
-    "nearest to the middle of its grid, in mm; where none came again, the eighth",
+    "nearest to the middle of its grid, in mm, ties to the lower row, then the lower column; where "
+    "none came again, the eighth",
 )
 _TO_NATIVE = (
     "For each in-plane axis: voxel i lies at q = (i - offset) / step, in network pixels",

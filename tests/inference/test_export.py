@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from jaxseg import export as module
+from jaxseg.inference import export as module
 def stop(*args):
     print("there", flush=True)
     os.kill(os.getpid(), getattr(signal, sys.argv[3]))

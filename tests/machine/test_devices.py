@@ -14,7 +14,7 @@ from jaxseg.models import convolve_xla
 from jaxseg.native.convolution import convolve_native
 
 ASK = (
-    "from jaxseg import devices\ntry:\n    print(devices.describe())\n"
+    "from jaxseg.machine import devices\ntry:\n    print(devices.describe())\n"
     "except devices.DeviceError as error:\n    print(f'refused: {error}')\n"
 )
 

@@ -284,7 +284,7 @@ def restore_and_save(run: str, copy: str) -> None:
 
 SCRIPT = """
 import runpy, sys
-from jaxseg import hosts
+from jaxseg.runs import hosts
 path, place, process, function, *arguments = sys.argv[1:]
 function = runpy.run_path(path)[function]
 if place == "alone":
