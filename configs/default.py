@@ -100,7 +100,7 @@ def _set_mixup_and_augmentation(config: ConfigDict) -> None:
     config.augment = augment = ConfigDict()
     augment.probability = 0.0  # share of examples moved, and, drawn apart, changed in intensity
     augment.flip = False  # mirror rows and columns
-    augment.turn = False  # by quarter turns, too; of square grids
+    augment.turn = False  # exchange rows and columns; with flips all eight orientations
     augment.rotation = 0.0  # degrees
     augment.zoom = 0.0  # change of size
     augment.shift = 0.0  # mm, along rows and along columns, bringing in what lies beside the crop
