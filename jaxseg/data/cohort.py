@@ -194,7 +194,7 @@ def _own_grid(case: Case, grid: Grid) -> Grid:
             f"{case.name}: no voxel is labeled, so its heart cannot be found; expected a labeled"
             " heart in every case, or grid.center as fractions of the field of view"
         )
-    return grid.at((int(center[0]), int(center[1])), case.image.shape)
+    return grid.at((round(center[0]), round(center[1])), case.image.shape)
 
 
 def _arrays_of(

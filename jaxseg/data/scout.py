@@ -95,7 +95,8 @@ def peak_of(heart: np.ndarray) -> tuple[int, int]:
 def center_of(foreground: NDArray[np.bool_]) -> tuple[float, float] | None:
     """Center of a stack's heart: the median row and the median column of its pixels.
 
-    The median is robust against a few slices in which something else is marked as heart.
+    The median is robust against a few slices in which something else is marked as heart. It is
+    finer than a pixel, so that a mirrored stack has the mirrored center, to the voxel.
 
     Args:
       foreground: (slices, H, W) bool mask of the heart.
@@ -105,5 +106,12 @@ def center_of(foreground: NDArray[np.bool_]) -> tuple[float, float] | None:
     """
     if not foreground.any():
         return None
-    _, rows, columns = np.nonzero(foreground)
-    return float(np.median(rows)), float(np.median(columns))
+    return _median(foreground.sum((0, 2))), _median(foreground.sum((0, 1)))
+
+
+def _median(counts: NDArray[np.integer]) -> float:
+    """Median place of counted pixels (n,), each spread evenly over its own width."""
+    total = counts.cumsum()
+    k = int(np.searchsorted(total, total[-1] / 2))
+    below = total[k] - counts[k]
+    return float(k - 0.5 + (total[-1] / 2 - below) / counts[k])

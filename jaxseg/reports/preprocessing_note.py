@@ -61,7 +61,9 @@ _HEART = (
     "add the slices up and smooth by weights exp(-d^2 / 12.5), d the distance in pixels, 0 beyond "
     "the scout; the voxel at the highest pixel, rounded, is the center: the grid is centered on "
     "its middle, center = (voxel + 0.5) / n",
-    "segment the stack on that grid; take the median places of all pixels of a label other than 0, "
+    "segment the stack on that grid; take the median place on each axis of all pixels of a label "
+    "other than 0, each spread evenly over its width (n of N pixels at place k, m before it, the "
+    "first with m + n >= N / 2: k - 1/2 + (N / 2 - m) / n), "
     "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
     "are done; without a labeled pixel no heart is found",
     "of the segmentations since that center first came, the one counts whose median places lie "

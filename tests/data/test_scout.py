@@ -103,5 +103,17 @@ def test_a_center_that_one_wrong_slice_does_not_move():
     assert np.abs(np.subtract(center_of(heart), (12, 23))).max() <= 1
 
 
+def test_a_center_between_pixels():
+    """Of 8 pixels in rows 2, 3, 3, 3, 3, 3, 4, 4 half lie above 2.5 + 3 / 5."""
+    heart = np.zeros((1, 8, 8), bool)
+    heart[0, 2, 0] = heart[0, 4, 0:2] = heart[0, 3, 0:5] = True
+    row, column = center_of(heart)
+    assert row == pytest.approx(2.5 + 3 / 5)
+    assert column == pytest.approx(0.5 + 1 / 2)
+    mirrored, exchanged = center_of(heart[:, ::-1]), center_of(heart.swapaxes(1, 2))
+    assert mirrored == pytest.approx((7 - row, column))
+    assert exchanged == pytest.approx((column, row))
+
+
 def test_no_heart_has_no_center():
     assert center_of(np.zeros((2, 4, 4), bool)) is None
