@@ -21,32 +21,30 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or pat
 
 
 def imported(path):
-    """Names (a.b, c) of jaxseg's modules and their members that a file imports."""
+    """Dotted names of the modules that a file imports, and of what it takes from them."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxseg"):
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}".removeprefix("jaxseg.")
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.startswith("jaxseg."):
-                    yield alias.name.removeprefix("jaxseg.")
+            yield from (alias.name for alias in node.names)
 
 
-def room(name):
-    return name.partition(".")[0]
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def test_every_room_has_its_line():
-    rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in ROOT.rglob("*.py")}
+    rooms = {room(path) for path in ROOT.rglob("*.py")}
     assert rooms - {"__init__", "__main__"} == set(LINE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_lead_down(path):
-    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    own = room(path)
     for name in imported(path):
-        other = room(name)
-        if other == own or other.startswith("__"):
+        package, _, rest = name.partition(".")
+        other = rest.partition(".")[0]
+        if package != "jaxseg" or other == own or other.startswith("__"):
             continue
         assert LINE[other] >= LINE[own], name
         # Rooms of one line do not meet, but for the pure functions of the method.
@@ -64,24 +62,13 @@ def test_libraries_stay_in_their_place(library, places):
     found = {
         path.relative_to(ROOT).as_posix()
         for path in ROOT.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if (
-            isinstance(node, ast.Import)
-            and any(a.name.split(".")[0] == library for a in node.names)
-        )
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == library)
+        if any(name.partition(".")[0] == library for name in imported(path))
     }
     assert found <= places
 
 
 def test_the_method_knows_no_files_and_no_config():
-    for path in (
-        path for path in FILES if path.relative_to(ROOT).parts[0].removesuffix(".py") in METHOD
-    ):
-        if "native" in path.parts:  # which compiles a library
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not {"pathlib", "os", "json", "nibabel"} & {n.split(".")[0] for n in names}, path
+    for path in FILES:
+        if room(path) in METHOD - {"native"}:  # which compiles a library
+            libraries = {name.partition(".")[0] for name in imported(path)}
+            assert not {"pathlib", "os", "json", "nibabel"} & libraries, path

@@ -1,7 +1,6 @@
 """Prediction of unlabeled NIfTI stacks, with label maps, volumes and overviews written to disk."""
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,14 +176,12 @@ def _find_inputs(source: Path, output: Path, layout: str) -> tuple[dict[str, Pat
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
     named: dict[str, list[Path]] = {}
+    failures = []
     for path in _stacks(source, output):
-        named.setdefault(_case_name(path, layout), []).append(path)
-    further = sorted(name for name in named if layout == "nnunet" and _is_further_channel(name))
-    failures = [
-        f"{path}: channel {name[-4:]}; exactly one channel, 0000, is supported"
-        for name in further
-        for path in named.pop(name)
-    ]
+        try:
+            named.setdefault(_case_name(path, layout), []).append(path)
+        except DataError as error:
+            failures.append(str(error))
     if not (named or failures):
         raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
     inputs = {name: paths[0] for name, paths in named.items() if len(paths) == 1}
@@ -214,10 +211,6 @@ def _stacks(source: Path, output: Path) -> list[Path]:
 
 def _case_name(path: Path, layout: str) -> str:
     return nnunet.case_name(path) if layout == "nnunet" else without_suffix(path.name)
-
-
-def _is_further_channel(name: str) -> bool:
-    return re.search("_[0-9]{4}$", name) is not None
 
 
 def _check_output(

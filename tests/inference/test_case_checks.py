@@ -6,19 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg.data import find_cases, load_case
 from jaxseg.inference.case_checks import check_spacing, other_orientation, unusual_shape
 from jaxseg.runs.trained import load_run
-
-
-@pytest.fixture(scope="module")
-def run(random_run):
-    return load_run(random_run)
-
-
-@pytest.fixture(scope="module")
-def case(run):
-    return load_case(find_cases(run.settings["data"]["root"])[0])
 
 
 def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):

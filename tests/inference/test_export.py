@@ -54,16 +54,6 @@ def content(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.fixture(scope="module")
-def run(random_run):
-    return load_run(random_run)
-
-
-@pytest.fixture(scope="module")
-def phantom(run):
-    return Path(run.settings["data"]["root"])
-
-
 @pytest.fixture
 def small(monkeypatch):
     """Export without the artifact, which takes most of the time."""

@@ -23,16 +23,6 @@ from jaxseg.runs.workdir import WorkdirError
 
 
 @pytest.fixture(scope="module")
-def run(random_run):
-    return load_run(random_run)
-
-
-@pytest.fixture(scope="module")
-def phantom(run):
-    return Path(run.settings["data"]["root"])
-
-
-@pytest.fixture(scope="module")
 def stack(phantom):
     return phantom / "Case_P001" / "Images" / "Case_P001.nii.gz"
 
@@ -147,6 +137,8 @@ def test_a_second_channel_is_not_taken_for_a_scan(run, stack, tmp_path):
     with pytest.raises(PredictionError, match=r"a_0001\.nii\.gz"):
         go(other, source, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").glob("*.nii.gz")] == ["a.nii.gz"]
+    with pytest.raises(DataError, match=r"a_0001\.nii\.gz: channel 0001"):
+        go(other, source / "a_0001.nii.gz", tmp_path / "alone")
 
 
 def test_an_unusual_stack_is_remarked_on(run, stack, tmp_path):

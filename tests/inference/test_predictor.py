@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxseg.config.settings import SettingsError
-from jaxseg.data import find_cases, load_case, most_probable, to_native
+from jaxseg.data import most_probable, to_native
 from jaxseg.inference.locate import FLIPS, averaged
 from jaxseg.inference.predictor import make_predictor, presence_rule
 from jaxseg.localizer import make_localizer
@@ -18,16 +18,6 @@ from jaxseg.presence import PresenceRule
 from jaxseg.runs.trained import load_run
 from jaxseg.runs.workdir import WorkdirError
 from tests.by_hand import prepared
-
-
-@pytest.fixture(scope="module")
-def run(random_run):
-    return load_run(random_run)
-
-
-@pytest.fixture(scope="module")
-def case(run):
-    return load_case(find_cases(run.settings["data"]["root"])[0])
 
 
 def segmented(run, images):

@@ -94,8 +94,18 @@ def label_values(root: Path, labels: Sequence[str]) -> LabelValues:
 
 
 def case_name(image: Path) -> str:
-    """Name of the case of an image: `scan7` for `scan7_0000.nii.gz`."""
-    return without_suffix(image.name).removesuffix("_0000")
+    """Name of the case of an image: `scan7` for `scan7_0000.nii.gz` and for `scan7.nii.gz`.
+
+    Raises:
+      DataError: the image is of another channel than 0000.
+    """
+    stem = without_suffix(image.name)
+    found = re.fullmatch("(.+)_([0-9]{4})", stem)
+    if found is None:
+        return stem
+    if found[2] != "0000":
+        raise DataError(f"{image}: channel {found[2]}; exactly one channel, 0000, is supported")
+    return found[1]
 
 
 def _volumes(folder: Path, dataset: Dataset) -> list[Path]:
@@ -125,12 +135,9 @@ def _stem(path: Path, dataset: Dataset) -> str:
 
 def _case_name(image: Path, dataset: Dataset) -> str:
     """Name of the case of an image, whose file name ends in the channel number."""
-    found = re.fullmatch("(.+)_([0-9]{4})", _stem(image, dataset))
-    if not found:
+    if not re.search("._[0-9]{4}$", _stem(image, dataset)):
         raise DataError(f"{image}: expected a name such as scan7_0000{dataset.file_ending}")
-    if found[2] != "0000":
-        raise DataError(f"{image}: channel {found[2]}; exactly one channel, 0000, is supported")
-    return found[1]
+    return case_name(image)
 
 
 def _check_pairs(images: dict[str, Path], labels: dict[str, Path], folder: Path) -> None:

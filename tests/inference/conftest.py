@@ -1,0 +1,23 @@
+"""A run with random parameters, and the cases that it was trained on."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxseg.data import find_cases, load_case
+from jaxseg.runs.trained import load_run
+
+
+@pytest.fixture(scope="module")
+def run(random_run):
+    return load_run(random_run)
+
+
+@pytest.fixture(scope="module")
+def phantom(run):
+    return Path(run.settings["data"]["root"])
+
+
+@pytest.fixture(scope="module")
+def case(phantom):
+    return load_case(find_cases(phantom)[0])
