@@ -4,7 +4,8 @@ Never a row of Table 1. What each addition is worth, and what was left out: docs
 Augmentation needs some 40 epochs before it pays.
     python main.py --config=configs/best.py                                        # phantom
     python main.py --config=configs/best.py:emidec --config.data.root=DIR          # EMIDEC
-`--mode=evaluate --mirror` adds test-time mirroring, which the flips of the training make fair.
+`python -m jaxseg evaluate --mirror` adds test-time mirroring, which the flips of the training make
+fair.
 `--mode=crossvalidate --mirror --config.data.split=case` trains and scores every fold, and decides
 whether a case holds a pathology at all.
 """

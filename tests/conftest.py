@@ -142,7 +142,7 @@ def bundle_folder(random_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The random run's last network, exported, moved elsewhere, and the run deleted."""
     folder = tmp_path_factory.mktemp("exported")
     run = shutil.copytree(random_run, folder / "run")
-    export(run, folder / "bundle", say=lambda line: None)
+    export(run, folder / "bundle")
     shutil.rmtree(run)
     return Path(shutil.move(folder / "bundle", tmp_path_factory.mktemp("moved") / "mine"))
 

@@ -16,21 +16,18 @@ from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.signals import Interrupted
 from jaxseg.train_step import init_state
 from jaxseg.training.train import train
-
-
-def quiet(line: str) -> None:
-    del line
+from tests.logged import logged
 
 
 def train_stopped(config: Mapping[str, Any], folder: Path) -> None:
     """Train until the first validation, and stop after it."""
 
-    def say(line: str) -> None:
+    def stop(line: str) -> None:
         if line.startswith("epoch "):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted):
-        train(config, folder, say=say)
+    with pytest.raises(Interrupted), logged(stop):
+        train(config, folder)
     assert not (folder / "table.md").exists()
 
 

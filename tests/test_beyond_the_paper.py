@@ -41,7 +41,7 @@ def test_run_and_bundle_predict_the_same(run, tmp_path):
     segment = make_probabilities(run.network, batch_size=8)
     by_hand = segment(run.params, prepared(run, case))
     wanted = probabilities_to_native(by_hand, case.image.shape, case.spacing, run.grid)
-    export(run.folder, tmp_path / "bundle", checkpoint="last", say=lambda line: None)
+    export(run.folder, tmp_path / "bundle", checkpoint="last")
     for trained in (run, load_run(tmp_path / "bundle")):
         found = make_predictor([trained])(case).probabilities
         np.testing.assert_allclose(found, wanted, atol=1e-4)

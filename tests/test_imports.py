@@ -13,8 +13,8 @@ METHOD = {
     "mixup", "models", "native", "objective", "presence", "train_step",
 }  # fmt: skip
 LINES = [
-    {"studies"}, {"evaluation"}, {"inference", "training"}, {"reports"}, {"runs"}, {"config"},
-    {"data"}, {"machine"}, METHOD, {"anatomy", "errors"},
+    {"command_line"}, {"studies"}, {"evaluation"}, {"inference", "training"}, {"reports"}, {"runs"},
+    {"config"}, {"data"}, {"machine"}, METHOD, {"anatomy", "errors"},
 ]  # fmt: skip
 LINE = {room: number for number, rooms in enumerate(LINES) for room in rooms}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem in LINE)

@@ -15,6 +15,7 @@ from jaxseg.data import DataError
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.training.train import train
+from tests.logged import logged
 
 SMALL = {
     "data": {"phantom_cases": 6, "validation_fraction": 0.34},
@@ -50,8 +51,8 @@ def own(root, **changes):
 
 
 def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path):
-    lines: list[str] = []
-    table = train(own(root), tmp_path / "run", say=lines.append)
+    with logged() as lines:
+        table = train(own(root), tmp_path / "run")
     assert table.startswith("# edema_scar: DSC on the validation slices")
     rows = [line.strip("| ").split("|") for line in table.splitlines() if line.startswith("| ")]
     assert [cell.strip() for cell in rows[0]] == ["checkpoint", "LV", "Myo", "Edema", "Scar"]
@@ -65,12 +66,13 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
     assert all(0 <= float(cell["mean"]) <= 1 for cell in cells if cell["slices"] != "0")
     written = json.loads((tmp_path / "run" / "config.json").read_text())
     assert written["anatomy"]["labels"][3:] == ["edema", "scar"]
-    logged = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert '/scar"' in logged  # its weight
-    assert "infarct" not in logged
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert '/scar"' in metrics  # its weight
+    assert "infarct" not in metrics
     assert any(line.startswith("6 cases") for line in lines)
     # The same reader serves evaluation: the run's own cases, found by name and by content.
-    scored = evaluate(tmp_path / "run", say=lines.append)
+    with logged() as lines:
+        scored = evaluate(tmp_path / "run")
     assert [region for region, _ in scored.anatomy.case_regions][-1] == "Scar"
     held_out = json.loads((tmp_path / "run" / "data.json").read_text())["validation"]["cases"]
     assert [case.name for case in scored.cases] == held_out

@@ -1,5 +1,6 @@
 """Evaluation of a trained network on the native grid of its held-out cases, or of other cases."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor
-from jaxseg.machine.stdout import Say
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.runs import provenance, unseen
 from jaxseg.runs.trained import Trained, check_data, load_run
 from jaxseg.runs.unseen import judge, judge_own
 from jaxseg.runs.workdir import WorkdirError, check_writable, write_files
+
+_LOG = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -33,7 +35,6 @@ def evaluate(
     min_confidence: Sequence[float] = (),
     case_decision: bool = False,
     output: Path | None = None,
-    say: Say = print,
 ) -> Evaluation:
     """Score a run on cases that it was not trained on, and write the tables.
 
@@ -51,7 +52,6 @@ def evaluate(
       min_confidence: as in `presence_rule`.
       case_decision: as in `choose_rule`.
       output: folder for the files; by default `evaluation` within `folder`.
-      say: function that receives each line of output for the user.
 
     Returns:
       All scores, which `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
@@ -75,7 +75,7 @@ def evaluate(
     output = output or folder / "evaluation"
     check_writable(output)
     check_data(run)
-    say(run.describe())
+    _LOG.info(run.describe())
     cases, hearts, notes, left_out = _score(run, root, mirror, rule)
     evaluation = Evaluation(
         name=run.settings["name"],
@@ -90,7 +90,7 @@ def evaluate(
     )
     files = score_files.files(evaluation)
     write_files(output, files)
-    say(f"\n{files['summary.md']}\n{output}: {', '.join(files)}")
+    _LOG.info(f"{output}: {', '.join(files)}")
     return evaluation
 
 
@@ -120,7 +120,7 @@ def _score(
         if root is None and known and known != found._asdict():
             raise WorkdirError(
                 f"{path}: image, voxel size or label map changed since the run was trained; "
-                "restore it, or say with --config.data.root=DIR where the cases lie"
+                "restore it, or name the folder of its cases as CASES"
             )
         verdict = judge(run, name, found.image)
         if verdict.left_out:
@@ -154,12 +154,12 @@ def _own_root(run: Trained) -> Path:
     root = run.settings["data"]["root"]
     if not root:
         raise WorkdirError(
-            f"{run.folder}: does not say where its cases lie; expected --config.data.root=DIR"
+            f"{run.folder}: has no data set of its own; expected CASES, a folder of labeled cases"
         )
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; it is the run's own data.root; expected "
-            "--config.data.root=DIR, the folder where its cases lie now"
+            "CASES, the folder where they are now"
         )
     return folder

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
@@ -17,7 +18,6 @@ from jaxseg.batch_schedule import Plan
 from jaxseg.config import recipe
 from jaxseg.config.settings import without_places
 from jaxseg.inference import case_decision
-from jaxseg.machine.stdout import Say
 from jaxseg.models.segment import export_probabilities
 from jaxseg.reports import model_card
 from jaxseg.reports.preprocessing_note import preprocessing_note
@@ -28,6 +28,8 @@ from jaxseg.runs.signals import unwind_on_sigterm
 from jaxseg.runs.trained import Trained, check_data, load_run
 from jaxseg.runs.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 
+_LOG = logging.getLogger(__name__)
+
 
 def export(
     folder: Path,
@@ -35,7 +37,6 @@ def export(
     *,
     checkpoint: str = "last",
     overwrite: bool = False,
-    say: Say = print,
 ) -> None:
     """Write a bundle: parameters, config, preprocessing, StableHLO artifact and model card.
 
@@ -48,7 +49,6 @@ def export(
       output: folder to create, with its parents.
       checkpoint: "best" or "last".
       overwrite: whether to replace an existing bundle; nothing else is ever replaced.
-      say: function that receives each line of output for the user.
 
     Raises:
       WorkdirError: if there is no run or no such checkpoint, or if the output exists or cannot be
@@ -71,14 +71,16 @@ def export(
             size = _write(run, temporary, scores, remarks)
     except OSError as error:
         raise WorkdirError(f"{output}: cannot write here ({error.strerror or error})") from error
-    say(
+    _LOG.info(
         f"{output}: {run.settings['name']}, {run.checkpoint} checkpoint, step {run.step}; "
         f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
     )
     if run.data.get("synthetic"):
-        say(f"{output}: trained on synthetic cases; of no use on real images")
+        _LOG.info(f"{output}: trained on synthetic cases; of no use on real images")
     if model_card.is_own_data(run.settings, run.data):
-        say(f"{output}: {DATA} names the cases, and {bundle.CARD} lacks their source and license")
+        _LOG.info(
+            f"{output}: {DATA} names the cases, and {bundle.CARD} lacks their source and license"
+        )
 
 
 def _check_output(output: Path, target: Path, overwrite: bool) -> None:
@@ -256,7 +258,7 @@ def _scores(run: Trained) -> tuple[dict[str, str], tuple[str, ...]]:
                 f"The run's evaluation is of another checkpoint ({scored}) and is not shown."
             )
     else:
-        remarks.append("The run was not evaluated on the native grid (`--mode=evaluate`).")
+        remarks.append("The run was not evaluated on the native grid (`jaxseg evaluate`).")
     return reports, tuple(remarks)
 
 

@@ -1,6 +1,7 @@
 """Prediction of unlabeled NIfTI stacks, with label maps, volumes and overviews written to disk."""
 
 import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from jaxseg.errors import UserError
 from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, Predictor, make_predictor
-from jaxseg.machine.stdout import Say
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.reports import pictures, tables
@@ -31,6 +31,8 @@ from jaxseg.runs.workdir import (
     locked,
     write_atomic,
 )
+
+_LOG = logging.getLogger(__name__)
 
 _VOLUMES = "volumes.csv"
 _HEART = ("heart_row", "heart_column")
@@ -83,7 +85,6 @@ def predict(
     case_decision: bool = False,
     probabilities: bool = False,
     overwrite: bool = False,
-    say: Say = print,
 ) -> None:
     """Segment one stack, or every stack in a folder, on its native grid.
 
@@ -104,7 +105,6 @@ def predict(
       case_decision: as in `choose_rule`.
       probabilities: whether to write probabilities/NAME.nii.gz, (X, Y, slices, labels) float32.
       overwrite: whether to replace existing files.
-      say: function that receives each line of output for the user.
 
     Raises:
       DataError: if there is nothing to predict, or a single file cannot be predicted.
@@ -128,13 +128,13 @@ def predict(
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
     if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
-        say(
-            f"warning: {', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
+        _LOG.warning(
+            f"{', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
         )
     header, done, remarks = _volumes_header(runs[0].anatomy), 0, []
     _known_rows(output / _VOLUMES, header, overwrite)
     for run in runs:
-        say(run.describe())
+        _LOG.info(run.describe())
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
@@ -151,11 +151,11 @@ def predict(
         except OSError as error:  # such as a full disk, which affects all later cases
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
-        say(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
+        _LOG.info(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
         for remark in remarks:
-            say(remark)
+            _LOG.info(remark)
         if case_decision:
-            say(" ".join(sentences))
+            _LOG.info(" ".join(sentences))
     if failures and source.is_file():
         raise DataError(failures[0])
     if failures:

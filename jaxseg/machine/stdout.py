@@ -1,13 +1,10 @@
 """Print lines for the user, even if stdout is closed or full."""
 
+import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import NoReturn
-
-Say = Callable[[str], None]
-"""A function that takes a line for the user."""
 
 
 class StdoutError(Exception):
@@ -28,15 +25,18 @@ class StdoutError(Exception):
         sys.exit(1)
 
 
-def say(line: str) -> None:
-    """Print and flush a line; characters that stdout cannot encode become backslash escapes.
+class StdoutHandler(logging.Handler):
+    """Prints and flushes each record; warnings begin with "warning: ".
 
-    Raises:
-      StdoutError: the line cannot be written.
+    Characters that stdout cannot encode become backslash escapes. Unlike other handlers, this one
+    raises StdoutError if a line cannot be written.
     """
-    encoding = sys.stdout.encoding or "utf-8"
-    line = line.encode(encoding, "backslashreplace").decode(encoding)
-    try:
-        print(line, flush=True)
-    except OSError as error:
-        raise StdoutError(error) from error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        line = "warning: " * (record.levelno >= logging.WARNING) + record.getMessage()
+        encoding = sys.stdout.encoding or "utf-8"
+        try:
+            print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        except OSError as error:
+            raise StdoutError(error) from error

@@ -266,8 +266,8 @@ def _usage(facts: Facts) -> str:
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 
 ```bash
-python main.py --mode=predict --workdir=BUNDLE --input=FILE_OR_FOLDER --output=DIR
-python main.py --mode=evaluate --workdir=BUNDLE --config.data.root=CASES --output=DIR
+python -m jaxseg predict FILE_OR_FOLDER --run=BUNDLE --output=DIR
+python -m jaxseg evaluate CASES --run=BUNDLE --output=DIR
 ```
 
 With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder; how slices

@@ -4,6 +4,7 @@ No other module uses `jax.distributed`. In a single process, everything here has
 0 is the writer: it alone writes to the run folder, except for the checkpoints, which Orbax writes.
 """
 
+import logging
 import os
 import sys
 import threading
@@ -42,7 +43,7 @@ def is_writer() -> bool:
 @contextmanager
 def connected(
     *,
-    coordinator: str | None = None,
+    distributed: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
     connect_seconds: int = 300,
@@ -50,9 +51,11 @@ def connected(
 ) -> Iterator[None]:
     """Connect to the other processes before JAX is used otherwise, and disconnect together.
 
+    Only process 0 logs from then on.
+
     Args:
-      coordinator: host:port where process 0 listens. If None, the runtime reads all three values
-        from the environment of SLURM, Open MPI or Kubernetes.
+      distributed: HOST:PORT where process 0 listens, or "auto": the runtime reads all three values
+        from the environment of SLURM, Open MPI or Kubernetes. None for a single process.
       num_processes: number of processes of the run.
       process_id: index of this process, from 0.
       connect_seconds: time to wait for the other processes at the start.
@@ -60,8 +63,14 @@ def connected(
         runtime ends the others.
 
     Raises:
-      HostsError: if the environment lacks these values, or processes do not connect in time.
+      HostsError: if the values contradict each other, the environment lacks them, or processes do
+        not connect in time.
     """
+    _check(distributed, num_processes, process_id)
+    if distributed is None:
+        yield
+        return
+    coordinator = None if distributed == "auto" else distributed
     try:
         with _deadline(connect_seconds):
             _connect(coordinator, num_processes, process_id, connect_seconds, heartbeat_seconds)
@@ -79,6 +88,23 @@ def connected(
         raise
     finally:
         _leave()
+
+
+def _check(distributed: str | None, number: int | None, own: int | None) -> None:
+    """Check the values given by the user, which the runtime would wait for in vain."""
+    if distributed in (None, "auto"):
+        for name, value in {"num_processes": number, "process_id": own}.items():
+            if value is not None:
+                raise HostsError(f"--{name}: expected only with --distributed=HOST:PORT")
+        return
+    host, _, port = distributed.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        raise HostsError(f"--distributed: expected auto or HOST:PORT, got {distributed!r}")
+    if number is None or own is None or not 0 <= own < number:
+        raise HostsError(
+            "--distributed=HOST:PORT: expected --num_processes and a --process_id from 0 to one "
+            f"below it, got {number} and {own}"
+        )
 
 
 def _connect(
@@ -101,6 +127,8 @@ def _connect(
     )
     # Exchange devices and connections now, since the runtime later waits only seconds for them.
     gather(0)
+    if jax.process_index():
+        logging.getLogger(__name__.partition(".")[0]).setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ cases of the other folds. The networks of those folds were trained on the case t
 bound depends on that case only through these networks and their smallest volumes.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,6 @@ from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference import case_decision
 from jaxseg.inference.case_decision import CaseDecision, Cost
 from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor, presence_rule
-from jaxseg.machine.stdout import Say
 from jaxseg.metrics import dice, summarize
 from jaxseg.presence import (
     SMALL_DROPPED,
@@ -48,6 +48,8 @@ from jaxseg.studies.networks import (
 )
 from jaxseg.studies.schedule import Run, plan_runs
 from jaxseg.studies.work import complete
+
+_LOG = logging.getLogger(__name__)
 
 _SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."
@@ -140,7 +142,6 @@ def crossvalidate(
     seeds: int = 1,
     mirror: bool = False,
     ensemble: Sequence[Path] = (),
-    say: Say = print,
 ) -> None:
     """Train every fold on every seed, then score all cases by the networks that hold them out.
 
@@ -155,7 +156,6 @@ def crossvalidate(
       mirror: whether to average over the four mirror images of every slice, too.
       ensemble: folders of other, finished studies of the same folds, whose networks are averaged
         with those of this study.
-      say: function that receives each line of output for the user.
 
     Raises:
       SettingsError: if the config cannot be run, or splits by slice, which leaves no case whole.
@@ -183,9 +183,9 @@ def crossvalidate(
 
     def write(cohort: Cohort) -> None:
         del cohort  # cases are read on their native grids
-        _write(study, folder, say)
+        _write(study, folder)
 
-    complete(runs, config, folder, write, check=check_others, say=say)
+    complete(runs, config, folder, write, check=check_others)
 
 
 def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, Folds]:
@@ -211,7 +211,7 @@ def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
     }
 
 
-def _write(study: _Study, folder: Path, say: Say) -> None:
+def _write(study: _Study, folder: Path) -> None:
     found = list(_predict(study))
     inclusions = recipe.anatomy(study.settings).inclusions
     bounds = {
@@ -242,7 +242,7 @@ def _write(study: _Study, folder: Path, say: Say) -> None:
         for run in study.runs:
             write_files(run.folder, {case_decision.FILE: rule.json()})
     write_files(folder, texts)
-    say(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
+    _LOG.info(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
 
 
 def _case_decision(

@@ -153,8 +153,8 @@ def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
         bounds = (f"--min_confidence={bound:.5f}" for bound in rule.min_confidence)
         flags = f"--drop_small {' '.join(bounds)}"
     return (
-        "\nFor other cases, with `--mode=predict` and all networks of one fold (`--workdir`,\n"
-        f"`--ensemble`): `--checkpoint=last{' --mirror' if rule.mirror else ''} {flags}`.\n"
+        "\nFor other cases, use `python -m jaxseg predict` with all networks of one fold, each as\n"
+        f"`--run`, and `--checkpoint=last{' --mirror' if rule.mirror else ''} {flags}`.\n"
         "The bounds belong to these networks. Several folds averaged are less sure, and the\n"
         "bounds are then near, not fitted.\n"
     )

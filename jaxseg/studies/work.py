@@ -1,5 +1,6 @@
 """The work on a study: train and score the unfinished runs, in one or several processes."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from jaxseg.data import Cohort
 from jaxseg.errors import UserError
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.machine.devices import describe
-from jaxseg.machine.stdout import Say
 from jaxseg.runs import workdir
 from jaxseg.studies.schedule import Run
 from jaxseg.training import start
 from jaxseg.training.loop import DivergedError
 from jaxseg.training.train import train
+
+_LOG = logging.getLogger(__name__)
 
 # Held while a run is trained and scored; training holds the run folder's own lock as well.
 _LOCK = ".study.lock"
@@ -33,7 +35,6 @@ def complete(
     write: Callable[[Cohort], None],
     *,
     check: Callable[[Cohort], None] = lambda cohort: None,
-    say: Say = print,
 ) -> None:
     """Train and score every run that no other process holds, then write the results.
 
@@ -46,7 +47,6 @@ def complete(
       write: function of the cases that writes the results, called once all runs are finished.
       check: function of the cases that raises errors which would otherwise appear only after
         hours of training.
-      say: function that receives each line of output for the user.
 
     Raises:
       DeviceError: as in `jaxseg.machine.devices.describe`.
@@ -66,16 +66,16 @@ def complete(
         if own["train"]["init_from"] and not start.is_begun(run.folder):
             start.check(own)
             starting[run.folder.name] = own
-    say(describe())
+    _LOG.info(describe())
     cohort = run_data.load_cohort(config)
     _check_data(runs, cohort)
     check(cohort)
     for name, own in starting.items():
         start.check_held_out(own, cohort, name)
-    _work(runs, cohort, say)
+    _work(runs, cohort)
     waiting = [run.folder.name for run in runs if not run.done]
     if waiting:
-        say(
+        _LOG.info(
             f"\nno table yet: {len(waiting)} of {len(runs)} runs were held by other processes "
             f"({', '.join(waiting)}). The one that ends last writes it; if none is at work, repeat "
             "the command"
@@ -85,10 +85,10 @@ def complete(
         with workdir.locked(folder, name=_LOCK):
             write(cohort)
     except workdir.InUseError:
-        say(f"\n{folder}: another process is writing the report")
+        _LOG.info(f"\n{folder}: another process is writing the report")
 
 
-def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
+def _work(runs: Sequence[Run], cohort: Cohort) -> None:
     """Complete every run that no other process holds.
 
     Raises:
@@ -99,13 +99,13 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
     for number, run in enumerate(runs, start=1):
         if run.done:
             continue
-        say(f"\n[{number}/{len(runs)}] {run.folder.name}")
+        _LOG.info(f"\n[{number}/{len(runs)}] {run.folder.name}")
         try:
             with workdir.locked(run.folder, name=_LOCK):
                 if not run.done:  # another process may have finished it
-                    _complete(run, cohort, say)
+                    _complete(run, cohort)
         except workdir.InUseError:
-            say("left to the process that holds it")
+            _LOG.info("left to the process that holds it")
         except DivergedError as error:
             failures.append(f"  {run.folder.name}: {error}")
     if failures:
@@ -113,13 +113,13 @@ def _work(runs: Sequence[Run], cohort: Cohort, say: Say) -> None:
         raise StudyError(f"no table: {len(failures)} of {len(runs)} runs diverged\n{lines}")
 
 
-def _complete(run: Run, cohort: Cohort, say: Say) -> None:
+def _complete(run: Run, cohort: Cohort) -> None:
     """Train a run and score its last checkpoint.
 
     The best checkpoint is chosen on the very slices that are scored, so it would be biased.
     """
-    train(run.settings, run.folder, cohort=cohort, say=say)
-    evaluate(run.folder, checkpoint="last", output=run.evaluation, say=lambda _: None)
+    train(run.settings, run.folder, cohort=cohort)
+    evaluate(run.folder, checkpoint="last", output=run.evaluation)
     # The compiled functions of finished runs would accumulate.
     jax.clear_caches()
 

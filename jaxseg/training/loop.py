@@ -1,5 +1,6 @@
 """The training loop: steps, validations, checkpoints and the final table."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from tqdm import tqdm
 from jaxseg.batch import DeviceCohort
 from jaxseg.batch_schedule import Plan
 from jaxseg.errors import UserError
-from jaxseg.machine.stdout import Say
 from jaxseg.metrics import Summary
 from jaxseg.reports import pictures, tables
 from jaxseg.runs import hosts, provenance, unseen, workdir
@@ -26,6 +26,8 @@ from jaxseg.runs.logbook import Logbook
 from jaxseg.runs.signals import Interrupted, StopRequest, StopVote
 from jaxseg.train_step import TrainState, TrainStep
 from jaxseg.training.validation import Validation, foreground_mean, score_table
+
+_LOG = logging.getLogger(__name__)
 
 
 class DivergedError(UserError, RuntimeError):
@@ -51,7 +53,6 @@ def run_steps(
     checkpoints: Checkpoints,
     logbook: Logbook | None,
     stop: StopRequest,
-    say: Say,
 ) -> TrainState:
     """Run all steps from `state` to the end of the plan.
 
@@ -61,7 +62,6 @@ def run_steps(
       checkpoints: receives the state after each validation and on a request to stop.
       logbook: logbook in the process that writes, None in the others.
       stop: request to stop, set by a signal.
-      say: called with a line for the user after each validation.
 
     Returns:
       The last state.
@@ -72,11 +72,11 @@ def run_steps(
     """
     plan, first, start = run.plan, int(state.step), time.monotonic()
     if first < plan.steps:
-        say("compiling the training step and validation, which an empty cache makes long ...")
+        _LOG.info("compiling the training step and validation, which an empty cache makes long ...")
         run.validation.predict_first(_network_params(state))
     pending: list[dict[str, Array]] = []
     loss, vote = math.nan, StopVote()
-    # Without a terminal the bar is silent, and the lines of `say` report the progress.
+    # Without a terminal the bar is silent, and logged lines report the progress.
     hidden = None if hosts.is_writer() else True
     with tqdm(total=plan.steps, initial=first, unit="step", disable=hidden) as bar:
         for step in range(first, plan.steps):
@@ -107,7 +107,7 @@ def run_steps(
                 spent = (time.monotonic() - start) / 60
                 minutes = spent / max(done - first - 1, 1) * (plan.steps - done)
                 with tqdm.external_write_mode():
-                    say(_progress_line(run, done, loss, summary, minutes))
+                    _LOG.info(_progress_line(run, done, loss, summary, minutes))
     return state
 
 
@@ -176,14 +176,13 @@ def _validate(run: Run, state: TrainState, done: int, logbook: Logbook | None) -
     return summary
 
 
-def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> str:
+def report(run: Run, state: TrainState, checkpoints: Checkpoints) -> str:
     """Score the last and the best checkpoint on the validation slices.
 
     Args:
       run: the run; the table is written to its folder.
       state: the last state.
       checkpoints: checkpoints of the run, including the best one.
-      say: called with the table.
 
     Returns:
       The table, as written to `table.md`.
@@ -212,5 +211,5 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints, say: Say) -> s
     if hosts.is_writer():
         workdir.write_atomic(run.folder / "table.md", table)
         workdir.write_atomic(run.folder / "table.csv", csv)
-    say(f"\n{table}")
+    _LOG.info(f"\n{table}")
     return table

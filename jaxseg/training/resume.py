@@ -1,6 +1,6 @@
 """Resume a run from its newest intact checkpoint."""
 
-from collections.abc import Callable
+import logging
 
 from jaxseg.runs import hosts
 from jaxseg.runs.checkpoint import Checkpoints
@@ -8,10 +8,10 @@ from jaxseg.runs.checkpoint_note import DamagedError
 from jaxseg.runs.workdir import WorkdirError
 from jaxseg.train_step import TrainState
 
+_LOG = logging.getLogger(__name__)
 
-def resume(
-    checkpoints: Checkpoints, state: TrainState, say: Callable[[str], None]
-) -> tuple[TrainState, bool]:
+
+def resume(checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, bool]:
     """Restore the newest intact checkpoint, and set damaged ones aside if an older one is intact.
 
     The steps after an older checkpoint are trained again, with the same results. A damaged best
@@ -22,7 +22,6 @@ def resume(
     Args:
       checkpoints: checkpoints of the run.
       state: a fresh state.
-      say: called with a line for each checkpoint that was set aside.
 
     Returns:
       The state and whether it was restored; the fresh state if there is no checkpoint.
@@ -44,7 +43,7 @@ def resume(
         for damaged, problem in problems.items():
             place = checkpoints.set_aside(damaged)
             what = problem.what if isinstance(problem, DamagedError) else problem
-            say(f"{what}; it is in {place} now, and the run goes on from step {step}")
+            _LOG.info(f"{what}; it is in {place} now, and the run goes on from step {step}")
         _check_best(checkpoints, state, step)
         return state, True
     if problems:

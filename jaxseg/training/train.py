@@ -1,6 +1,7 @@
 """Train a run from its config to checkpoints, metrics and a table of DSC in the run folder."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -17,7 +18,6 @@ from jaxseg.data import Cohort
 from jaxseg.machine import memory
 from jaxseg.machine.devices import describe, describe_networks
 from jaxseg.machine.host_memory import keep_freed_memory
-from jaxseg.machine.stdout import Say
 from jaxseg.models.segment import make_labels
 from jaxseg.runs import hosts, provenance, unseen, workdir
 from jaxseg.runs.checkpoint import Checkpoints
@@ -36,20 +36,19 @@ from jaxseg.training.loop import DivergedError, Run, report, run_steps
 from jaxseg.training.resume import resume
 from jaxseg.training.validation import Validation
 
+_LOG = logging.getLogger(__name__)
+
 # Errors that all processes raise at the same point; any other error is that of a single process.
 _COMMON = (Interrupted, DivergedError, hosts.HostsError)
 
 
-def train(
-    config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = None, say: Say = print
-) -> str:
+def train(config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = None) -> str:
     """Train one stage, or resume an interrupted run with the same config.
 
     Args:
       config: config with the fields of `configs/default.py`.
       folder: the run folder, to which everything is written.
       cohort: result of `run_data.load_cohort` for this config, if already loaded.
-      say: called with each line for the user.
 
     Returns:
       The table of DSC on the validation slices, in Markdown.
@@ -75,15 +74,13 @@ def train(
     hosts.check_same("the settings", hosts.digest(json.dumps(result)))
     hosts.check_same("the local devices", str(devices))
     hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
-    if not hosts.is_writer():
-        say = _say_nothing
     with _held(folder, config), _told(folder, config), catch_signals() as stop:
-        say(here)
+        _LOG.info(here)
         _use_compilation_cache(config["run"]["compilation_cache"])
-        origin = _origin(config, folder, say)
+        origin = _origin(config, folder)
         cohort = _read(config) if cohort is None else cohort
         with hosts.agreed():
-            parts = _split(config, folder, cohort, origin, say)
+            parts = _split(config, folder, cohort, origin)
         with hosts.agreed():
             _check_shared(folder)
         hosts.introduce(batch_devices(devices))
@@ -92,14 +89,14 @@ def train(
             if origin is not None:
                 state, fresh = origin.apply(state, placement(devices))
                 at_random = f"; at random: {', '.join(fresh)}" if fresh else ""
-                say(f"starting from {origin.describe()}{at_random}")
+                _LOG.info(f"starting from {origin.describe()}{at_random}")
             networks = {"network": state.params["network"], **state.params}  # the network first
-            say(describe_networks(networks, recipe.convolution(config)))
-            _tell_of_slowness(config, say)
-            return _train(run, state, stop, say)
+            _LOG.info(describe_networks(networks, recipe.convolution(config)))
+            _tell_of_slowness(config)
+            return _train(run, state, stop)
 
 
-def _train(run: Run, state: TrainState, stop: StopRequest, say: Say) -> str:
+def _train(run: Run, state: TrainState, stop: StopRequest) -> str:
     """Train from the latest checkpoint, if any, to the final table."""
     with (
         Checkpoints(run.folder) as checkpoints,
@@ -107,22 +104,18 @@ def _train(run: Run, state: TrainState, stop: StopRequest, say: Say) -> str:
         _told(run.folder, run.config),
     ):
         hosts.check_same("the checkpoints", str(checkpoints.steps))
-        state, resumed = resume(checkpoints, state, say)
+        state, resumed = resume(checkpoints, state)
         if resumed:
-            say(f"resuming at step {int(state.step)} of {run.plan.steps}")
+            _LOG.info(f"resuming at step {int(state.step)} of {run.plan.steps}")
         writer = hosts.is_writer()
         with Logbook(run.folder, step=int(state.step)) if writer else nullcontext() as logbook:
-            state = run_steps(run, state, checkpoints, logbook, stop, say)
+            state = run_steps(run, state, checkpoints, logbook, stop)
         checkpoints.wait()
-        table = report(run, state, checkpoints, say)
+        table = report(run, state, checkpoints)
     signum = hosts.highest(stop.signal or 0)
     if signum:  # the loop has ended, but the caller must not continue
         raise Interrupted(signum, int(state.step))
     return table
-
-
-def _say_nothing(line: str) -> None:
-    del line
 
 
 @contextmanager
@@ -153,13 +146,13 @@ def _check_shared(folder: Path) -> None:
         )
 
 
-def _origin(config: Mapping[str, Any], folder: Path, say: Say) -> start.Start | None:
+def _origin(config: Mapping[str, Any], folder: Path) -> start.Start | None:
     """The parameters to start from, if the run has no checkpoint and its config names a source."""
     if config["train"]["init_from"] is None or hosts.highest(int(start.is_begun(folder))):
         return None
     with hosts.agreed():
         for line in start.check(config):
-            say(line)
+            _LOG.info(line)
     with hosts.exit_at_once(unless=_COMMON):
         origin = start.load(config)
     known = provenance.without_places({workdir.STARTED_FROM: origin.facts})
@@ -202,12 +195,12 @@ def _use_compilation_cache(folder: str) -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
 
 
-def _tell_of_slowness(config: Mapping[str, Any], say: Say) -> None:
+def _tell_of_slowness(config: Mapping[str, Any]) -> None:
     """Report a CPU without the native convolution, where a step takes about 1.5 times as long."""
     if jax.default_backend() == "cpu" and config["run"]["convolution"] == "auto":
         why = native.why_not(config["model"]["precision"])
         if why is not None:
-            say(f"convolutions by XLA, slower here than the native ones: {why}")
+            _LOG.info(f"convolutions by XLA, slower here than the native ones: {why}")
 
 
 def _split(
@@ -215,7 +208,6 @@ def _split(
     folder: Path,
     cohort: Cohort,
     origin: start.Start | None,
-    say: Say,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split the cohort, and bind the run folder to cohort, split and source of the parameters."""
     parts = run_data.split_cohort(config, cohort)
@@ -231,12 +223,12 @@ def _split(
     if hosts.is_writer():
         workdir.claim(folder, config, facts)
         provenance.note(folder)
-    say(
+    _LOG.info(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
         f"{len(parts[1])} to validate on ({config['data']['split']} split)"
     )
     if names := unseen.validated_though_seen(facts):
-        say(
+        _LOG.info(
             f"warning: {len(names)} of the validation cases were {unseen.SEEN}, so that scores on "
             f"them are optimistic: {unseen.some(names)}"
         )

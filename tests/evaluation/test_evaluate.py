@@ -19,10 +19,6 @@ from jaxseg.runs.workdir import WorkdirError
 FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md"]
 
 
-def quiet(line):
-    pass
-
-
 def table(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
@@ -39,7 +35,7 @@ def phantom(random_run):
 @pytest.fixture(scope="module")
 def evaluated(random_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluated") / "new" / "folder"
-    return evaluate(random_run, output=output, say=quiet), output
+    return evaluate(random_run, output=output), output
 
 
 def test_the_validation_cases_are_scored(evaluated, random_run):
@@ -88,7 +84,7 @@ def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, 
 
 
 def test_best_and_mirrored_are_said(random_run, tmp_path):
-    found = evaluate(random_run, checkpoint="best", mirror=True, output=tmp_path, say=quiet)
+    found = evaluate(random_run, checkpoint="best", mirror=True, output=tmp_path)
     assert (found.checkpoint, found.mirror) == ("best, step 5", True)
     assert any("chosen on these very slices" in note for note in found.notes)
     assert any("synthetic" in note for note in found.notes)
@@ -115,7 +111,7 @@ def test_pathology_smaller_than_in_training_is_dropped(random_run, evaluated, tm
     }
     for number, (smallest, volumes) in enumerate(expected.items()):
         run, output = noting(random_run, tmp_path / f"run-{number}", *smallest), tmp_path / "out"
-        found = evaluate(run, drop_small=True, output=output, say=quiet)
+        found = evaluate(run, drop_small=True, output=output)
         rows = {row["region"]: row for row in table(output / "cases.csv")}
         predicted = [float(rows[name]["prediction_mm3"]) for name in ("NoReflow", "Infarction")]
         assert predicted == pytest.approx(volumes)
@@ -146,7 +142,7 @@ def test_other_cases_are_all_scored_whatever_their_names(random_run, phantom, tm
     """Case_P001 is a name of the run's, on which it was trained."""
     pairs = {"Case_P001": "Case_P001", "Case_N003": "Case_N103"}
     root = renamed(phantom, tmp_path / "other", pairs, other=True)
-    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out", say=quiet)
+    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out")
     assert [case.name for case in found.cases] == ["Case_N103", "Case_P001"]
     assert "2 not among the run's cases" in found.notes[0]
     assert found.notes[1].endswith("Case_P001.")
@@ -160,7 +156,7 @@ def test_cases_trained_on_are_never_scored_whatever_their_names(random_run, phan
     chosen = {"Case_P001": "Case_X", "Case_P002": "Case_Y"}
     root = renamed(phantom, tmp_path / "mixed", chosen)
     renamed(phantom, root, {"Case_N003": "Case_N103"}, other=True)
-    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out", say=quiet)
+    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out")
     assert [case.name for case in found.cases] == ["Case_N103", "Case_Y"]
     assert "1 held out by the run" in found.notes[0]
     assert "1 not among the run's cases" in found.notes[0]
@@ -168,7 +164,7 @@ def test_cases_trained_on_are_never_scored_whatever_their_names(random_run, phan
     assert any("chosen on 1 of these cases" in note for note in found.notes)
     root = renamed(phantom, tmp_path / "known", {"Case_P001": "Case_P001"})
     with pytest.raises(DataError, match=r"known: the run was trained on all 1 cases"):
-        evaluate(random_run, root=root, output=tmp_path / "none", say=quiet)
+        evaluate(random_run, root=root, output=tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -193,7 +189,7 @@ def test_held_out_cases_of_the_run_s_own_that_changed_are_refused(
     nib.save(image.__class__(pixels, None, image.header), path)
     run = rooted(random_run, tmp_path / "run", root)
     with pytest.raises(WorkdirError, match=r"Case_P002: .*changed since the run was trained"):
-        evaluate(run, output=tmp_path / "out", say=quiet)
+        evaluate(run, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -202,7 +198,7 @@ def test_new_and_missing_cases_in_the_run_s_own_folder_are_said(random_run, phan
     shutil.rmtree(root / "Case_P002")
     renamed(phantom, root, {"Case_P002": "Case_P777"}, other=True)
     run = rooted(random_run, tmp_path / "run", root)
-    found = evaluate(run, output=tmp_path / "out", say=quiet)
+    found = evaluate(run, output=tmp_path / "out")
     assert [case.name for case in found.cases] == ["Case_P777"]
     assert any("no longer there: Case_P002" in note for note in found.notes)
 
@@ -213,7 +209,7 @@ def test_a_run_s_own_root_that_moved_is_named_and_no_phantom_is_written(random_r
     settings["data"]["phantom_cases"] = 6
     (run / "config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match=r"moved: no such folder; .*--config\.data\.root=DIR"):
-        evaluate(run, output=tmp_path / "out", say=quiet)
+        evaluate(run, output=tmp_path / "out")
     assert names(tmp_path) == ["run"]
 
 
@@ -231,7 +227,7 @@ def slice_run(random_run, tmp_path_factory):
 
 
 def test_of_a_slice_split_only_held_out_slices_count(slice_run, tmp_path):
-    found = evaluate(slice_run, output=tmp_path, say=quiet)
+    found = evaluate(slice_run, output=tmp_path)
     cohort = run_data.load_cohort(load_run(slice_run).settings)
     _, held = split(cohort, kind="slice", validation_fraction=0.2, seed=0)
     wanted = {(cohort.case_names[cohort.case_index[i]], int(cohort.slice_index[i])) for i in held}
@@ -249,7 +245,7 @@ def test_other_cases_for_a_run_of_a_slice_split(slice_run, phantom, tmp_path):
     renamed(phantom, root, {"Case_N003": "Case_B"}, other=True)
     for name in set(names(phantom)) - set(held_out) - {"phantom.json"}:
         renamed(phantom, root, {name: name})
-    found = evaluate(slice_run, root=root, output=tmp_path / "out", say=quiet)
+    found = evaluate(slice_run, root=root, output=tmp_path / "out")
     assert [case.name for case in found.cases] == ["Case_A", "Case_B"]
     first, second = found.cases
     assert first.slices.tolist() == held_out[known]
@@ -262,13 +258,13 @@ def test_what_cannot_be_scored_is_refused_and_leaves_nothing(random_run, phantom
     shutil.rmtree(root / "Case_P101" / "Contours")
     output = tmp_path / "out"
     with pytest.raises(DataError, match="Case_P101: no label map"):
-        evaluate(random_run, root=root, output=output, say=quiet)
+        evaluate(random_run, root=root, output=output)
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        evaluate(random_run, root=tmp_path / "nowhere", output=output, say=quiet)
+        evaluate(random_run, root=tmp_path / "nowhere", output=output)
     assert not output.exists()
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
-        evaluate(random_run, output=tmp_path / "file" / "out", say=quiet)
+        evaluate(random_run, output=tmp_path / "file" / "out")
 
 
 def test_cases_unlike_those_trained_on_are_refused_or_told_of(random_run, phantom, tmp_path):
@@ -280,14 +276,14 @@ def test_cases_unlike_those_trained_on_are_refused_or_told_of(random_run, phanto
         turned.header.set_zooms(image.header.get_zooms())  # which the affine does not hold
         nib.save(turned.__class__(np.array(turned.dataobj), None, turned.header), path)
     with pytest.warns(UserWarning, match="Case_P101: rows and columns lead to L"):
-        evaluate(random_run, root=root, output=tmp_path / "turned", say=quiet)
+        evaluate(random_run, root=root, output=tmp_path / "turned")
     for part in ("Images", "Contours"):
         path = root / "Case_P101" / part / "Case_P101.nii.gz"
         image = nib.load(path)
         image.header.set_zooms([edge / 10 for edge in image.header.get_zooms()])  # cm
         nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header).to_filename(path)
     with pytest.raises(DataError, match=r"Case_P101: voxels of .* mm are far from those"):
-        evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+        evaluate(random_run, root=root, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -300,19 +296,19 @@ def test_a_label_of_another_set_is_refused(random_run, phantom, tmp_path):
         "slice_regions": [["A", ["a"]]], "case_regions": [["A", ["a"]]],
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(settings))
-    found = evaluate(folder, root=phantom, output=tmp_path / "same", say=quiet)
+    found = evaluate(folder, root=phantom, output=tmp_path / "same")
     assert found.cases[0].regions.shape == (1, 8)  # five labels under other names will do
     settings["anatomy"]["labels"] += ["e"]
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(WorkdirError, match="its checkpoint cannot be read"):
-        evaluate(folder, root=phantom, output=tmp_path / "out", say=quiet)
+        evaluate(folder, root=phantom, output=tmp_path / "out")
 
 
 def test_a_damaged_note_of_the_data_is_named(random_run, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
     (folder / "data.json").write_text('{"fingerprint": "f00d", "cases": []}')
     with pytest.raises(WorkdirError, match=r"run: its data\.json lacks digests, training, val"):
-        evaluate(folder, say=quiet)
+        evaluate(folder)
     assert not (folder / "evaluation").exists()
 
 
@@ -324,7 +320,7 @@ def test_real_cases_of_the_run_s_names_are_not_mistaken_for_the_phantom(
     root.mkdir()
     for name in ("Case_P001", "Case_P003", "Case_N012"):
         (root / name).symlink_to(emidec_root / name)
-    found = evaluate(random_run, root=root, output=tmp_path / "out", say=quiet)
+    found = evaluate(random_run, root=root, output=tmp_path / "out")
     assert [case.name for case in found.cases] == ["Case_N012", "Case_P001", "Case_P003"]
     assert found.left_out == {}
     assert all(len(case.slices) == case.num_slices for case in found.cases)

@@ -52,7 +52,7 @@ class Ended:
 
 
 class Process:
-    """A `main.py` at work."""
+    """A command at work."""
 
     def __init__(self, lab: "Lab", pid: int, files: tuple[Path, Path]) -> None:
         self.pid, self._lab, self._files = pid, lab, files
@@ -94,7 +94,10 @@ class Lab:
         return json.loads(self._zygote.stdout.readline())
 
     def start(self, *argv: object, hook: str = "") -> Process:
-        """`main.py` with flags; `hook` is Python that the process runs first."""
+        """`main.py`, or `python -m jaxseg` if the first argument is a command.
+
+        `hook` is Python that the process runs first.
+        """
         self._count += 1
         files = tuple(self.folder / f"{name}-{self._count}.txt" for name in ("output", "errors"))
         for file in files:

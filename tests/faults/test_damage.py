@@ -18,6 +18,7 @@ from jaxseg.runs.workdir import WorkdirError
 from jaxseg.train_step import TrainState
 from jaxseg.training.resume import resume
 from tests.faults.lab import STEPS, assert_same
+from tests.logged import logged
 
 BEST = 9  # of the reference run; its last is STEPS
 
@@ -94,7 +95,7 @@ def test_a_damaged_best_stops_the_run_before_any_work(lab, reference, tmp_path):
     flip(run / "checkpoints" / str(BEST) / "network")
     line = lab.train(run).wait().refused(f"checkpoints/{BEST}: a damaged checkpoint (")
     assert "restore it, or move it away to do without it" in line
-    evaluation = lab.start("--mode=evaluate", f"--workdir={run}", "--checkpoint=best").wait()
+    evaluation = lab.start("evaluate", f"--run={run}", "--checkpoint=best").wait()
     evaluation.refused(f"checkpoints/{BEST}: a damaged checkpoint (")
     shutil.rmtree(run / "checkpoints")
     lab.finish(run)
@@ -279,32 +280,31 @@ def test_a_checkpoint_half_deleted_is_gone(saved, tmp_path):
 
 
 def test_resuming_step_by_step(saved, tmp_path):
-    lines: list[str] = []
     with Checkpoints(tmp_path / "none") as checkpoints:
         fresh = state_of(0)
-        assert resume(checkpoints, fresh, lines.append) == (fresh, False)
+        assert resume(checkpoints, fresh) == (fresh, False)
     copy = shutil.copytree(saved, tmp_path / "copy")
     for step, number in ((4, 1), (4, 2)):  # set aside twice, the second takes the first's place
         flip(copy / "checkpoints" / str(step) / "training" / "ocdbt.process_0")
-        with Checkpoints(copy) as checkpoints:
-            state, resumed = resume(checkpoints, state_of(0), lines.append)
+        with Checkpoints(copy) as checkpoints, logged() as lines:
+            state, resumed = resume(checkpoints, state_of(0))
             assert resumed
             assert int(state.step) == 2
             assert checkpoints.steps == [2]
-            assert len(lines) == number
+            assert len(lines) == 1, number
             checkpoints.save(state_of(4), 0.25)  # the step can be saved again
     assert "checkpoints/4: a damaged checkpoint (" in lines[0]
     with Checkpoints(copy) as checkpoints:
-        assert int(resume(checkpoints, state_of(0), lines.append)[0].step) == 4
+        assert int(resume(checkpoints, state_of(0))[0].step) == 4
     flip(copy / "checkpoints" / "2" / "network" / "ocdbt.process_0")
     with Checkpoints(copy) as checkpoints, pytest.raises(DamagedError, match=r"/2: a damaged"):
-        resume(checkpoints, state_of(0), lines.append)
+        resume(checkpoints, state_of(0))
     other = state_of(0).replace(params={"network": {"kernel": jnp.zeros(3)}, "generator": 0})
     with (
         Checkpoints(copy) as checkpoints,
         pytest.raises(WorkdirError, match=r"no checkpoint to go on from: its network has"),
     ):
-        resume(checkpoints, other, lines.append)
+        resume(checkpoints, other)
     assert len(lines) == 2
 
 

@@ -34,12 +34,12 @@ def test_another_seed_is_another_run(lab, reference, tmp_path):
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict", "export"])
 def test_inference_twice(lab, reference, tmp_path, mode):
-    flags = {"predict": [f"--input={lab.folder / 'data'}", "--probabilities", "--mirror"],
+    flags = {"predict": [lab.folder / 'data', "--probabilities", "--mirror"],
              "evaluate": ["--mirror"], "export": []}[mode]  # fmt: skip
     outputs = [tmp_path / name / "out" for name in ("first", "second")]
     for output in outputs:
         output.parent.mkdir()
-        ended = lab.start(f"--mode={mode}", f"--workdir={reference}", *flags, f"--output={output}")
+        ended = lab.start(mode, f"--run={reference}", *flags, f"--output={output}")
         assert ended.wait().status == 0
     found = [files(output) for output in outputs]
     for each in found if mode == "export" else ():
@@ -58,8 +58,8 @@ def test_a_bundle_and_its_copy_predict_the_same_bytes(lab, reference, tmp_path):
     for number in (1, 2):
         bundle, output = tmp_path / f"bundle-{number}", tmp_path / f"maps-{number}"
         for flags in (
-            ["--mode=export", f"--workdir={reference}", f"--output={bundle}"],
-            ["--mode=predict", f"--workdir={bundle}", f"--input={lab.folder / 'data'}",
+            ["export", f"--run={reference}", f"--output={bundle}"],
+            ["predict", f"--run={bundle}", lab.folder / 'data',
              f"--output={output}", "--probabilities"],
         ):  # fmt: skip
             assert lab.start(*flags).wait().status == 0

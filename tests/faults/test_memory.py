@@ -41,9 +41,9 @@ jaxseg.inference.predictor.make_probabilities = lambda *args, **kwargs: fail
 @pytest.mark.parametrize("mode", ["evaluate", "predict"])
 def test_inference_says_what_to_do(lab, reference, tmp_path, mode):
     """The error is XLA's own; a GPU that is full raises it."""
-    flags = [f"--mode={mode}", f"--workdir={reference}", f"--output={tmp_path / 'out'}"]
+    flags = [mode, f"--run={reference}", f"--output={tmp_path / 'out'}"]
     if mode == "predict":
-        flags.append(f"--input={lab.folder / 'data'}")
+        flags.append(lab.folder / "data")
     ended = lab.start(*flags, hook=RAISE.format(status="RESOURCE_EXHAUSTED")).wait()
     ended.refused("out of memory (RESOURCE_EXHAUSTED: Out of memory while", "grid.size",
                   "JAX_PLATFORMS=cpu")  # fmt: skip
@@ -62,7 +62,7 @@ def test_memory_of_the_host_is_told_too(lab, reference, tmp_path):
     lab.train(tmp_path / "run", hook=HOST).wait().refused(message, *KNOBS)
     files = lab.folder / "data"
     ended = lab.start(
-        "--mode=predict", f"--workdir={reference}", f"--input={files}",
+        "predict", f"--run={reference}", files,
         f"--output={tmp_path / 'out'}", hook=HOST,
     ).wait()  # fmt: skip
     ended.refused(message)

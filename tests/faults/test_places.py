@@ -51,15 +51,15 @@ def test_a_read_only_disk_is_one_line_in_every_mode(lab, reference, tmp_path):
         remount(disk, "ro")
         lab.train(run).wait().refused(f"{run}: cannot write here (Read-only file system)")
         lab.train(disk / "new").wait().refused("cannot write here (Read-only file system)")
-        given = f"--workdir={run}"
+        given = f"--run={run}"
         for mode in (
-            ["--mode=evaluate", given],
-            ["--mode=export", given, f"--output={disk / 'bundle'}"],
-            ["--mode=predict", given, f"--input={lab.folder / 'data'}", f"--output={disk / 'out'}"],
+            ["evaluate", given],
+            ["export", given, f"--output={disk / 'bundle'}"],
+            ["predict", given, lab.folder / "data", f"--output={disk / 'out'}"],
         ):
             lab.start(*mode).wait().refused("cannot write here (")
         # Reading needs no writing.
-        lab.start("--mode=evaluate", given, f"--output={tmp_path / 'scores'}").wait()
+        lab.start("evaluate", given, f"--output={tmp_path / 'scores'}").wait()
         assert (tmp_path / "scores" / "summary.md").exists()
 
 

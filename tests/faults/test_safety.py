@@ -60,17 +60,17 @@ def test_every_mode_stays_in_its_folders_and_off_the_network(lab, reference, tmp
     fields = FIELDS | {"run.compilation_cache": cache, "data.root": phantom}
     config = Path(__file__).parents[2] / "configs" / "baseline.py"
     train = [f"--config={config}", *(f"--config.{k}={v}" for k, v in fields.items())]
-    given = f"--workdir={run}"
+    given = f"--run={run}"
     out.mkdir()
     modes = {
-        "train": ([*train, given], (run, cache)),
-        "evaluate": (["--mode=evaluate", given, f"--output={out / 'scores'}"], (out / "scores",)),
+        "train": ([*train, f"--workdir={run}"], (run, cache)),
+        "evaluate": (["evaluate", given, f"--output={out / 'scores'}"], (out / "scores",)),
         "export": (
-            ["--mode=export", given, f"--output={out / 'bundle'}"],
+            ["export", given, f"--output={out / 'bundle'}"],
             (out / "bundle", out / ".tmp-bundle-"),
         ),
         "predict": (
-            ["--mode=predict", f"--workdir={out / 'bundle'}", f"--input={phantom}",
+            ["predict", f"--run={out / 'bundle'}", phantom,
              f"--output={out / 'maps'}"],
             (out / "maps",),
         ),
@@ -102,7 +102,7 @@ def test_files_that_would_run_as_code_are_only_ever_text(lab, reference, tmp_pat
                                    "checkpoints/9/network/_METADATA")):  # fmt: skip
         run = shutil.copytree(reference, tmp_path / f"run-{number}")
         (run / name).write_bytes(pickled if number % 2 else code)
-        lab.start("--mode=evaluate", f"--workdir={run}", "--checkpoint=best").wait().refused()
+        lab.start("evaluate", f"--run={run}", "--checkpoint=best").wait().refused()
     assert not mark.exists()
 
 
@@ -114,7 +114,7 @@ def test_a_stage_s_name_that_leads_elsewhere_is_refused(lab, reference, tmp_path
     copy = shutil.copytree(reference, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"name": name}))
-    lab.start("--mode=export", f"--workdir={copy}", f"--output={tmp_path / 'b'}").wait().refused()
+    lab.start("export", f"--run={copy}", f"--output={tmp_path / 'b'}").wait().refused()
     assert not (tmp_path / "b").exists()
 
 
@@ -127,7 +127,7 @@ def test_names_of_cases_cannot_lead_out_of_the_output(reference, tmp_path):
     for name in ("...nii.gz", "..%2f..%2fx.nii.gz", "-rf.nii.gz", "a b\n.nii.gz"):
         shutil.copy(image, folder / name)
     (folder / "link.nii.gz").symlink_to(os.path.relpath(image, folder))
-    predict([run], folder, output, say=lambda line: None)
+    predict([run], folder, output)
     made = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     # "...nii.gz" and "..%2f..%2fx.nii.gz" are hidden files, which are passed over.
     names = {"-rf", "a b\n", "link"}
@@ -144,9 +144,9 @@ def test_names_in_data_json_and_metrics_are_never_paths(lab, reference, tmp_path
         data[side]["cases"] = ["../../x", "/etc/passwd"]
     (run / "data.json").write_text(json.dumps(data | {"cases": ["../../x"]}))
     output = tmp_path / "deep" / "bundle"
-    ended = lab.start("--mode=export", f"--workdir={run}", f"--output={output}").wait()
+    ended = lab.start("export", f"--run={run}", f"--output={output}").wait()
     assert ended.status == 0, ended
-    lab.start("--mode=evaluate", f"--workdir={run}").wait()
+    lab.start("evaluate", f"--run={run}").wait()
     assert {path.name for path in tmp_path.iterdir()} == {"deep"}
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"run", "bundle"}
 

@@ -1,4 +1,4 @@
-"""A process that has imported everything, and forks a fresh `main.py` for each line it reads.
+"""A process that has imported everything, and forks a fresh command for each line it reads.
 
 Importing takes longer than a tiny run. JAX has no backend yet when a child is forked, so that each
 child is a process like any other; it can be killed, and reads the compilation cache of the others.
@@ -20,10 +20,11 @@ sys.path.insert(0, str(REPOSITORY))
 from absl import app  # noqa: E402
 
 import main  # noqa: E402
+from jaxseg import __main__  # noqa: E402
 
 
 def run(request: dict) -> None:
-    """The child: `main.py` with its own flags; never returns."""
+    """The child: `main.py` or, without a leading flag, `python -m jaxseg`; never returns."""
     os.setsid()
     for number, name in ((1, "output"), (2, "errors")):
         os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -32,7 +33,10 @@ def run(request: dict) -> None:
     status = 1
     try:
         exec(request["hook"], {})  # the fault that the test prepares
-        app.run(main.main, flags_parser=main._parse)
+        if sys.argv[1].startswith("--"):
+            app.run(main.main, flags_parser=main.parse)
+        else:
+            __main__.main(sys.argv[1:])
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     except BaseException:

@@ -53,7 +53,7 @@ def test_the_rule_is_the_study_s_own(folder, tmp_path):
 
 
 def test_a_bundle_has_it_too(folder, tmp_path):
-    export(folder, tmp_path / "bundle", checkpoint="last", say=lambda line: None)
+    export(folder, tmp_path / "bundle", checkpoint="last")
     shutil.rmtree(folder)
     assert choose(tmp_path / "bundle", checkpoint=None)[0] == DECISION.rule
     (tmp_path / "bundle" / FILE).write_text(DECISION.json().replace("0.25", "0.35"))
@@ -65,7 +65,7 @@ def test_evaluate_applies_it_and_says_so(folder, tmp_path):
     root = Path(load_run(folder).settings["data"]["root"])
     found = evaluate(
         folder, root=root, checkpoint="last", mirror=True, case_decision=True,
-        output=tmp_path / "out", say=lambda line: None,
+        output=tmp_path / "out",
     )  # fmt: skip
     assert DECISION.described() in found.notes
     assert DECISION.described() in (tmp_path / "out" / "summary.md").read_text()

@@ -25,6 +25,7 @@ from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.trained import load_run
 from jaxseg.runs.workdir import WorkdirError
 from tests.by_hand import prepared
+from tests.logged import logged
 
 REPOSITORY = Path(__file__).parents[2]
 # Exports, and is stopped for good once the artifact is about to be written.
@@ -39,10 +40,6 @@ def stop(*args):
 module.export_probabilities = stop
 module.export(Path(sys.argv[1]), Path(sys.argv[2]))
 """
-
-
-def quiet(line):
-    pass
 
 
 def names(folder):
@@ -103,8 +100,8 @@ def test_a_bundle_predicts_the_very_files_of_the_run(bundle_folder, run, phantom
         shutil.copytree(phantom / name, source / name)
     bundle = load_run(bundle_folder)
     before = content(bundle_folder)
-    predict([run], source, tmp_path / "run", probabilities=True, say=quiet)
-    predict([bundle], source, tmp_path / "bundle", probabilities=True, say=quiet)
+    predict([run], source, tmp_path / "run", probabilities=True)
+    predict([bundle], source, tmp_path / "bundle", probabilities=True)
     found = content(tmp_path / "bundle")
     assert len(found) == 2 * 3 + 2  # the table of volumes and its lock
     assert found == content(tmp_path / "run")
@@ -122,8 +119,8 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
     bundle_folder, random_run, phantom, tmp_path
 ):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
-    evaluate(random_run, output=tmp_path / "run", say=quiet)
-    found = evaluate(bundle, root=phantom, say=quiet)
+    evaluate(random_run, output=tmp_path / "run")
+    found = evaluate(bundle, root=phantom)
     assert content(bundle / "evaluation") == content(tmp_path / "run")
     assert found.checkpoint == "last, step 6"
     assert [case.name for case in found.cases] == ["Case_P002"]
@@ -133,15 +130,15 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
 def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
     message = r"mine: does not say where its cases lie; expected --config\.data\.root=DIR"
     with pytest.raises(WorkdirError, match=message):
-        evaluate(bundle_folder, output=tmp_path / "out", say=quiet)
+        evaluate(bundle_folder, output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_never_writes_a_phantom(small, finished_run, tmp_path, monkeypatch):
-    export(finished_run, tmp_path / "bundle", say=quiet)
+    export(finished_run, tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WorkdirError, match=r"expected --config\.data\.root=DIR"):
-        evaluate(Path("bundle"), say=quiet)
+        evaluate(Path("bundle"))
     assert names(tmp_path) == ["bundle"]
 
 
@@ -157,8 +154,8 @@ def test_the_artifact_is_the_network(bundle_folder, run, phantom):
 
 
 def test_the_best_checkpoint(small, random_run, tmp_path):
-    lines = []
-    export(random_run, tmp_path / "new" / "bundle", checkpoint="best", say=lines.append)
+    with logged() as lines:
+        export(random_run, tmp_path / "new" / "bundle", checkpoint="best")
     bundle = load_run(tmp_path / "new" / "bundle")
     assert (bundle.checkpoint, bundle.step) == ("best", 5)
     assert load_run(bundle.folder, checkpoint="best").step == 5
@@ -174,8 +171,8 @@ def test_own_cases_are_remarked_on(small, random_run, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
     text = (folder / "data.json").read_text().replace("Case_", "Doe_")
     (folder / "data.json").write_text(json.dumps(json.loads(text) | {"synthetic": False}))
-    lines = []
-    export(folder, tmp_path / "bundle", say=lines.append)
+    with logged() as lines:
+        export(folder, tmp_path / "bundle")
     assert lines[1].endswith("data.json names the cases, and MODEL_CARD.md lacks their source and "
                              "license")  # fmt: skip
 
@@ -184,14 +181,14 @@ def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, 
     folder = shutil.copytree(random_run, tmp_path / "run")
 
     def card(name, **options):
-        export(folder, tmp_path / name, say=quiet, **options)
+        export(folder, tmp_path / name, **options)
         return (tmp_path / name / "MODEL_CARD.md").read_text()
 
     text = card("bare")
     assert "The run had not ended" in text
     assert "The run was not evaluated" in text
     (folder / "table.md").write_text("# Title\n\nAt the end 0.123.\n")
-    evaluate(folder, say=quiet)
+    evaluate(folder)
     text = card("last")
     assert "At the end 0.123." in text
     summary = (folder / "evaluation" / "summary.md").read_text()
@@ -211,7 +208,7 @@ def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, 
 def refused(message, folder, output, **options):
     before = content(output.parent)
     with pytest.raises(WorkdirError) as caught:
-        export(folder, output, say=quiet, **options)
+        export(folder, output, **options)
     assert re.search(message, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
     assert content(output.parent) == before
@@ -220,7 +217,7 @@ def refused(message, folder, output, **options):
 def test_what_exists_is_replaced_only_if_it_is_a_bundle(small, random_run, bundle_folder, tmp_path):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
     refused("bundle: exists already; pass --overwrite", random_run, bundle)
-    export(random_run, bundle, checkpoint="best", overwrite=True, say=quiet)
+    export(random_run, bundle, checkpoint="best", overwrite=True)
     assert load_run(bundle).step == 5
     assert names(tmp_path) == ["bundle"]
     (bundle / "evaluation").mkdir()
@@ -247,7 +244,7 @@ def test_an_empty_folder_and_a_link_are_replaced_by_what_they_stand_for(
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     for checkpoint, step in (("best", 5), ("last", 6)):
-        export(random_run, tmp_path / "link", checkpoint=checkpoint, overwrite=True, say=quiet)
+        export(random_run, tmp_path / "link", checkpoint=checkpoint, overwrite=True)
         assert load_run(tmp_path / "real").step == step
     assert (tmp_path / "link").is_symlink()
     assert names(tmp_path) == ["link", "real"]
@@ -288,7 +285,7 @@ def test_a_failure_leaves_what_was_there(
     monkeypatch.setattr(module, step, fail)
     kind = KeyboardInterrupt if STEPS[step] is KeyboardInterrupt else WorkdirError
     with pytest.raises(kind) as caught:
-        export(random_run, output, overwrite=existing, say=quiet)
+        export(random_run, output, overwrite=existing)
     if kind is WorkdirError:
         assert re.fullmatch(r".*b: cannot write here \(No space.*\)", str(caught.value))
     assert content(tmp_path) == before
@@ -309,7 +306,7 @@ def test_a_failure_at_the_last_moment_brings_the_old_bundle_back(
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Input/output error\)"):
-        export(random_run, output, overwrite=True, say=quiet)
+        export(random_run, output, overwrite=True)
     assert content(tmp_path) == before
 
 
@@ -324,7 +321,7 @@ def test_what_appears_in_the_meantime_is_not_replaced(small, random_run, tmp_pat
 
     monkeypatch.setattr(module, "preprocessing_note", appear)
     with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Directory not empty\)"):
-        export(random_run, output, say=quiet)
+        export(random_run, output)
     assert content(tmp_path) == {"bundle/thesis.txt": b"years"}
     assert names(tmp_path) == ["bundle"]
 
@@ -345,7 +342,7 @@ def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
         assert process.returncode == -signal.SIGKILL
         assert not output.exists()
         assert all(re.fullmatch(r"\.tmp-bundle-\w{8}", left) for left in names(tmp_path))
-    export(random_run, output, say=quiet)
+    export(random_run, output)
     assert load_run(output).step == 6
     assert names(tmp_path) == ["bundle"]  # what was left is gone
 
@@ -356,18 +353,18 @@ def test_only_what_nobody_works_on_is_removed(small, random_run, tmp_path):
         (tmp_path / f".tmp-{name}" / "params").mkdir(parents=True)
     at_work = os.open(tmp_path / ".tmp-bundle-cafe0000", os.O_RDONLY)
     fcntl.flock(at_work, fcntl.LOCK_EX)
-    export(random_run, tmp_path / "bundle", say=quiet)
+    export(random_run, tmp_path / "bundle")
     kept = {".tmp-bundle-cafe0000", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
     # An old bundle killed on its way out is kept as long as nothing is in its place.
     assert set(names(tmp_path)) == {"bundle", ".tmp-bundle-0123abcd-replaced", *kept}
     os.close(at_work)
-    export(random_run, tmp_path / "bundle", overwrite=True, say=quiet)
+    export(random_run, tmp_path / "bundle", overwrite=True)
     assert set(names(tmp_path)) == {"bundle", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
 
 
 def test_a_run_is_left_as_it_is(small, random_run, tmp_path):
     before = content(random_run)
-    export(random_run, tmp_path / "bundle", say=quiet)
+    export(random_run, tmp_path / "bundle")
     assert content(random_run) == before
     with Checkpoints(random_run, read_only=True) as checkpoints:
         assert checkpoints.latest_step == 6
@@ -376,7 +373,7 @@ def test_a_run_is_left_as_it_is(small, random_run, tmp_path):
 def test_a_bundle_can_be_read_by_others_as_the_user_s_mask_says(small, random_run, tmp_path):
     previous = os.umask(0o027)
     try:
-        export(random_run, tmp_path / "bundle", say=quiet)
+        export(random_run, tmp_path / "bundle")
     finally:
         os.umask(previous)
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "bundle").rglob("*")}

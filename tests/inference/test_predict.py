@@ -20,6 +20,7 @@ from jaxseg.inference.predict import PredictionError, predict
 from jaxseg.inference.predictor import Prediction, make_predictor
 from jaxseg.runs.trained import load_run
 from jaxseg.runs.workdir import WorkdirError
+from tests.logged import logged
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,8 @@ def stack(phantom):
 
 
 def go(run, source, output, **options):
-    lines = []
-    predict([run], source, output, say=lines.append, **options)
+    with logged() as lines:
+        predict([run], source, output, **options)
     return lines
 
 
@@ -185,7 +186,7 @@ def test_mirrors_and_further_runs_change_the_result_as_they_should(
     run, random_run, stack, tmp_path
 ):
     other = load_run(random_run, checkpoint="best")
-    predict([run, other], stack, tmp_path / "both", mirror=True, say=lambda line: None)
+    predict([run, other], stack, tmp_path / "both", mirror=True)
     wanted = make_predictor([run, other], mirror=True)(read_case("A", stack)).probabilities
     found = read_volume(tmp_path / "both" / "Case_P001.nii.gz")[0]
     np.testing.assert_array_equal(found, most_probable(wanted))

@@ -1,18 +1,20 @@
 """A stdout that is closed or full: one line at most, and the status that shells expect."""
 
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from jaxseg.machine.stdout import say
+from jaxseg.machine.stdout import StdoutHandler
 from tests.conftest import MAIN
 
 
-def run(stdout: int, *flags: object) -> tuple[int, str]:
+def run(stdout: int, *flags: str) -> tuple[int, str]:
+    program = [str(MAIN)] if flags[0].startswith("--") else ["-m", "jaxseg"]
     process = subprocess.run(
-        [sys.executable, str(MAIN), *map(str, flags)], stdout=stdout, stderr=subprocess.PIPE,
+        [sys.executable, *program, *flags], cwd=MAIN.parent, stdout=stdout, stderr=subprocess.PIPE,
         text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=False,
     )  # fmt: skip
     return process.returncode, process.stderr
@@ -37,8 +39,8 @@ def test_stdout_that_is_closed_or_full(mode, broken, command_line, finished_run,
     flags = {
         "help": ["--help"],
         "train": [stage, *command_line.tiny_flags(finished_run)],
-        "evaluate": ["--mode=evaluate", f"--workdir={finished_run}", f"--output={tmp_path}"],
-        "export": ["--mode=export", f"--workdir={finished_run}", f"--output={tmp_path / 'x'}"],
+        "evaluate": ["evaluate", f"--run={finished_run}", f"--output={tmp_path}"],
+        "export": ["export", f"--run={finished_run}", f"--output={tmp_path / 'x'}"],
     }
     status, errors = run(stdout, *flags[mode])
     assert status == (141 if closed else 1)
@@ -46,6 +48,9 @@ def test_stdout_that_is_closed_or_full(mode, broken, command_line, finished_run,
     assert closed or errors.startswith("error: stdout: ")
 
 
-def test_a_line_that_stdout_cannot_encode_is_escaped(capfd):
-    say(os.fsdecode(b"cas\xe9: a name"))
-    assert capfd.readouterr().out == "cas\\udce9: a name\n"
+def test_lines_of_the_log_go_to_stdout(capfd):
+    logger = logging.Logger("any")
+    logger.addHandler(StdoutHandler())
+    logger.info(os.fsdecode(b"cas\xe9: 100 %s"))
+    logger.warning("odd")
+    assert capfd.readouterr().out == "cas\\udce9: 100 %s\nwarning: odd\n"

@@ -15,6 +15,7 @@ from jaxseg.native import NativeError, convolve_native, library
 from jaxseg.runs import workdir
 from jaxseg.runs.trained import load_run
 from jaxseg.training import train
+from tests.logged import logged
 
 
 def settings(**changes: object) -> dict:
@@ -66,12 +67,12 @@ def test_native_that_cannot_be_had_is_refused(monkeypatch):
 
 
 def test_training_tells_what_makes_it_slow(monkeypatch):
-    lines: list[str] = []
-    train._tell_of_slowness(settings(), lines.append)
-    train._tell_of_slowness(settings(run__convolution="xla"), lines.append)
-    assert lines == []
+    with logged(pytest.fail):
+        train._tell_of_slowness(settings())
+        train._tell_of_slowness(settings(run__convolution="xla"))
     without_compiler(monkeypatch)
-    train._tell_of_slowness(settings(), lines.append)
+    with logged() as lines:
+        train._tell_of_slowness(settings())
     assert lines == [
         "convolutions by XLA, slower here than the native ones: expected a C++ compiler, c++ is "
         "not there"

@@ -120,9 +120,8 @@ def test_the_card_of_a_bundle(card):
 
 def test_the_commands_are_those_of_main():
     usage = section(text(), "How to use it")
-    predict = "--mode=predict --workdir=BUNDLE --input=FILE_OR_FOLDER --output=DIR"
-    assert f"python main.py {predict}" in usage
-    assert "--mode=evaluate --workdir=BUNDLE --config.data.root=CASES --output=DIR" in usage
+    assert "python -m jaxseg predict FILE_OR_FOLDER --run=BUNDLE --output=DIR" in usage
+    assert "python -m jaxseg evaluate CASES --run=BUNDLE --output=DIR" in usage
     usage = section(text(checkpoint="last"), "How to use it")
     assert "--checkpoint" not in usage
     assert "np.zeros((3, 64, 96), np.float32)" in usage

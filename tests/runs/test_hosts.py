@@ -363,7 +363,7 @@ def refusals(finished: str, other_cases: str, folder: str) -> None:
             group, _, key = field.rpartition(".")
             (config[group] if group else config)[key] = value
         try:
-            train.train(config, folder, say=lambda line: None)
+            train.train(config, folder)
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {error}".splitlines()[0])
 

@@ -36,10 +36,6 @@ FILES = [
 FILES += ["summary.json", "summary.md"]
 
 
-def quiet(line):
-    pass
-
-
 def table(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
@@ -85,7 +81,7 @@ def write_runs(config, folder, seeds):
 def study(config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("folds")
     write_runs(config, folder, len(SEEDS))
-    crossvalidate(config, folder, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    crossvalidate(config, folder, folds=FOLDS, seeds=len(SEEDS), mirror=True)
     return folder
 
 
@@ -239,7 +235,7 @@ def test_the_decision_lies_with_every_network_and_is_applied_to_new_cases(study,
         ("study", {"case_decision": True}),
         ("hand", {"drop_small": True, "min_confidence": told["min_confidence"]}),
     ):
-        predict(fold, source, tmp_path / name, mirror=True, say=quiet, **options)
+        predict(fold, source, tmp_path / name, mirror=True, **options)
     ours, theirs = ((tmp_path / name / "volumes.csv").read_text() for name in ("study", "hand"))
     assert ours == theirs
 
@@ -252,7 +248,7 @@ def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_pa
     for name in before:
         (copy / name).unlink()
     here = replace(config, {"data.root": str(moved), "data.phantom_cases": 0})
-    crossvalidate(here, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True, say=quiet)
+    crossvalidate(here, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True)
     before["case_decision.json"] = before["case_decision.json"].replace(study.name, "study")
     assert {name: (copy / name).read_text() for name in before} == before
 
@@ -267,7 +263,7 @@ def second(config, tmp_path_factory) -> Path:
 
 def test_networks_of_two_studies_are_averaged_as_those_of_one(study, second, config, tmp_path):
     write_runs(config, tmp_path, 1)
-    ours = {"folds": FOLDS, "seeds": 1, "mirror": True, "say": quiet}
+    ours = {"folds": FOLDS, "seeds": 1, "mirror": True}
     crossvalidate(config, tmp_path, ensemble=[second], **ours)
     for name in FILES:
         assert not (tmp_path / "case_decision.json").exists()  # of two studies, it is of neither
@@ -318,7 +314,7 @@ def test_studies_that_cannot_be_averaged_are_told_before_any_training(second, co
 def test_without_inclusion_pairs_nothing_is_decided(config, tmp_path):
     changes = {"anatomy.inclusions": [], "loss.penalty": 0.0}
     write_runs(replace(config, changes), tmp_path / "study", 1)
-    crossvalidate(replace(config, changes), tmp_path / "study", folds=FOLDS, say=quiet)
+    crossvalidate(replace(config, changes), tmp_path / "study", folds=FOLDS)
     summary = (tmp_path / "study" / "summary.md").read_text()
     assert not re.search(r"given to what surrounds|not sure enough|Whether a case", summary)
     told = json.loads((tmp_path / "study" / "summary.json").read_text())["presence"]

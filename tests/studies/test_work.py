@@ -17,6 +17,7 @@ from jaxseg.studies.ablation import ablate as ablation
 from jaxseg.studies.ablation.ablate import ablate
 from jaxseg.studies.work import StudyError
 from jaxseg.training.loop import DivergedError
+from tests.logged import logged
 
 STAGES = {
     "plain": {"name": "plain", "loss.weighted": False},
@@ -48,24 +49,25 @@ class Bench:
         labels, heights = pixels.astype(np.uint8), one.astype(np.float32)
         return Cohort(pixels, labels, heights, one, one, ("P1",), digests=digests)
 
-    def _train(self, config, folder, *, cohort, say):
+    def _train(self, config, folder, *, cohort):
         assert cohort is self.cohort
         if folder.name in self.broken:
             raise self.broken[folder.name]
         self.trained.append(folder.name)
         workdir.claim(folder, run_data.resolved(config), cohort.facts())  # as `train` does
 
-    def _evaluate(self, folder, *, checkpoint, output, say):
+    def _evaluate(self, folder, *, checkpoint, output):
         assert checkpoint == "last"
         output.mkdir()
         (output / "summary.md").touch()
 
-    def _report(self, runs, cohort, folder, *, say):
+    def _report(self, runs, cohort, folder):
         assert folder == self.folder
         self.reports.append([run.folder.name for run in runs])
 
     def ablate(self, **numbers):
-        ablate(self.config, STAGES, self.folder, say=self.lines.append, **numbers)
+        with logged(self.lines.append):
+            ablate(self.config, STAGES, self.folder, **numbers)
 
 
 @pytest.fixture

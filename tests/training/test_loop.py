@@ -15,6 +15,7 @@ from jaxseg.metrics import Summary
 from jaxseg.runs.signals import StopRequest
 from jaxseg.train_step import TrainState
 from jaxseg.training.loop import Run, run_steps
+from tests.logged import logged
 
 
 class Scored:
@@ -46,15 +47,13 @@ def test_the_time_left_does_not_count_what_was_compiled(tmp_path):
     run: Any = Run(config, tmp_path, plan, None, None, step, Scored())  # pyright: ignore
     state = TrainState({"network": jnp.zeros(1)}, (), jnp.int32(0), jnp.uint32(0))
     checkpoints: Any = SimpleNamespace(save=lambda state, score: None)
-    lines: list[str] = []
 
-    def say(line: str) -> None:
-        lines.append(line)
-        if len(lines) == 2:
+    def stop(line: str) -> None:
+        if line.startswith("epoch "):
             raise RuntimeError("enough")
 
-    with pytest.raises(RuntimeError, match="enough"):
-        run_steps(run, state, checkpoints, None, StopRequest(), say)
+    with pytest.raises(RuntimeError, match="enough"), logged(stop) as lines:
+        run_steps(run, state, checkpoints, None, StopRequest())
     assert lines[0].startswith("compiling ")
     found = re.search(r"([0-9.]+) min left", lines[1])
     assert found

@@ -27,7 +27,8 @@ from jaxseg.train_step import TrainState, init_state, placement
 from jaxseg.training import start
 from jaxseg.training.start import merge
 from jaxseg.training.train import train
-from tests.stopped import assert_same_end, end_state, quiet, train_stopped
+from tests.logged import logged
+from tests.stopped import assert_same_end, end_state, train_stopped
 
 FOUR_LABELS = {
     "labels": ["background", "cavity", "myocardium", "scar"],
@@ -210,7 +211,7 @@ def test_a_bundle_is_started_from_without_its_generator(config, bundle_folder):
 
 def refused(config, folder, *words, error: type[Exception] = WorkdirError):
     with pytest.raises(error) as caught:
-        train(config, folder, say=lambda line: None)
+        train(config, folder)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -279,10 +280,10 @@ def test_other_images_are_told_of_and_not_refused(config):
 def test_more_epochs_name_the_way(source, config):
     known = changed(config, name="awce_penalty", train__init_from=None, run__pictures=2)
     with pytest.raises(WorkdirError, match="another config") as error:
-        train(changed(known, data__phantom_cases=6, train__epochs=9), source, say=quiet)
+        train(changed(known, data__phantom_cases=6, train__epochs=9), source)
     assert f"--init_from={source}" in str(error.value).splitlines()[-1]
     with pytest.raises(WorkdirError, match="another config") as error:
-        train(changed(known, data__phantom_cases=6, train__epochs=2), source, say=quiet)
+        train(changed(known, data__phantom_cases=6, train__epochs=2), source)
     assert "--init_from" not in str(error.value)
 
 
@@ -303,8 +304,9 @@ def other_split(source, config, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tuned(other_split, tmp_path_factory):
     """Started from the source, and the lines of its training."""
-    folder, lines = tmp_path_factory.mktemp("tuned") / "run", []
-    train(other_split[0], folder, say=lines.append)
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    with logged() as lines:
+        train(other_split[0], folder)
     return folder, lines
 
 
@@ -327,7 +329,7 @@ def test_the_run_notes_what_it_started_from(tuned, source, other_split):
 
 def test_cases_that_the_source_saw_are_left_out(tuned, other_split, tmp_path):
     folder, (fair, seen) = tuned[0], other_split[1]
-    found = evaluate(folder, output=tmp_path, say=quiet)
+    found = evaluate(folder, output=tmp_path)
     assert [case.name for case in found.cases] == [fair]
     assert found.left_out[seen] == "seen by the run this one started from"
     assert [*found.left_out.values()].count("trained on") == 4
@@ -347,7 +349,7 @@ def test_by_their_images_whatever_their_names(tuned, config, other_split, tmp_pa
         type(run)(**{**vars(run), "data": facts}), "Case_X", image
     )  # no case of the run's own
     assert other.left_out == "seen by the run this one started from"
-    found = evaluate(folder, root=root, output=tmp_path / "out", say=quiet)
+    found = evaluate(folder, root=root, output=tmp_path / "out")
     assert seen in found.left_out
     assert len(found.cases) == 2
 
@@ -364,7 +366,7 @@ def test_a_run_whose_held_out_cases_were_all_seen(config, source, tmp_path):
     settings["data"]["root"] = config["data"]["root"]
     (run / "config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match="or the one that it started from"):
-        evaluate(run, output=tmp_path / "out", say=quiet)
+        evaluate(run, output=tmp_path / "out")
 
 
 def test_what_the_source_started_from_counts_as_seen(tuned, config, tmp_path):
@@ -388,7 +390,7 @@ def test_what_the_source_started_from_counts_as_seen(tuned, config, tmp_path):
 
 def test_a_bundle_says_what_its_run_started_from(tuned, tmp_path):
     folder = tuned[0]
-    export(folder, tmp_path / "bundle", say=quiet)
+    export(folder, tmp_path / "bundle")
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert "Training started from the parameters of awce_penalty (last checkpoint, step 35" in card
     assert "The terms of the data of that one hold" in card
@@ -403,11 +405,11 @@ def test_a_stopped_run_resumes_without_its_source(other_split, tuned, source, tm
     stopped = changed(other_split[0], train__init_from=str(moved))
     train_stopped(stopped, tmp_path / "stopped")
     shutil.rmtree(moved)
-    train(stopped, tmp_path / "stopped", say=quiet)
+    train(stopped, tmp_path / "stopped")
     assert_same_end(tmp_path / "stopped", tuned[0])
     assert differing(end_state(tuned[0]).params, end_state(source).params)
     with pytest.raises(WorkdirError, match=r"train\.init_from: .*in the workdir, None asked for"):
-        train(changed(stopped, train__init_from=None), tmp_path / "stopped", say=quiet)
+        train(changed(stopped, train__init_from=None), tmp_path / "stopped")
 
 
 def test_a_source_that_changed_before_the_first_checkpoint_is_refused(tuned, config, tmp_path):
@@ -417,7 +419,7 @@ def test_a_source_that_changed_before_the_first_checkpoint_is_refused(tuned, con
     facts["started_from"]["network_sha256"] = "other"
     (folder / "data.json").write_text(json.dumps(facts))
     with pytest.raises(WorkdirError, match="what the run started from changed since it began"):
-        train(workdir.read_settings(folder), folder, say=quiet)
+        train(workdir.read_settings(folder), folder)
 
 
 # ---- studies
@@ -433,18 +435,18 @@ def trained(monkeypatch):
         (folder / "checkpoints" / "3").mkdir(parents=True)
 
     monkeypatch.setattr(work, "train", stand_in)
-    monkeypatch.setattr(work, "evaluate", quiet_evaluation)
+    monkeypatch.setattr(work, "evaluate", evaluation_stand_in)
     return found
 
 
-def quiet_evaluation(folder, *, output, **_):
+def evaluation_stand_in(folder, *, output, **_):
     output.mkdir(parents=True)
     (output / "summary.md").touch()
 
 
 def test_folds_whose_cases_were_seen_are_refused(config, source, trained, tmp_path):
     with pytest.raises(SettingsError) as error:
-        crossvalidate(config, tmp_path / "study", folds=3, say=quiet)
+        crossvalidate(config, tmp_path / "study", folds=3)
     message = str(error.value)
     assert "\n" not in message
     assert f"{source} has seen cases that tuned-seed-0-fold-0-of-3 holds out: Case_" in message
@@ -458,7 +460,7 @@ def test_folds_of_other_cases_are_trained(config, source, trained, monkeypatch, 
     monkeypatch.setattr("jaxseg.studies.crossvalidate._write", lambda *_: None)
     moved = shutil.copytree(source, tmp_path / "source")
     own = changed(own, train__init_from=str(moved))
-    crossvalidate(own, tmp_path / "study", folds=2, say=quiet)
+    crossvalidate(own, tmp_path / "study", folds=2)
     assert trained == ["tuned-seed-0-fold-0-of-2", "tuned-seed-0-fold-1-of-2"]
     shutil.rmtree(moved)  # begun runs do without
 
@@ -467,11 +469,11 @@ def test_an_ablation_refuses_them_too(config, trained, monkeypatch, tmp_path):
     stages = {"a": {"name": "a", "loss.penalty": 0.0}, "b": {"name": "b", "loss.penalty": 0.01}}
     own = changed(config, data__split_seed=1)
     with pytest.raises(SettingsError, match=r"has seen cases that a-seed-0-fold-0-of-2 holds out"):
-        ablate(own, stages, tmp_path / "study", seeds=1, folds=2, say=quiet)
+        ablate(own, stages, tmp_path / "study", seeds=1, folds=2)
     stages["b"]["model.attention"] = stages["b"].pop("loss.penalty") > 1
     stages["a"] = {"name": "a", "model.attention": True}
     write_phantom(tmp_path / "cases", seed=1, num_cases=4)
     own = changed(config, data__root=str(tmp_path / "cases"))
     with pytest.raises(SettingsError, match=r"model\.attention True there and False here"):
-        ablate(own, stages, tmp_path / "study", seeds=1, say=quiet)
+        ablate(own, stages, tmp_path / "study", seeds=1)
     assert trained == []

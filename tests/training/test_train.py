@@ -21,6 +21,7 @@ from jaxseg.runs.workdir import WorkdirError
 from jaxseg.train_step import TrainState, init_state
 from jaxseg.training import train
 from tests import stopped
+from tests.logged import logged
 
 STEPS = 35  # 35 slices, batches of 4, 4 epochs
 
@@ -159,8 +160,9 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
     process = command_line.start_tiny(run)
     wait_for_step(process, run, 10)
     # Nobody else may write here in the meantime.
-    with pytest.raises(WorkdirError, match="another process is training in this workdir"):
-        train.train(config_of(run), run, say=pytest.fail)
+    held = pytest.raises(WorkdirError, match="another process is training in this workdir")
+    with held, logged(pytest.fail):
+        train.train(config_of(run), run)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
@@ -187,9 +189,9 @@ def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_r
     config["loss"] |= {"weighted": False, "penalty": 0.0}
     config["train"]["epochs"], config["run"]["pictures"] = 2, 0
     config["data"] |= {"phantom_cases": 0}
-    train.train(config, tmp_path / "whole", say=stopped.quiet)
+    train.train(config, tmp_path / "whole")
     stopped.train_stopped(config, tmp_path / "stopped")
-    train.train(config, tmp_path / "stopped", say=stopped.quiet)
+    train.train(config, tmp_path / "stopped")
     assert "localizer" in stopped.end_state(tmp_path / "whole").params
     stopped.assert_same_end(tmp_path / "stopped", tmp_path / "whole")
 
@@ -200,15 +202,14 @@ def test_a_signal_in_the_last_moment_is_not_forgotten(
     """An ablation would go on with its next run."""
     run = shutil.copytree(finished_run, tmp_path / "run")
     monkeypatch.chdir(command_line.folder)
-    lines = []
 
-    def say(line):
-        lines.append(line)
+    def stop(line):
         if "DSC on the validation slices" in line:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted, match=f"stopped by SIGTERM at step {STEPS}"):
-        train.train(config_of(run), run, say=say)
+    stopped_last = pytest.raises(Interrupted, match=f"stopped by SIGTERM at step {STEPS}")
+    with stopped_last, logged(stop) as lines:
+        train.train(config_of(run), run)
     assert "DSC on the validation slices" in lines[-1]
     assert (run / "table.md").read_text() == (finished_run / "table.md").read_text()
 
@@ -256,8 +257,8 @@ def test_another_config_is_refused_and_the_workdir_untouched(finished_run):
     config["mixup"]["tolerance"] = 0.2
     config["run"]["log_every"] = 7  # free to differ
     before = contents(finished_run)
-    with pytest.raises(WorkdirError) as refusal:
-        train.train(config, finished_run, say=pytest.fail)
+    with pytest.raises(WorkdirError) as refusal, logged(pytest.fail):
+        train.train(config, finished_run)
     first, *differences = str(refusal.value).splitlines()
     assert first.startswith(f"{finished_run}: holds a run of another config")
     assert differences == [
@@ -274,8 +275,8 @@ def test_other_cases_are_refused_and_the_workdir_untouched(command_line, finishe
     shutil.copy(command_line.phantom / "Case_P001" / "Contours" / "Case_P001.nii.gz", image)
     before = contents(finished_run)
     changed = r"the cases changed .*Case_P001"
-    with pytest.raises(WorkdirError, match=changed):
-        train.train(config, finished_run, say=devices_alone)
+    with pytest.raises(WorkdirError, match=changed), logged(devices_alone):
+        train.train(config, finished_run)
     assert contents(finished_run) == before
 
 
@@ -284,23 +285,25 @@ def test_a_held_workdir_is_refused_and_then_free(tmp_path, finished_run):
     with (
         workdir.locked(tmp_path),
         pytest.raises(WorkdirError, match="another process is training"),
+        logged(devices_alone),
     ):
-        train.train(config, tmp_path, say=devices_alone)
+        train.train(config, tmp_path)
     config["data"]["root"] = str(tmp_path / "nope")
     config["data"]["phantom_cases"] = 0
-    with pytest.raises(ValueError, match="no such folder"):
-        train.train(config, tmp_path, say=devices_alone)
+    with pytest.raises(ValueError, match="no such folder"), logged(devices_alone):
+        train.train(config, tmp_path)
 
 
 def test_bad_settings_make_no_workdir(tmp_path, finished_run):
     config = config_of(finished_run)
     config["train"]["batch_size"] = 0
-    with pytest.raises(SettingsError, match=r"train\.batch_size"):
-        train.train(config, tmp_path / "run", say=pytest.fail)
+    with pytest.raises(SettingsError, match=r"train\.batch_size"), logged(pytest.fail):
+        train.train(config, tmp_path / "run")
     config["train"]["batch_size"] = 4
     count = jax.local_device_count()
     config["run"]["devices"] = count * 4
     if count == 1:
-        with pytest.raises(SettingsError, match=r"run.devices: expected at most the 1 of this"):
-            train.train(config, tmp_path / "run", say=pytest.fail)
+        few = pytest.raises(SettingsError, match=r"run.devices: expected at most the 1 of this")
+        with few, logged(pytest.fail):
+            train.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

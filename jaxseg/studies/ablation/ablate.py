@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.data import Cohort
-from jaxseg.machine.stdout import Say
 from jaxseg.studies.ablation.report import write_report
 from jaxseg.studies.schedule import plan_runs
 from jaxseg.studies.work import complete
@@ -18,7 +17,6 @@ def ablate(
     *,
     seeds: int = 3,
     folds: int = 0,
-    say: Say = print,
 ) -> None:
     """Train and score every stage on every seed and fold, then write the report.
 
@@ -31,7 +29,6 @@ def ablate(
       folder: as in `plan_runs`; created if needed.
       seeds: as in `plan_runs`.
       folds: as in `plan_runs`.
-      say: function that receives each line of output for the user.
 
     Raises:
       SettingsError: as in `plan_runs`.
@@ -41,6 +38,6 @@ def ablate(
     runs = plan_runs(config, stages, folder, seeds=seeds, folds=folds)
 
     def write(cohort: Cohort) -> None:
-        write_report(runs, cohort, folder, say=say)
+        write_report(runs, cohort, folder)
 
-    complete(runs, config, folder, write, say=say)
+    complete(runs, config, folder, write)

@@ -1,5 +1,6 @@
 """The report of a finished ablation: tables, figures and an HTML page."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 from jaxseg.anatomy import Anatomy
 from jaxseg.config import recipe, run_data, settings
 from jaxseg.data import Cohort
-from jaxseg.machine.stdout import Say
 from jaxseg.models.segment import make_labels
 from jaxseg.reports import curves, mixup_figure, pictures, stage_figure
 from jaxseg.reports.document import Picture, Section, Table, markdown
@@ -24,11 +24,13 @@ from jaxseg.studies.ablation.scores import read_run_scores
 from jaxseg.studies.ablation.statistics import Comparison, compare
 from jaxseg.studies.schedule import Run
 
+_LOG = logging.getLogger(__name__)
+
 _SHOWN_SLICES = 6
 _BATCH_SIZE = 8
 
 
-def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say = print) -> None:
+def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path) -> None:
     """Write table1.md, table1.csv, cases.csv, tests.csv, the figures and report.html.
 
     Case-wise scores are omitted if the split is by slices, since it scores only parts of cases.
@@ -37,7 +39,6 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
       runs: all runs of the ablation, each finished.
       cohort: the cases that the runs were trained and validated on.
       folder: output folder.
-      say: function that receives Table 1 and the names of the files.
 
     Raises:
       WorkdirError: if a run's files are missing or damaged, runs cannot be compared, or a file
@@ -66,7 +67,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path, *, say: Say 
     drawings = {picture.name: picture.png for picture in drawn}
     write_files(folder, {**drawings, "report.html": page})
     names = ", ".join([*files, *drawings, "report.html"])
-    say(f"\n{markdown(title, tables[:1])}\n{folder}: {names}")
+    _LOG.info(f"\n{markdown(title, tables[:1])}\n{folder}: {names}")
 
 
 def _versions(runs: Sequence[Run]) -> str:

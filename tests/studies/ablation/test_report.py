@@ -35,7 +35,7 @@ class Report:
         ]
 
     def write(self) -> str:
-        report.write_report(self.runs, self.cohort, self.folder, say=lambda _: None)
+        report.write_report(self.runs, self.cohort, self.folder)
         return (self.folder / "report.html").read_text()
 
 

@@ -1,0 +1,172 @@
+"""Command line for finished runs: segment stacks, score a run, hand its network on."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxseg import __version__
+from jaxseg.command_line import command
+from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.score_files import summary_markdown
+from jaxseg.inference.export import export
+from jaxseg.inference.predict import predict
+from jaxseg.machine.devices import describe
+from jaxseg.runs.trained import load_run
+
+_LOG = logging.getLogger(__package__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command of the given arguments, by default those of the process."""
+    with command():
+        arguments = vars(parser().parse_args(argv))
+        run = arguments.pop("command")
+        _LOG.info(describe())
+        run(**arguments)
+
+
+def _predict(run: Sequence[Path], checkpoint: str | None, **arguments: Any) -> None:
+    predict([load_run(folder, checkpoint=checkpoint) for folder in run], **arguments)
+
+
+def _evaluate(folder: Path, **arguments: Any) -> None:
+    _LOG.info(f"\n{summary_markdown(evaluate(folder, **arguments))}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of all commands."""
+    root = _Parser(
+        prog="jaxseg",
+        description="Use trained networks: a run folder of main.py, or a bundle exported from one.",
+    )
+    root.add_argument("--version", action="version", version=f"jaxseg {__version__}")
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_predict(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    return root
+
+
+def _add_predict(commands: Any) -> None:
+    parser = _subparser(
+        commands,
+        "predict",
+        "segment NIfTI stacks, which need no label maps",
+        "jaxseg predict scans --run=runs/best-emidec --output=segmented --mirror",
+    )
+    parser.set_defaults(command=_predict)
+    add = parser.add_argument
+    add("source", type=_path, metavar="STACK", help="a .nii or .nii.gz file, or a folder of them")
+    text = "run folder or bundle; of several, each with --run, the probabilities are averaged"
+    add("--run", type=_path, required=True, action="append", metavar="RUN", help=text)
+    add(
+        "--output",
+        type=_path,
+        metavar="DIR",
+        required=True,
+        help="folder for label maps, pictures and volumes",
+    )
+    text = "position of the hearts as fractions of the field of view; default: they are located"
+    add("--center", type=_center, metavar="ROW,COLUMN", help=text)
+    add("--probabilities", action="store_true", help="write the probabilities as well")
+    add("--overwrite", action="store_true", help="replace existing files")
+    _add_inference(parser)
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = _subparser(
+        commands,
+        "evaluate",
+        "score a run on labeled cases that it was not trained on",
+        "jaxseg evaluate --run=runs/best-emidec --mirror",
+    )
+    parser.set_defaults(command=_evaluate)
+    add = parser.add_argument
+    text = "data set folder; default: the held-out cases of the run"
+    add("root", type=_path, nargs="?", metavar="CASES", help=text)
+    add(
+        "--run",
+        type=_path,
+        required=True,
+        dest="folder",
+        metavar="RUN",
+        help="run folder or bundle",
+    )
+    add(
+        "--output", type=_path, metavar="DIR", help="folder for the scores; default: RUN/evaluation"
+    )
+    _add_inference(parser)
+
+
+def _add_export(commands: Any) -> None:
+    parser = _subparser(
+        commands,
+        "export",
+        "export the network of a run as a bundle, one folder to hand on",
+        "jaxseg export --run=runs/best-emidec --output=bundle",
+    )
+    parser.set_defaults(command=export)
+    add = parser.add_argument
+    add("--run", type=_path, required=True, dest="folder", metavar="RUN", help="run folder")
+    add("--output", type=_path, metavar="DIR", required=True, help="folder of the bundle")
+    add("--checkpoint", choices=["best", "last"], default="last", help="default: last")
+    add("--overwrite", action="store_true", help="replace an existing bundle")
+
+
+def _subparser(commands: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    return commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+
+
+def _add_inference(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that prediction and evaluation share."""
+    add = parser.add_argument
+    add("--checkpoint", choices=["best", "last"], help="default: last, or a bundle's own")
+    text = "average over the mirror images of each slice, and over its turns if trained with them"
+    add("--mirror", action="store_true", help=text)
+    text = "replace pathology smaller than in any training case by the label around it"
+    add("--drop_small", action="store_true", help=text)
+    text = (
+        "replace pathology of lower confidence by the label around it; once for all inclusion "
+        "pairs, or once for each (EMIDEC: no-reflow, then infarct)"
+    )
+    add("--min_confidence", type=_share, action="append", default=[], metavar="P", help=text)
+    text = "apply the bounds that the cross-validation of these networks has found"
+    add("--case_decision", action="store_true", help=text)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # few shells expand ~ after --flag=
+
+
+def _share(text: str) -> float:
+    return _fractions(text, 1)[0]
+
+
+def _center(text: str) -> tuple[float, ...]:
+    return _fractions(text, 2)
+
+
+def _fractions(text: str, count: int) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count or not all(0 <= number <= 1 for number in found):
+        raise argparse.ArgumentTypeError(
+            f"expected {'a number' if count == 1 else 'two numbers'} from 0 to 1, got {text!r}"
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()

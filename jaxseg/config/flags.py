@@ -1,0 +1,89 @@
+"""Parse the flags of main.py; whatever is wrong with them ends in one line and status 2."""
+
+import errno
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from jaxseg.machine.stdout import StdoutError
+
+_STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parse the flags, for `absl.app.run`.
+
+    If a field of the config is given twice, the last value counts.
+
+    Raises:
+      SystemExit: if a flag or the config file cannot be used.
+    """
+    try:
+        program, *rest = flags.FLAGS(_without_repeats(argv))
+        if rest:
+            raise flags.Error(f"unexpected argument {rest[0]!r}; every setting is a --flag=VALUE")
+        config = flags.FLAGS["config"].value
+        if config is None:
+            raise flags.Error(
+                "--config: expected FILE or FILE:VARIANT, for example configs/best.py"
+            )
+        getattr(config, "name", None)  # a file that cannot be read fails only when it is used
+        if not hasattr(config, "to_dict"):
+            raise flags.Error(
+                f"--config: get_config returned {type(config).__name__}; expected a ConfigDict"
+            )
+    except OSError as error:
+        if error.errno in _STDOUT_ERRORS:  # of --help
+            StdoutError(error).leave()
+        problem = f"--config: {str(error).strip().splitlines()[-1].strip()}"
+    except Exception as error:  # a config file is the user's code
+        problem = _reason(error)
+    else:
+        return [program]
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _without_repeats(argv: Sequence[str]) -> list[str]:
+    """Keep the last of several --config.FIELD=VALUE; ml_collections would join two tuples."""
+    last = {argument.split("=")[0]: place for place, argument in enumerate(argv)}
+    return [
+        argument
+        for place, argument in enumerate(argv)
+        if not re.match(r"--?config\..*=", argument) or last[argument.split("=")[0]] == place
+    ]
+
+
+def _reason(error: Exception) -> str:
+    """Describe an error of absl, ml_collections or the config file in one line."""
+    place = _line_of_config(error)
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    lines = [line.strip() for line in text.strip().splitlines()] or [""]
+    if isinstance(error, SyntaxError):
+        return f"--config: {error.filename}, line {error.lineno}: {error.msg}"
+    if place:
+        return f"--config: {place}: {type(error).__name__}: {' '.join(lines)}"
+    if any(
+        "Traceback" in line for line in lines
+    ):  # of the config file; the last line gives the reason
+        return f"--config: {lines[-1]}"
+    if "'get_config'" in text:
+        return "--config: expected a file that defines get_config"
+    if isinstance(error, AttributeError | KeyError):
+        return f"--config: no such field ({' '.join(lines)})"
+    return " ".join(lines)
+
+
+def _line_of_config(error: Exception) -> str | None:
+    """Return file and line of the config file if the error was raised there."""
+    libraries = str(Path(flags.__file__).parents[2])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith((__file__, libraries, "<")):
+            return f"{frame.filename}, line {frame.lineno}"
+    return None

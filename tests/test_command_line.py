@@ -1,0 +1,183 @@
+"""`python -m jaxseg`: each command, and one line for what the user can correct."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jaxseg import __version__
+from jaxseg.__main__ import main, parser
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path) -> Call:
+    """Run a command in this process; return its status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(str(stop.code))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def refused(outcome, status, message):
+    assert outcome[0] == status
+    # Nothing but the devices and networks.
+    assert all(" x cpu" in line or " parameters; " in line for line in outcome[1].splitlines())
+    assert outcome[2].startswith(f"error: {message}"), outcome[2]
+    assert outcome[2].count("\n") == 1
+
+
+@pytest.fixture
+def stack(command_line, finished_run) -> Path:
+    return command_line.phantom / "Case_P002" / "Images" / "Case_P002.nii.gz"
+
+
+def test_evaluate_a_run_as_trained(call, finished_run, command_line, tmp_path):
+    """The config's relative phantom lies elsewhere, so its folder is named."""
+    status, output, errors = call(
+        "evaluate", f"--run={finished_run}", "--output=scores",
+        command_line.phantom,
+    )  # fmt: skip
+    assert (status, errors) == (0, "")
+    summary = (tmp_path / "scores" / "summary.md").read_text()
+    assert summary in output
+    assert "## Cases in 3D: cases whose reference holds the region" in summary
+    found = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert (found["num_cases"], found["num_slices"], found["mirror"]) == (1, 6, False)
+
+
+def test_evaluate_writes_into_the_workdir(call, random_run, tmp_path):
+    run = shutil.copytree(random_run, tmp_path / "run")
+    status, output, errors = call("evaluate", f"--run={run}", "--checkpoint=last", "--mirror")
+    assert (status, errors) == (0, "")
+    assert "Checkpoint: last, step 6, mirror images averaged." in output
+    assert sorted(path.name for path in (run / "evaluation").iterdir()) == [
+        "cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md",
+    ]  # fmt: skip
+
+
+def test_predict_with_every_flag(call, random_run, finished_run, stack, tmp_path):
+    arguments = (
+        "predict", f"--run={random_run}", f"--run={finished_run}",
+        stack, "--output=out", "--mirror", "--probabilities", "--checkpoint=last",
+    )  # fmt: skip
+    status, output, errors = call(*arguments)
+    assert (status, errors) == (0, "")
+    lines = output.splitlines()
+    assert lines[0].startswith("jax ")
+    for run in (random_run, finished_run):
+        assert any(line.startswith(f"{run}: ") and "parameters" in line for line in lines)
+    assert "out: 1 label maps, their volumes in volumes.csv" in lines
+    assert (tmp_path / "out" / "probabilities" / "Case_P002.nii.gz").is_file()
+    refused(call(*arguments), 1, "out/Case_P002.nii.gz and 2 more exist already; pass --overwrite")
+    assert call(*arguments, "--overwrite")[0] == 0
+
+
+def test_predict_tells_bad_files_last_with_status_1(call, random_run, stack, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(stack, tmp_path / "in" / "good.nii.gz")
+    (tmp_path / "in" / "bad.nii.gz").write_bytes(b"")
+    status, output, errors = call("predict", f"--run={random_run}", "in", "--output=out")
+    assert status == 1
+    assert "\nout: 1 label maps" in output
+    assert errors.splitlines()[0] == "error: 1 of 2 files not predicted:"
+    assert errors.splitlines()[1].startswith("  in/bad.nii.gz: ")
+    assert (tmp_path / "out" / "good.nii.gz").is_file()
+
+
+def test_export_then_predict_from_the_bundle_alone(call, random_run, stack, tmp_path):
+    run = shutil.copytree(random_run, tmp_path / "run")
+    assert call("predict", "--run=run", stack, "--output=by-run")[0] == 0
+    status, output, errors = call("export", "--run=run", "--output=bundle")
+    assert (status, errors) == (0, "")
+    assert "bundle" in output
+    shutil.rmtree(run)
+    status, _, errors = call("predict", "--run=bundle", stack, "--output=by-bundle")
+    assert (status, errors) == (0, "")
+    files = [tmp_path / folder / "Case_P002.nii.gz" for folder in ("by-run", "by-bundle")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    refused(call("export", "--run=none", "--output=new"), 1, "none: no such folder")
+    refused(
+        call("predict", "--run=bundle", stack, "--output=last",
+             "--checkpoint=best"),
+        1, "bundle: ",
+    )  # fmt: skip
+
+
+def test_a_home_that_is_not_there_is_one_line_and_status_1(call, stack):
+    path = "~no-such-user/x"
+    refused(call("predict", stack, f"--run={path}", "--output=out"), 1, "a path that begins with ~")
+
+
+USAGE = {
+    "no command": [],
+    "unknown command": ["train"],
+    "no run": ["evaluate"],
+    "no stack": ["predict", "--run=x", "--output=y"],
+    "no output": ["predict", "--run=x", "y"],
+    "no output of an export": ["export", "--run=x"],
+    "a flag of another command": ["evaluate", "--run=x", "--probabilities"],
+    "a config": ["evaluate", "--run=x", "--config.seed=1"],
+    "confidence past 1": ["evaluate", "--run=x", "--min_confidence=1.5"],
+    "confidence in words": ["evaluate", "--run=x", "--min_confidence=high"],
+    "half a center": ["predict", "--run=x", "y", "--output=z", "--center=0.5"],
+    "center outside": ["predict", "--run=x", "y", "--output=z", "--center=0.5,1.2"],
+    "unknown checkpoint": ["evaluate", "--run=x", "--checkpoint=7"],
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_arguments_that_cannot_be_read_are_one_line_and_status_2(call, case, tmp_path):
+    status, output, errors = call(*USAGE[case])
+    assert (status, output) == (2, "")
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_user_can_correct_is_one_line_and_status_1(call, random_run, stack, tmp_path):
+    run = f"--run={random_run}"
+    refused(call("evaluate", "--run=none"), 1, "none: no such folder; expected the workdir")
+    refused(call("predict", stack, "--run=none", "--output=out"), 1, "none: no such folder; expec")
+    refused(call("evaluate", "none", run), 1, "none: no such folder; expected a fol")
+    refused(call("predict", "none", run, "--output=out"), 1, "none: no such file or folder\n")
+    refused(call("predict", stack, run, "--run=none", "--output=out"), 1, "none: no such folder; ")
+    twice = call("predict", stack, run, f"{run}/", "--output=out")
+    refused(twice, 1, f"{random_run}: would count twice; expected every run once\n")
+    refused(call("export", "--run=none", "--output=out"), 1, "none: no such folder")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    refused(call("evaluate", run, "--output=file/x"), 1, "file/x: cannot write here (")
+    refused(call("predict", stack, run, "--output=file"), 1, "file: cannot write here (")
+    bounds = ("--min_confidence=0.1",) * 3
+    refused(call("evaluate", run, *bounds), 1, "--min_confidence: expected 1 or 2 numbers, as many")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+def test_each_command_has_help_and_an_example_that_it_accepts(call, command):
+    status, output, _ = call(command, "--help")
+    assert status == 0
+    example = " ".join(output.split("example: jaxseg ")[1].split())
+    arguments = vars(parser().parse_args(example.split()))
+    assert arguments["output" if command != "evaluate" else "mirror"]
+
+
+def test_the_package_is_a_program(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "jaxseg", "--version"], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert process.stdout == f"jaxseg {__version__}\n"
