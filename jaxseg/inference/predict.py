@@ -1,6 +1,5 @@
 """Prediction of unlabeled NIfTI stacks, with label maps, volumes and overviews written to disk."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,35 +8,26 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg.anatomy import Anatomy, enclosing_region
 from jaxseg.data import Case, DataError, labels_to_network, read_case, to_network, write_like
-from jaxseg.data.folders import is_volume, walk
-from jaxseg.data.nifti import is_nifti, without_suffix
-from jaxseg.data.readers import nnunet
-from jaxseg.data.readers.emidec import CONTOURS
 from jaxseg.errors import UserError
+from jaxseg.inference import volumes_file
 from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
+from jaxseg.inference.inputs import find_inputs
 from jaxseg.inference.predictor import Prediction, Predictor, make_predictor
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
-from jaxseg.reports import pictures, tables
+from jaxseg.reports import pictures
 from jaxseg.runs.trained import Trained
 from jaxseg.runs.workdir import (
     ExistsError,
     WorkdirError,
     atomic,
     check_writable,
-    locked,
-    write_atomic,
 )
 
 _LOG = logging.getLogger(__name__)
 
-_VOLUMES = "volumes.csv"
-_HEART = ("heart_row", "heart_column")
-# Folder names of reference label maps in the supported layouts.
-_REFERENCES = {CONTOURS, *nnunet.LABELS.values()}
 # A wider overview would be illegible; of a taller stack, it shows evenly spaced slices.
 _OVERVIEW_SLICES = 12
 # An image has more gray levels than this; label maps of whole hearts have about ten values.
@@ -120,26 +110,29 @@ def predict(
         runs = [run.centered(center) for run in runs]
     predictor = make_predictor(runs, mirror=mirror)
     rule, sentences = choose_rule(
-        runs, mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        runs,
+        mirror=mirror,
+        drop_small=drop_small,
+        min_confidence=min_confidence,
         case_decision=case_decision,
-    )  # fmt: skip
+    )
     layout = runs[0].settings["data"]["layout"]
-    inputs, failures = _find_inputs(source, output, layout)
+    inputs, failures = find_inputs(source, output, layout)
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
     if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
         _LOG.warning(
             f"{', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
         )
-    header, done, remarks = _volumes_header(runs[0].anatomy), 0, []
-    _known_rows(output / _VOLUMES, header, overwrite)
+    header, done, remarks = volumes_file.header_of(runs[0].anatomy), 0, []
+    volumes_file.read_rows(output / volumes_file.FILE, header, overwrite)
     for run in runs:
         _LOG.info(run.describe())
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
-            row = _volumes_row(runs[0].anatomy, name, volumes, prediction)
-            _add_row(output, header, row, overwrite)
+            row = volumes_file.row_of(runs[0].anatomy, name, volumes, prediction)
+            volumes_file.add_row(output, header, row, overwrite)
             if prediction.remarks():
                 remarks.append(f"{path}: {'; '.join(prediction.remarks())}")
             done += 1
@@ -151,7 +144,7 @@ def predict(
         except OSError as error:  # such as a full disk, which affects all later cases
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
-        _LOG.info(f"{output}: {done} label maps, their volumes in {_VOLUMES}")
+        _LOG.info(f"{output}: {done} label maps, their volumes in {volumes_file.FILE}")
         for remark in remarks:
             _LOG.info(remark)
         if case_decision:
@@ -162,55 +155,6 @@ def predict(
         count = done + len(failures)
         lines = "\n".join(f"  {failure}" for failure in failures)
         raise PredictionError(f"{len(failures)} of {count} files not predicted:\n{lines}")
-
-
-def _find_inputs(source: Path, output: Path, layout: str) -> tuple[dict[str, Path], list[str]]:
-    """Find the input files by case name, and the reasons why others are rejected.
-
-    If several files have the same name, all are rejected, since one of them may be a label map.
-    """
-    if source.is_file():
-        if not is_nifti(source.name):
-            raise DataError(f"{source}: expected a file ending in .nii or .nii.gz, or a folder")
-        return {_case_name(source, layout): source}, []
-    if not source.is_dir():
-        raise DataError(f"{source}: no such file or folder")
-    named: dict[str, list[Path]] = {}
-    failures = []
-    for path in _stacks(source, output):
-        try:
-            named.setdefault(_case_name(path, layout), []).append(path)
-        except DataError as error:
-            failures.append(str(error))
-    if not (named or failures):
-        raise DataError(f"{source}: no NIfTI file; expected files ending in .nii or .nii.gz")
-    inputs = {name: paths[0] for name, paths in named.items() if len(paths) == 1}
-    failures += [
-        f"{paths[0]}: {len(paths)} files of this name, also {', '.join(map(str, paths[1:]))}; "
-        "expected one"
-        for paths in named.values()
-        if len(paths) > 1
-    ]
-    return inputs, failures
-
-
-def _stacks(source: Path, output: Path) -> list[Path]:
-    """List the NIfTI files in a folder, following links, except references and earlier outputs."""
-    # The output folder may lie within the source folder, but not the reverse.
-    earlier = output.resolve() if source.resolve() in output.resolve().parents else None
-    found = []
-    for parent, names, files in walk(source):
-        names[:] = [
-            name
-            for name in names
-            if name not in _REFERENCES and (parent / name).resolve() != earlier
-        ]
-        found += [parent / name for name in files if is_volume(name)]
-    return sorted(path for path in found if path.is_file())
-
-
-def _case_name(path: Path, layout: str) -> str:
-    return nnunet.case_name(path) if layout == "nnunet" else without_suffix(path.name)
 
 
 def _check_output(
@@ -305,55 +249,3 @@ def _save_overview(
         caption="; ".join(remarks),
     )
     pictures.save(figure, path)
-
-
-def _shares(anatomy: Anatomy) -> list[tuple[int, int]]:
-    """Return index pairs of each case region that lies within another one, and that region."""
-    around = [enclosing_region(values, anatomy.case_regions) for _, values in anatomy.case_regions]
-    by_labels = [values for _, values in anatomy.case_regions]
-    return [(k, by_labels.index(whole)) for k, whole in enumerate(around) if whole]
-
-
-def _volumes_header(anatomy: Anatomy) -> list[str]:
-    names = [name for name, _ in anatomy.case_regions]
-    shares = [f"{names[k]}_share" for k, _ in _shares(anatomy)]
-    return ["case", *(f"{name}_ml" for name in names), *shares, *_HEART, "remarks"]
-
-
-def _volumes_row(
-    anatomy: Anatomy, case: str, volumes: list[float], prediction: Prediction
-) -> list[object]:
-    """Format the row of a case.
-
-    The row has volumes in ml and shares of the enclosing region; a share is empty if that region
-    is. The voxel of the heart is empty if the config states its position.
-    """
-    shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
-    heart = prediction.center or ("", "")
-    remarks = "; ".join(prediction.remarks())
-    name = case.encode(errors="backslashreplace").decode()  # the form in which it is read back
-    return [name, *(value / 1000 for value in volumes), *shares, *heart, remarks]
-
-
-def _known_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:
-    """Read the rows of an existing table by case; there are none if there is no such table."""
-    if not path.exists():
-        return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:  # names may contain line breaks
-            first, *rows = csv.reader(file)
-    except (OSError, ValueError, csv.Error):
-        first, rows = [], []
-    if first == header and all(len(row) == len(header) for row in rows):
-        return {row[0]: row for row in rows}
-    if overwrite:
-        return {}
-    raise WorkdirError(f"{path}: not a table of {', '.join(header)}; pass --overwrite to replace")
-
-
-def _add_row(output: Path, header: list[str], row: Sequence[object], overwrite: bool) -> None:
-    """Add a case to the table of volumes, which other processes may be writing to as well."""
-    path = output / _VOLUMES
-    with locked(output, wait=True):
-        rows = _known_rows(path, header, overwrite) | {str(row[0]): row}
-        write_atomic(path, tables.csv_text(header, rows.values()))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxseg.data import DataError, most_probable, read_case, read_volume
 from jaxseg.data.phantom.write import write_phantom
+from jaxseg.inference import inputs, volumes_file
 from jaxseg.inference import predict as module
 from jaxseg.inference.predict import PredictionError, predict
 from jaxseg.inference.predictor import Prediction, make_predictor
@@ -86,10 +87,10 @@ def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
 
 def test_a_share_of_nothing_is_left_empty(run):
     nowhere = Prediction(np.empty(0))
-    row = module._volumes_row(run.anatomy, "A", [0.0] * 3, nowhere)
+    row = volumes_file.row_of(run.anatomy, "A", [0.0] * 3, nowhere)
     assert row == ["A", 0.0, 0.0, 0.0, "", "", "", "", ""]
     found = Prediction(np.empty(0), (90, 88), at_border=True)
-    row = module._volumes_row(run.anatomy, "B", [4000.0, 1000.0, 0.0], found)
+    row = volumes_file.row_of(run.anatomy, "B", [4000.0, 1000.0, 0.0], found)
     assert row[:-1] == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88]
     assert "border" in row[-1]
 
@@ -274,7 +275,7 @@ def test_a_single_bad_file_leaves_nothing(run, tmp_path):
 @pytest.mark.parametrize("name", [".nii.gz", "..nii", "...nii.gz", "..\\x.nii", "a b%2e%2e.nii"])
 def test_whatever_a_file_is_called_its_outputs_lie_in_the_folder(name, tmp_path):
     """A file's own name cannot hold a slash, so no path of it leads elsewhere."""
-    outputs = module._Outputs.of(module._case_name(Path("in") / name, "emidec"), tmp_path, True)
+    outputs = module._Outputs.of(inputs._case_name(Path("in") / name, "emidec"), tmp_path, True)
     for path in outputs.all():
         assert path.resolve().is_relative_to(tmp_path.resolve())
         assert path.name not in ("", ".", "..")
