@@ -18,9 +18,9 @@ from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor
 from jaxseg.machine.stdout import Say
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.runs import provenance, unseen
+from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
 from jaxseg.runs.unseen import judge, judge_own
-from jaxseg.runs.workdir import WorkdirError, check_writable, write_files
 
 
 def evaluate(

@@ -24,9 +24,11 @@ from jaxseg.reports.preprocessing_note import preprocessing_note
 from jaxseg.runs import bundle, provenance
 from jaxseg.runs.bundle import Manifest
 from jaxseg.runs.checkpoint import save_params
+from jaxseg.runs.config_file import SETTINGS
+from jaxseg.runs.data_file import DATA
+from jaxseg.runs.files import WorkdirError, check_writable, read_json
 from jaxseg.runs.signals import unwind_on_sigterm
 from jaxseg.runs.trained import Trained, check_data, load_run
-from jaxseg.runs.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 
 
 def export(

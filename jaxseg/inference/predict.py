@@ -22,15 +22,9 @@ from jaxseg.machine.stdout import Say
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.reports import pictures, tables
+from jaxseg.runs.files import ExistsError, WorkdirError, atomic, check_writable, write_atomic
+from jaxseg.runs.lock import locked
 from jaxseg.runs.trained import Trained
-from jaxseg.runs.workdir import (
-    ExistsError,
-    WorkdirError,
-    atomic,
-    check_writable,
-    locked,
-    write_atomic,
-)
 
 _VOLUMES = "volumes.csv"
 _HEART = ("heart_row", "heart_column")

@@ -28,7 +28,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxseg.machine.memory import is_spent
 from jaxseg.runs import hosts
 from jaxseg.runs.checkpoint_note import DamagedError, make_note, read_notes, verify
-from jaxseg.runs.workdir import WorkdirError, os_reason
+from jaxseg.runs.files import WorkdirError, os_reason
 from jaxseg.train_step import TrainState
 
 _UNSCORED = -1.0  # below every DSC; with NaN, Orbax would lose the best checkpoint

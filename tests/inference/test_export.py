@@ -22,8 +22,8 @@ from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.models.segment import make_probabilities
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from tests.by_hand import prepared
 
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 from orbax.checkpoint import CheckpointManager
 
 from jaxseg.runs.checkpoint import Checkpoints, load_params, save_params
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 from jaxseg.train_step import TrainState
 
 
