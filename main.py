@@ -39,8 +39,8 @@ from jaxseg.inference.export import export
 from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
 from jaxseg.machine.stdout import StdoutError, say
-from jaxseg.runs.checkpoint import quiet_orbax
 from jaxseg.runs.hosts import connected
+from jaxseg.runs.orbax_setup import quiet_orbax
 from jaxseg.runs.signals import Interrupted
 from jaxseg.runs.trained import load_run
 from jaxseg.studies.ablation.ablate import ablate

@@ -21,11 +21,11 @@ from jaxseg.reports import model_card
 from jaxseg.reports.preprocessing_note import preprocessing_note
 from jaxseg.runs import bundle, provenance
 from jaxseg.runs.bundle import Manifest
-from jaxseg.runs.checkpoint import save_params
 from jaxseg.runs.config_file import SETTINGS
 from jaxseg.runs.data_file import DATA
 from jaxseg.runs.files import WorkdirError, check_writable, read_json
 from jaxseg.runs.lock import InUseError, locked
+from jaxseg.runs.params import save_params
 from jaxseg.runs.signals import unwind_on_sigterm
 from jaxseg.runs.trained import Trained, check_data, load_run
 

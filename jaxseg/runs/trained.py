@@ -19,10 +19,11 @@ from jaxseg.models import UNet
 from jaxseg.models.segment import Params
 from jaxseg.objective import Networks
 from jaxseg.runs import bundle
-from jaxseg.runs.checkpoint import Checkpoints, load_params
+from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.config_file import SETTINGS, read_settings
 from jaxseg.runs.data_file import DATA, read_data
 from jaxseg.runs.files import WorkdirError
+from jaxseg.runs.params import load_params
 
 
 @dataclass(frozen=True, eq=False)
