@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from jaxseg.errors import UserError
 from jaxseg.machine.stdout import StdoutError, StdoutHandler
-from jaxseg.runs.checkpoint import quiet_orbax
+from jaxseg.runs.orbax_setup import quiet_orbax
 from jaxseg.runs.signals import Interrupted
 
 

@@ -16,8 +16,9 @@ import pytest
 from jaxseg.config import recipe
 from jaxseg.inference.export import export
 from jaxseg.models import UNet
-from jaxseg.runs import workdir
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import read_settings
+from jaxseg.runs.files import write_atomic
 from jaxseg.train_step import TrainState
 from tests.allowed_warnings import ORBAX_THREADS, STRICT
 
@@ -125,12 +126,12 @@ def random_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("random")
     for name in ("config.json", "data.json"):
         shutil.copy(finished_run / name, folder / name)
-    settings = workdir.read_settings(folder)
+    settings = read_settings(folder)
     settings["data"] |= {
         "root": str(finished_run.parent / "data" / "phantom-6-cases-seed-0"),
         "phantom_cases": 0,
     }
-    workdir.write_atomic(folder / "config.json", json.dumps(settings))
+    write_atomic(folder / "config.json", json.dumps(settings))
     network = recipe.networks(settings).segmentation
     save_random_network(folder, network, seed=175, step=5, score=0.5)
     save_random_network(folder, network, seed=16, step=6, score=0.25)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxseg.config import recipe
-from jaxseg.runs import workdir
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.signals import Interrupted
 from jaxseg.train_step import init_state
 from jaxseg.training.train import train
@@ -33,7 +33,7 @@ def train_stopped(config: Mapping[str, Any], folder: Path) -> None:
 
 def end_state(run: Path) -> Any:
     """The state of the last checkpoint."""
-    config = workdir.read_settings(run)
+    config = read_settings(run)
     networks, size = recipe.networks(config), recipe.grid(config).size
     optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
     template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size))

@@ -18,9 +18,9 @@ from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.runs import provenance, unseen
+from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
 from jaxseg.runs.unseen import judge, judge_own
-from jaxseg.runs.workdir import WorkdirError, check_writable, write_files
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,9 +14,8 @@ from jaxseg.anatomy import Anatomy, pair_name
 from jaxseg.config.settings import SettingsError
 from jaxseg.inference.predictor import presence_rule
 from jaxseg.presence import PresenceRule
-from jaxseg.runs import workdir
+from jaxseg.runs.files import WorkdirError, read_json
 from jaxseg.runs.trained import Trained
-from jaxseg.runs.workdir import WorkdirError
 
 FILE = "case_decision.json"
 
@@ -150,7 +149,7 @@ def choose_rule(
 
 def _read(run: Trained) -> CaseDecision:
     path = run.folder / FILE
-    content = workdir.read_json(path, missing="no rule for --case_decision")
+    content = read_json(path, missing="no rule for --case_decision")
     try:
         decision = CaseDecision(
             study=str(content["study"]),

@@ -1,14 +1,12 @@
 """Export of a trained network as a bundle that predicts and evaluates without the run's data."""
 
-import fcntl
 import json
 import logging
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,13 @@ from jaxseg.reports import model_card
 from jaxseg.reports.preprocessing_note import preprocessing_note
 from jaxseg.runs import bundle, provenance
 from jaxseg.runs.bundle import Manifest
-from jaxseg.runs.checkpoint import save_params
+from jaxseg.runs.config_file import SETTINGS
+from jaxseg.runs.data_file import DATA
+from jaxseg.runs.files import WorkdirError, check_writable, read_json
+from jaxseg.runs.lock import InUseError, locked
+from jaxseg.runs.params import save_params
 from jaxseg.runs.signals import unwind_on_sigterm
 from jaxseg.runs.trained import Trained, check_data, load_run
-from jaxseg.runs.workdir import DATA, SETTINGS, WorkdirError, check_writable, read_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def export(
 
     The bundle is built in a temporary folder and moved into place at the end, so `output` is either
     complete or missing. An error, Ctrl-C or SIGTERM leaves nothing behind. SIGKILL leaves a hidden
-    folder `.tmp-NAME-...`, which the next export to the same place removes.
+    folder `.tmp-NAME-...` and its lock file, which the next export to the same place removes.
 
     Args:
       folder: run folder; it is not modified.
@@ -116,45 +117,41 @@ def _in_one_move(target: Path, overwrite: bool) -> Iterator[Path]:
     """
     nearest = next(path for path in target.parents if path.exists())
     _remove_abandoned(nearest, target)
-    temporary = nearest / f".tmp-{target.name}-{secrets.token_hex(4)}"
-    temporary.mkdir()
-    holder = os.open(temporary, os.O_RDONLY)
-    try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        yield temporary
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if overwrite and target.exists():
-            _replace(target, temporary)
-        else:  # fails if another process has created it
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        os.close(holder)
+    token = secrets.token_hex(4)
+    temporary = nearest / f".tmp-{target.name}-{token}"
+    # An export that looks for abandoned folders may hold the lock for a moment.
+    with locked(nearest, name=_lock_name(target, token), wait=True, keep=False):
+        try:
+            temporary.mkdir()
+            yield temporary
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite and target.exists():
+                _replace(target, temporary)
+            else:  # fails if another process has created it
+                temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _lock_name(target: Path, token: str) -> str:
+    """Return the name of a temporary folder's lock, a file beside it, as the folder moves."""
+    return f".lock-{target.name}-{token}"
 
 
 def _remove_abandoned(folder: Path, target: Path) -> None:
-    """Remove the temporary folders of killed exports, whose locks the kernel has released.
+    """Remove the temporary folders and lock files of killed exports, which hold no lock anymore.
 
     A replaced bundle is kept if `target` does not exist.
     """
-    pattern = rf"\.tmp-{re.escape(target.name)}-[0-9a-f]{{8}}(-replaced)?"
-    for path in folder.iterdir():
+    pattern = rf"\.(?:tmp|lock)-{re.escape(target.name)}-([0-9a-f]{{8}})(-replaced)?"
+    for path in sorted(folder.iterdir()):
         match = re.fullmatch(pattern, path.name)
-        if (
-            not match
-            or path.is_symlink()
-            or not path.is_dir()
-            or (match[1] and not target.exists())
-        ):
+        if not match or path.is_symlink() or (match[2] and not target.exists()):
             continue
-        holder = os.open(path, os.O_RDONLY)
-        try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except BlockingIOError:
-            pass  # another export is running
-        finally:
-            os.close(holder)
+        name = _lock_name(target, match[1])
+        with suppress(InUseError), locked(folder, name=name, keep=False):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace(target: Path, temporary: Path) -> None:

@@ -18,13 +18,8 @@ from jaxseg.inference.predictor import Prediction, Predictor, make_predictor
 from jaxseg.metrics import volume
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.reports import pictures
+from jaxseg.runs.files import ExistsError, WorkdirError, atomic, check_writable
 from jaxseg.runs.trained import Trained
-from jaxseg.runs.workdir import (
-    ExistsError,
-    WorkdirError,
-    atomic,
-    check_writable,
-)
 
 _LOG = logging.getLogger(__name__)
 

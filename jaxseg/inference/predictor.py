@@ -24,9 +24,9 @@ from jaxseg.machine import memory
 from jaxseg.models import UNet
 from jaxseg.models.segment import Segmenter, make_probabilities
 from jaxseg.presence import PresenceRule
-from jaxseg.runs import workdir
+from jaxseg.runs.data_file import DATA
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import Trained
-from jaxseg.runs.workdir import WorkdirError
 
 # A stack has about seven slices; a fixed batch size compiles only one shape.
 _BATCH_SIZE = 8
@@ -231,7 +231,7 @@ def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
         noted, pairs = run.data.get("smallest_mm3"), len(runs[0].anatomy.inclusions)
         if noted is None or len(noted) != pairs:
             raise WorkdirError(
-                f"{run.folder}: its {workdir.DATA} does not tell the smallest pathology of the "
+                f"{run.folder}: its {DATA} does not tell the smallest pathology of the "
                 f"training cases, one volume for each of its {pairs} inclusion pairs"
             )
         by_run.append(noted)

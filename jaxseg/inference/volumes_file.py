@@ -7,7 +7,8 @@ from pathlib import Path
 from jaxseg.anatomy import Anatomy, enclosing_region
 from jaxseg.inference.predictor import Prediction
 from jaxseg.reports import tables
-from jaxseg.runs.workdir import WorkdirError, locked, write_atomic
+from jaxseg.runs.files import WorkdirError, write_atomic
+from jaxseg.runs.lock import locked
 
 FILE = "volumes.csv"
 _HEART = ("heart_row", "heart_column")

@@ -15,8 +15,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from jaxseg.reports.pictures import label_color
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.logbook import read_metrics
-from jaxseg.runs.workdir import WorkdirError
 
 CAPTION = (
     "Top: the loss that each stage minimizes, the plain cross-entropy of the same training batches "

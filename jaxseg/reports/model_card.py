@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxseg.reports.document import Section, Table, markdown
 from jaxseg.runs import provenance
-from jaxseg.runs.workdir import STARTED_FROM
+from jaxseg.runs.data_file import STARTED_FROM
 
 _PAPER = (
     'Y. Zhou, K. Zhang, X. Luo, S. Wang, X. Zhuang, "Anatomy Prior Based U-net for Pathology '

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from jaxseg.runs.workdir import WorkdirError, read_json
+from jaxseg.runs.files import WorkdirError, read_json
 
 MANIFEST = "manifest.json"
 CARD = "MODEL_CARD.md"

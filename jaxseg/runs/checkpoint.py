@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written and read with Orbax; no other module imports it.
+"""Checkpoints of a run, written and read with Orbax.
 
 A checkpoint has separate items, so that inference reads only what it needs. The item `network`
 holds the parameters of the segmentation generator and `localizer`, if there is one, those of the
@@ -11,11 +11,8 @@ no checksum of its numbers, so that a flipped bit would be read as a different p
 """
 
 import gc
-import inspect
-import logging
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,32 +20,17 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxseg.machine.memory import is_spent
 from jaxseg.runs import hosts
 from jaxseg.runs.checkpoint_note import DamagedError, make_note, read_notes, verify
-from jaxseg.runs.workdir import WorkdirError, os_reason
+from jaxseg.runs.files import WorkdirError, os_reason
+from jaxseg.runs.orbax_setup import UNSCORED, manager_options, score_of
+from jaxseg.runs.params import abstract, check_shapes, stored_tree
 from jaxseg.train_step import TrainState
-
-_UNSCORED = -1.0  # below every DSC; with NaN, Orbax would lose the best checkpoint
-
-
-def _score(metrics: dict[str, float] | None) -> float:
-    return _UNSCORED if metrics is None else metrics["score"]
-
-
-def _rank(metrics: dict[str, float]) -> Any:
-    """Rank the best last and, among equals, the earliest, where Orbax would keep the latest."""
-    score, step = metrics["score"], metrics.get("step", 0)
-    return score, -step if score > _UNSCORED else step
-
 
 # Orbax deletes a checkpoint file by file; moving it here first makes the deletion atomic.
 _TRASH = "deleted"
-_TIMEOUT_S = 10**8
-
-
 _LOCALIZER = "localizer"
 _ITEMS = ("network", _LOCALIZER, "training")
 
@@ -81,25 +63,7 @@ class Checkpoints(AbstractContextManager):
         # Read before Orbax reads the notes, whose own messages on damage are less clear.
         for _ in read_notes(folder):
             pass
-        options = ocp.CheckpointManagerOptions(
-            best_fn=_score,  # without it, Orbax writes no metrics; the policy decides what to keep
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(1),
-                    policies.BestN(
-                        get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False
-                    ),
-                ]
-            ),
-            read_only=read_only,
-            create=not read_only,
-            cleanup_tmp_directories=not read_only,
-            enable_async_checkpointing=not read_only,
-            # The timeout follows the wall clock, so a clock set forward or a suspended laptop
-            # would cost a checkpoint.
-            async_options=ocp.AsyncOptions(timeout_secs=_TIMEOUT_S),
-            todelete_subdir=None if read_only else _TRASH,
-        )
+        options = manager_options(read_only=read_only, trash=_TRASH)
         self._manager = ocp.CheckpointManager(folder, item_names=_ITEMS, options=options)
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -166,12 +130,12 @@ class Checkpoints(AbstractContextManager):
     def best_step(self) -> int | None:
         """Step of the best-scored checkpoint, the earliest of equals; None if none is scored."""
         scored = [(self.score(step), -step) for step in self._manager.all_steps()]
-        scored = [pair for pair in scored if pair[0] > _UNSCORED]
+        scored = [pair for pair in scored if pair[0] > UNSCORED]
         return -max(scored)[1] if scored else None
 
     def score(self, step: int) -> float:
         """Return the validation score that a step was saved with; -1 if it was not validated."""
-        return _score(self._manager.metrics(step))
+        return score_of(self._manager.metrics(step))
 
     def save(self, state: TrainState, score: float | None) -> None:
         """Start writing a checkpoint; return once the state is copied off the device.
@@ -190,7 +154,7 @@ class Checkpoints(AbstractContextManager):
             # Every process holds the whole state; given NumPy arrays, only process 0 writes.
             state = jax.device_get(state)
         items = _split(state)
-        score = _UNSCORED if score is None or math.isnan(score) else score
+        score = UNSCORED if score is None or math.isnan(score) else score
         with self._writing():
             self._empty_trash()
             self._manager.save(
@@ -252,7 +216,7 @@ class Checkpoints(AbstractContextManager):
         """Read items by name and verify each of them."""
         with self._reading(step):
             args = {
-                name: ocp.args.StandardRestore(_abstract(tree)) for name, tree in templates.items()
+                name: ocp.args.StandardRestore(abstract(tree)) for name, tree in templates.items()
             }
             restored = dict(self._manager.restore(step, args=ocp.args.Composite(**args)).items())
             folder = self._folder / str(step)
@@ -276,93 +240,8 @@ class Checkpoints(AbstractContextManager):
         return target
 
     def _check_shapes(self, template: Any, step: int, item: str = "network") -> None:
-        with self._reading(step), ocp.StandardCheckpointer() as reader:
-            metadata: Any = reader.metadata(self._folder / str(step) / item)
-        if metadata.item_metadata is None:
+        with self._reading(step):
+            stored = stored_tree(self._folder / str(step) / item)
+        if stored is None:
             raise DamagedError(self._folder / str(step), f"it has no {item}")
-        _check_tree(metadata.item_metadata.tree, template)
-
-
-def quiet_orbax() -> None:
-    """Keep Orbax from logging the failures that it also raises.
-
-    A full disk would otherwise yield a hundred tracebacks. Orbax logs what it raises. At the first
-    read or write that fails it drops all others, which Python then reports.
-    """
-    logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    shown = sys.unraisablehook
-
-    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        dropped = unraisable.object is None or inspect.iscoroutine(unraisable.object)
-        if not dropped:
-            shown(unraisable)
-
-    sys.unraisablehook = hook
-
-
-def save_params(folder: Path, params: Any) -> None:
-    """Write bare parameters as NumPy arrays, which any machine restores without a template.
-
-    Args:
-      folder: folder to create; its parent must exist.
-      params: a tree of arrays.
-
-    Raises:
-      OSError, ValueError: if a file cannot be written.
-    """
-    with ocp.StandardCheckpointer() as writer:
-        writer.save(folder.resolve(), jax.device_get(params))
-    # Orbax records the absolute path, which should not be passed on with a bundle.
-    note = folder / "commit_success.txt"
-    if note.exists():
-        note.write_text("Checkpoint commit was successful\n", encoding="utf-8")
-
-
-def load_params(folder: Path, template: Any) -> Any:
-    """Read parameters written by `save_params`.
-
-    Args:
-      folder: folder of the parameters.
-      template: a tree of arrays or `jax.ShapeDtypeStruct`s.
-
-    Returns:
-      The parameters, on the first local device.
-
-    Raises:
-      ValueError: if the names or shapes of the parameters differ from the template's.
-      OSError, KeyError: if a file cannot be read.
-    """
-    with ocp.StandardCheckpointer() as reader:
-        metadata: Any = reader.metadata(folder.resolve())
-        if metadata.item_metadata is None:
-            raise ValueError("no parameters")
-        _check_tree(metadata.item_metadata.tree, template)
-        return reader.restore(folder.resolve(), _abstract(template))
-
-
-def _check_tree(stored: Any, template: Any) -> None:
-    """Check shapes before reading: Orbax fails on a shape while other reads are under way."""
-    found, expected = _shapes(stored), _shapes(template)
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            raise ValueError(
-                f"its network has {name} of shape {found.get(name)}, its settings describe "
-                f"{expected.get(name)}"
-            )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    pairs = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): tuple(getattr(leaf, "shape", ())) for path, leaf in pairs}
-
-
-def _abstract(tree: Any) -> Any:
-    """Return shapes, dtypes and placement of a tree; the default is the first local device."""
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-    def leaf(x: Any) -> jax.ShapeDtypeStruct:
-        sharding = getattr(x, "sharding", None) or first
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-    return jax.tree.map(leaf, tree)
+        check_shapes(stored, template)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg.runs.workdir import WorkdirError, read_json
+from jaxseg.runs.files import WorkdirError, read_json
 
 Note = dict[str, Any]
 

@@ -15,7 +15,7 @@ from tensorboardX import summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.record_writer import RecordWriter
 
-from jaxseg.runs.workdir import WorkdirError, write_atomic
+from jaxseg.runs.files import WorkdirError, write_atomic
 
 Value = float | Mapping[str, float]
 

@@ -18,7 +18,8 @@ from typing import Any
 import jax
 
 from jaxseg import __version__
-from jaxseg.runs.workdir import STARTED_FROM, WorkdirError, write_atomic
+from jaxseg.runs.data_file import STARTED_FROM
+from jaxseg.runs.files import WorkdirError, write_atomic
 
 FILE = "provenance.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
@@ -124,7 +125,7 @@ def started_from(data: Mapping[str, Any]) -> list[str]:
     """Return a sentence on the run that a run was initialized from; empty for a random start.
 
     Args:
-      data: data of the run, as returned by `jaxseg.runs.workdir.read_data`.
+      data: data of the run, as returned by `jaxseg.runs.data_file.read_data`.
     """
     parts, start = [], data.get(STARTED_FROM)
     seen = len(start["seen"]) if start else 0

@@ -18,9 +18,12 @@ from jaxseg.machine.devices import check_flags, describe_networks
 from jaxseg.models import UNet
 from jaxseg.models.segment import Params
 from jaxseg.objective import Networks
-from jaxseg.runs import bundle, workdir
-from jaxseg.runs.checkpoint import Checkpoints, load_params
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs import bundle
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import SETTINGS, read_settings
+from jaxseg.runs.data_file import DATA, read_data
+from jaxseg.runs.files import WorkdirError
+from jaxseg.runs.params import load_params
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class Trained:
       checkpoint: checkpoint of the run, "best" or "last".
       step: number of optimizer steps of the checkpoint.
       settings: config of the run.
-      data: training and validation data, as returned by `jaxseg.runs.workdir.read_data`.
+      data: training and validation data, as returned by `jaxseg.runs.data_file.read_data`.
       anatomy: label set of the run.
       grid: the network grid.
       network: the segmentation generator.
@@ -94,7 +97,7 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     if bundle.is_bundle(folder):
         return _load_bundle(folder, checkpoint)
     checkpoint = checkpoint or "last"
-    config, data = run_settings(folder), workdir.read_data(folder)
+    config, data = run_settings(folder), read_data(folder)
     networks = _networks(config)
     step, params = _restore(folder, checkpoint, _templates(networks, config))
     return _trained(folder, checkpoint, step, config, data, networks, params)
@@ -149,7 +152,7 @@ def run_settings(folder: Path) -> dict[str, Any]:
       WorkdirError: if there is no run, or its config cannot be read.
       SettingsError: if the config does not describe a run; every line names its file.
     """
-    config = workdir.read_settings(folder)
+    config = read_settings(folder)
     _check(folder, config)
     return config
 
@@ -158,7 +161,7 @@ def _check(folder: Path, config: Mapping[str, Any]) -> None:
     try:
         settings.check(config)
     except SettingsError as error:
-        file = folder / workdir.SETTINGS
+        file = folder / SETTINGS
         lines = "\n".join(f"{file}: {line}" for line in str(error).splitlines())
         raise SettingsError(lines) from None
 
@@ -170,7 +173,7 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
             f"{folder}: a bundle of the {manifest.checkpoint} checkpoint alone; "
             f"expected checkpoint={manifest.checkpoint}, got {checkpoint}"
         )
-    config, data = _bundle_settings(folder, manifest), workdir.read_data(folder)
+    config, data = _bundle_settings(folder, manifest), read_data(folder)
     networks = _networks(config)
     places = {"network": bundle.PARAMS, "localizer": bundle.LOCALIZER_PARAMS}
     try:
@@ -185,7 +188,7 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
 
 def _bundle_settings(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
     bundle.verify(folder, manifest)
-    config = workdir.read_settings(folder)
+    config = read_settings(folder)
     # A bundle does not contain the path of the data set, which inference does not need.
     root = "not in the bundle"
     part = config.get("data")
@@ -253,6 +256,6 @@ def check_facts(folder: Path, data: Mapping[str, Any]) -> None:
     missing = {"cases", "digests", "training", "validation"} - set(data)
     if missing:
         raise WorkdirError(
-            f"{folder}: its {workdir.DATA} lacks {', '.join(sorted(missing))}; "
+            f"{folder}: its {DATA} lacks {', '.join(sorted(missing))}; "
             "expected a run of this version of jaxseg"
         )

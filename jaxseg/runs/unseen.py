@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxseg.runs import provenance
+from jaxseg.runs.data_file import STARTED_FROM
 from jaxseg.runs.trained import Trained
-from jaxseg.runs.workdir import STARTED_FROM
 
 SEEN = "seen by the run this one started from"
 
@@ -30,7 +30,7 @@ def seen_before(data: Mapping[str, Any]) -> set[str]:
     """Return the digests of the images that a run's initial parameters were trained on.
 
     Args:
-      data: data of the run, as returned by `jaxseg.runs.workdir.read_data`.
+      data: data of the run, as returned by `jaxseg.runs.data_file.read_data`.
     """
     return set(data.get(STARTED_FROM, {}).get("seen", ()))
 

@@ -35,8 +35,9 @@ from jaxseg.presence import (
     core_confidence,
 )
 from jaxseg.runs import provenance
+from jaxseg.runs.data_file import read_data
+from jaxseg.runs.files import WorkdirError, write_files
 from jaxseg.runs.trained import Trained, run_settings
-from jaxseg.runs.workdir import WorkdirError, read_data, write_files
 from jaxseg.studies import crossvalidation_files
 from jaxseg.studies.crossvalidation_files import Decision
 from jaxseg.studies.networks import (

@@ -6,9 +6,9 @@ from typing import Any
 
 from jaxseg.anatomy import Anatomy
 from jaxseg.inference.predictor import presence_rule
-from jaxseg.runs import workdir
+from jaxseg.runs.config_file import SETTINGS
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import Trained, check_data, load_run, run_settings
-from jaxseg.runs.workdir import WorkdirError
 from jaxseg.studies.schedule import is_done
 
 Folds = Mapping[int, Sequence[Path]]
@@ -31,7 +31,7 @@ def finished_runs(study: Path, number: int) -> Folds:
         raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
     by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
     names = set()
-    for settings in sorted((study / "runs").glob(f"*/{workdir.SETTINGS}")):
+    for settings in sorted((study / "runs").glob(f"*/{SETTINGS}")):
         config = run_settings(settings.parent)
         data = config["data"]
         if (data["split"], data["folds"]) == ("case", number):

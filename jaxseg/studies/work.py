@@ -12,7 +12,10 @@ from jaxseg.data import Cohort
 from jaxseg.errors import UserError
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.machine.devices import describe
-from jaxseg.runs import workdir
+from jaxseg.runs.config_file import check_settings
+from jaxseg.runs.data_file import check_cases
+from jaxseg.runs.files import check_writable
+from jaxseg.runs.lock import InUseError, locked
 from jaxseg.studies.schedule import Run
 from jaxseg.training import start
 from jaxseg.training.loop import DivergedError
@@ -58,11 +61,11 @@ def complete(
       StudyError: if runs diverged.
       Interrupted: on SIGTERM or Ctrl-C; the current run is saved.
     """
-    workdir.check_writable(folder)
+    check_writable(folder)
     starting: dict[str, dict[str, Any]] = {}  # runs initialized from another run, by folder name
     for run in runs:
         own = run_data.resolved(run.settings)  # as recorded by training
-        workdir.check_settings(run.folder, own)
+        check_settings(run.folder, own)
         if own["train"]["init_from"] and not start.is_begun(run.folder):
             start.check(own)
             starting[run.folder.name] = own
@@ -82,9 +85,9 @@ def complete(
         )
         return
     try:
-        with workdir.locked(folder, name=_LOCK):
+        with locked(folder, name=_LOCK):
             write(cohort)
-    except workdir.InUseError:
+    except InUseError:
         _LOG.info(f"\n{folder}: another process is writing the report")
 
 
@@ -101,10 +104,10 @@ def _work(runs: Sequence[Run], cohort: Cohort) -> None:
             continue
         _LOG.info(f"\n[{number}/{len(runs)}] {run.folder.name}")
         try:
-            with workdir.locked(run.folder, name=_LOCK):
+            with locked(run.folder, name=_LOCK):
                 if not run.done:  # another process may have finished it
                     _complete(run, cohort)
-        except workdir.InUseError:
+        except InUseError:
             _LOG.info("left to the process that holds it")
         except DivergedError as error:
             failures.append(f"  {run.folder.name}: {error}")
@@ -129,4 +132,4 @@ def _check_data(runs: Sequence[Run], cohort: Cohort) -> None:
     facts = cohort.facts()
     for run in runs:
         if run.done:
-            workdir.check_cases(run.folder, facts)
+            check_cases(run.folder, facts)

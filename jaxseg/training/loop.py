@@ -20,8 +20,10 @@ from jaxseg.batch_schedule import Plan
 from jaxseg.errors import UserError
 from jaxseg.metrics import Summary
 from jaxseg.reports import pictures, tables
-from jaxseg.runs import hosts, provenance, unseen, workdir
+from jaxseg.runs import hosts, provenance, unseen
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.data_file import read_data
+from jaxseg.runs.files import write_atomic
 from jaxseg.runs.logbook import Logbook
 from jaxseg.runs.signals import Interrupted, StopRequest, StopVote
 from jaxseg.train_step import TrainState, TrainStep
@@ -199,7 +201,7 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints) -> str:
     rows = {name: validation.score(validation.predict(value)) for name, value in params.items()}
     slices = (plan.num_slices, len(validation.cohort))
     table, csv = score_table(run.config, validation.regions, rows, slices)
-    known = workdir.read_data(run.folder)
+    known = read_data(run.folder)
     if sentences := provenance.started_from(known):
         if names := unseen.validated_though_seen(known):
             sentences.append(
@@ -209,7 +211,7 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints) -> str:
         table += f"\n{' '.join(sentences)}\n"
     table += f"\nMade with {provenance.described(provenance.read(run.folder))}.\n"
     if hosts.is_writer():
-        workdir.write_atomic(run.folder / "table.md", table)
-        workdir.write_atomic(run.folder / "table.csv", csv)
+        write_atomic(run.folder / "table.md", table)
+        write_atomic(run.folder / "table.csv", csv)
     _LOG.info(f"\n{table}")
     return table

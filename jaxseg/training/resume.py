@@ -5,7 +5,7 @@ import logging
 from jaxseg.runs import hosts
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.checkpoint_note import DamagedError
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 from jaxseg.train_step import TrainState
 
 _LOG = logging.getLogger(__name__)

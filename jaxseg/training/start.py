@@ -20,11 +20,12 @@ from jaxseg.config.settings import SettingsError, flatten, replace
 from jaxseg.data import Cohort
 from jaxseg.models.segment import Params
 from jaxseg.models.weight_generator import ZERO_LAYER
-from jaxseg.runs import bundle, provenance, unseen, workdir
+from jaxseg.runs import bundle, provenance, unseen
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.checkpoint_note import digest
+from jaxseg.runs.data_file import STARTED_FROM, read_data
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import Trained, check_facts, load_run, read_config
-from jaxseg.runs.workdir import STARTED_FROM, WorkdirError
 from jaxseg.train_step import TrainState, init_state
 
 # Fields that determine the shapes of parameters or what the network computes from them.
@@ -133,7 +134,7 @@ def check(config: Mapping[str, Any]) -> tuple[str, ...]:
     theirs, ours = flatten(read_config(folder)), flatten(config)
     if not (bundle.is_bundle(folder) or is_begun(folder)):
         raise WorkdirError(f"{folder}: the run has no checkpoint yet")
-    check_facts(folder, workdir.read_data(folder))
+    check_facts(folder, read_data(folder))
     names = [f"model.{name}" for name in _NETWORK]
     images = list(_IMAGES)
     if theirs["loss.weighted"] and ours["loss.weighted"]:
@@ -176,7 +177,7 @@ def check_held_out(config: Mapping[str, Any], cohort: Cohort, name: str) -> None
     folder = Path(config["train"]["init_from"])
     parts = run_data.split_cohort(config, cohort)
     facts = cohort.facts() | run_data.split_facts(config, cohort, parts)
-    facts[STARTED_FROM] = {"seen": unseen.seen(workdir.read_data(folder))}
+    facts[STARTED_FROM] = {"seen": unseen.seen(read_data(folder))}
     if names := unseen.validated_though_seen(facts):
         raise SettingsError(
             f"train.init_from: {folder} has seen cases that {name} holds out: "

@@ -19,8 +19,12 @@ from jaxseg.machine import memory
 from jaxseg.machine.devices import describe, describe_networks
 from jaxseg.machine.host_memory import keep_freed_memory
 from jaxseg.models.segment import make_labels
-from jaxseg.runs import hosts, provenance, unseen, workdir
+from jaxseg.runs import hosts, provenance, unseen
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import SETTINGS, check_settings
+from jaxseg.runs.data_file import STARTED_FROM, claim
+from jaxseg.runs.files import WorkdirError, remove_leftovers, writing
+from jaxseg.runs.lock import locked
 from jaxseg.runs.logbook import Logbook
 from jaxseg.runs.signals import Interrupted, StopRequest, catch_signals
 from jaxseg.train_step import (
@@ -124,23 +128,23 @@ def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
     with ExitStack() as stack:
         with hosts.agreed():
             if hosts.is_writer():
-                stack.enter_context(workdir.locked(folder))
-                workdir.check_settings(folder, config)
-                workdir.remove_leftovers(folder)
+                stack.enter_context(locked(folder))
+                check_settings(folder, config)
+                remove_leftovers(folder)
         yield
 
 
 @contextmanager
 def _told(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
     """Report an unwritable run folder or exhausted memory in one line."""
-    with workdir.writing(folder), memory.advised(memory.training_advice(config)):
+    with writing(folder), memory.advised(memory.training_advice(config)):
         yield
 
 
 def _check_shared(folder: Path) -> None:
     """Check that all hosts see the run folder, before training and not at its end."""
-    if not (hosts.is_writer() or (folder / workdir.SETTINGS).exists()):
-        raise workdir.WorkdirError(
+    if not (hosts.is_writer() or (folder / SETTINGS).exists()):
+        raise WorkdirError(
             f"{folder}: expected the files that process 0 wrote; the workdir of a run over several "
             "hosts must lie where all of them see it"
         )
@@ -155,7 +159,7 @@ def _origin(config: Mapping[str, Any], folder: Path) -> start.Start | None:
             _LOG.info(line)
     with hosts.exit_at_once(unless=_COMMON):
         origin = start.load(config)
-    known = provenance.without_places({workdir.STARTED_FROM: origin.facts})
+    known = provenance.without_places({STARTED_FROM: origin.facts})
     hosts.check_same("the parameters to start from", hosts.digest(json.dumps(known)))
     return origin
 
@@ -219,9 +223,9 @@ def _split(
         "smallest_mm3": recipe.smallest_pathology(config, cohort, parts[0]),
     }
     if origin is not None:
-        facts[workdir.STARTED_FROM] = origin.facts
+        facts[STARTED_FROM] = origin.facts
     if hosts.is_writer():
-        workdir.claim(folder, config, facts)
+        claim(folder, config, facts)
         provenance.note(folder)
     _LOG.info(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "

@@ -13,8 +13,8 @@ from jaxseg.config import run_data
 from jaxseg.data import DataError, load_case, most_probable, split
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.predictor import make_predictor
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 
 FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md"]
 

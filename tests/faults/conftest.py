@@ -29,7 +29,7 @@ def reference(lab: Lab) -> Path:
 
 @pytest.fixture(autouse=True)
 def _reads_that_orbax_drops_are_not_told_of(monkeypatch):
-    """As `checkpoint.quiet_orbax` does for `main.py`."""
+    """As `quiet_orbax` does for `main.py`."""
     monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
     yield
     gc.collect()

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from jaxseg.config import recipe
-from jaxseg.runs import workdir
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.logbook import METRICS, read_metrics
 from jaxseg.train_step import init_state
 from tests.allowed_warnings import STRICT
@@ -152,7 +152,7 @@ def _template(config: str) -> object:
 
 def arrays_on_disk(run: Path) -> dict[int, list[tuple[str, tuple[int, ...], bytes]]]:
     """Every array of every checkpoint, read back: type, shape and bytes, by step."""
-    template = _template(json.dumps(workdir.read_settings(run)))
+    template = _template(json.dumps(read_settings(run)))
     with Checkpoints(run, read_only=True) as checkpoints:
         states = {step: checkpoints.restore(template, step) for step in checkpoints.steps}
     leaves = {step: [np.asarray(x) for x in jax.tree.leaves(s)] for step, s in states.items()}

@@ -14,7 +14,7 @@ import pytest
 
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.checkpoint_note import DamagedError, digest
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 from jaxseg.train_step import TrainState
 from jaxseg.training.resume import resume
 from tests.faults.lab import STEPS, assert_same

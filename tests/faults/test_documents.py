@@ -10,8 +10,8 @@ import pytest
 from jaxseg.inference.export import _scored_checkpoint
 from jaxseg.reports.curves import read_history
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.logbook import METRICS, read_metrics
-from jaxseg.runs.workdir import WorkdirError
 from tests.faults.test_damage import saved, state_of  # noqa: F401 - a fixture
 from tests.properties.test_json import mutated, outcomes
 

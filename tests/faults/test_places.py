@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxseg.runs import workdir
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.files import WorkdirError, os_reason, write_atomic, write_files, writing
 from jaxseg.runs.logbook import Logbook
-from jaxseg.runs.workdir import WorkdirError, os_reason, writing
 from tests.faults.lab import STEPS, assert_same
 from tests.faults.test_damage import state_of
 
@@ -76,9 +75,9 @@ def test_whatever_cannot_be_written_is_told_and_the_old_file_kept(tmp_path, monk
     with Logbook(tmp_path, step=0) as book:
         book.scalars(1, "train", {"loss": 1.0})
         for owner, name, write in (
-            (Path, "write_text", lambda: workdir.write_atomic(tmp_path / "table.md", "new")),
-            (os, "replace", lambda: workdir.write_atomic(tmp_path / "table.md", "new")),
-            (Path, "write_bytes", lambda: workdir.write_files(tmp_path, {"table.md": "new"})),
+            (Path, "write_text", lambda: write_atomic(tmp_path / "table.md", "new")),
+            (os, "replace", lambda: write_atomic(tmp_path / "table.md", "new")),
+            (Path, "write_bytes", lambda: write_files(tmp_path, {"table.md": "new"})),
             (book._lines, "flush", lambda: book.scalars(2, "train", {"loss": 1.0})),
             (book._board._writer, "write", lambda: book.scalars(3, "train", {"loss": 1.0})),
         ):

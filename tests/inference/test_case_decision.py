@@ -14,8 +14,8 @@ from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.case_decision import FILE, CaseDecision, Cost, choose_rule, pair_names
 from jaxseg.inference.export import export
 from jaxseg.presence import PresenceRule
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 
 NAN = math.nan
 DECISION = CaseDecision(

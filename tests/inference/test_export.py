@@ -1,6 +1,5 @@
 """Export end to end: a bundle alone does what the run did, and is whole or not there."""
 
-import fcntl
 import json
 import os
 import re
@@ -22,8 +21,9 @@ from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.models.segment import make_probabilities
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.files import WorkdirError
+from jaxseg.runs.lock import locked
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from tests.by_hand import prepared
 from tests.logged import logged
 
@@ -128,7 +128,7 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
 
 
 def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
-    message = r"mine: does not say where its cases lie; expected --config\.data\.root=DIR"
+    message = r"mine: has no data set of its own; expected CASES"
     with pytest.raises(WorkdirError, match=message):
         evaluate(bundle_folder, output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -341,7 +341,9 @@ def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
     else:
         assert process.returncode == -signal.SIGKILL
         assert not output.exists()
-        assert all(re.fullmatch(r"\.tmp-bundle-\w{8}", left) for left in names(tmp_path))
+        lock, folder = names(tmp_path)
+        assert re.fullmatch(r"\.tmp-bundle-[0-9a-f]{8}", folder)
+        assert lock == folder.replace("tmp", "lock")
     export(random_run, output)
     assert load_run(output).step == 6
     assert names(tmp_path) == ["bundle"]  # what was left is gone
@@ -351,15 +353,16 @@ def test_only_what_nobody_works_on_is_removed(small, random_run, tmp_path):
     for name in ("bundle-0123abcd", "bundle-0123abcd-replaced", "bundle-cafe0000", "other-0123abcd",
                  "bundle-mine"):  # fmt: skip
         (tmp_path / f".tmp-{name}" / "params").mkdir(parents=True)
-    at_work = os.open(tmp_path / ".tmp-bundle-cafe0000", os.O_RDONLY)
-    fcntl.flock(at_work, fcntl.LOCK_EX)
-    export(random_run, tmp_path / "bundle")
-    kept = {".tmp-bundle-cafe0000", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
-    # An old bundle killed on its way out is kept as long as nothing is in its place.
-    assert set(names(tmp_path)) == {"bundle", ".tmp-bundle-0123abcd-replaced", *kept}
-    os.close(at_work)
+    (tmp_path / ".lock-bundle-0123abcd").touch()
+    (tmp_path / ".lock-other-0123abcd").touch()
+    kept = {".tmp-other-0123abcd", ".lock-other-0123abcd", ".tmp-bundle-mine"}
+    at_work = {".tmp-bundle-cafe0000", ".lock-bundle-cafe0000"}
+    with locked(tmp_path, name=".lock-bundle-cafe0000", keep=False):
+        export(random_run, tmp_path / "bundle")
+        # An old bundle killed on its way out is kept as long as nothing is in its place.
+        assert set(names(tmp_path)) == {"bundle", ".tmp-bundle-0123abcd-replaced", *kept, *at_work}
     export(random_run, tmp_path / "bundle", overwrite=True)
-    assert set(names(tmp_path)) == {"bundle", ".tmp-other-0123abcd", ".tmp-bundle-mine"}
+    assert set(names(tmp_path)) == {"bundle", *kept}
 
 
 def test_a_run_is_left_as_it_is(small, random_run, tmp_path):

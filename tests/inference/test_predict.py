@@ -19,8 +19,8 @@ from jaxseg.inference import inputs, volumes_file
 from jaxseg.inference import predict as module
 from jaxseg.inference.predict import PredictionError, predict
 from jaxseg.inference.predictor import Prediction, make_predictor
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from tests.logged import logged
 
 
@@ -425,7 +425,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     monkeypatch.setattr(module, "_predict_file", lambda *_: pytest.fail("worked in vain"))
     with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
         go(run, stack, tmp_path / "file" / "out")
-    monkeypatch.setattr("jaxseg.runs.workdir.os.access", lambda *_: False)
+    monkeypatch.setattr("jaxseg.runs.files.os.access", lambda *_: False)
     with pytest.raises(WorkdirError, match=r"out: cannot write here \(no permission\)"):
         go(run, stack, tmp_path / "out")
 

@@ -15,8 +15,8 @@ from jaxseg.inference.predictor import make_predictor, presence_rule
 from jaxseg.localizer import make_localizer
 from jaxseg.models import convolve_xla
 from jaxseg.presence import PresenceRule
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from tests.by_hand import prepared
 
 

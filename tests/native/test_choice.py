@@ -12,7 +12,7 @@ from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError, replace
 from jaxseg.models import convolve_xla
 from jaxseg.native import NativeError, convolve_native, library
-from jaxseg.runs import workdir
+from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.trained import load_run
 from jaxseg.training import train
 from tests.logged import logged
@@ -50,7 +50,7 @@ def test_xla_builds_nothing(monkeypatch):
 
 def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_run, tmp_path):
     run = shutil.copytree(random_run, tmp_path / "run")
-    config = workdir.read_settings(run)
+    config = read_settings(run)
     config["run"]["convolution"] = "native"
     (run / "config.json").write_text(json.dumps(config))
     without_compiler(monkeypatch)

@@ -15,8 +15,10 @@ from jaxseg.config.setting_rules import RULES
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import DataError
 from jaxseg.data.readers.dataset_json import read_dataset
-from jaxseg.runs import bundle, workdir
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs import bundle
+from jaxseg.runs.config_file import check_settings, read_settings
+from jaxseg.runs.data_file import claim, read_data
+from jaxseg.runs.files import WorkdirError, read_json
 
 MUTATIONS = 300
 JUNK = (
@@ -125,14 +127,14 @@ def test_config_json(tmp_path):
     """What passes the check can be made into every object of a run."""
 
     def read(folder):
-        config = workdir.read_settings(folder)
+        config = read_settings(folder)
         settings.check(config)
         recipe.networks(config)
         recipe.grid(config)
         recipe.mixup(config)
         run_data.reader(config)
         recipe.objective(config)
-        workdir.check_settings(folder, config)
+        check_settings(folder, config)
         settings.without_places(config)
         recipe.augmentation(config)
         train = config["train"]
@@ -146,7 +148,7 @@ def test_config_json(tmp_path):
 
 def test_the_anatomy_of_config_json(tmp_path):
     def read(folder):
-        fields = workdir.read_json(folder / "anatomy.json")
+        fields = read_json(folder / "anatomy.json")
         anatomy = Anatomy.from_dict(fields)
         assert Anatomy.from_dict(anatomy.to_dict()) == anatomy
         assert json.dumps(anatomy.to_dict(), ensure_ascii=False).isprintable()
@@ -161,15 +163,18 @@ def test_data_json(tmp_path):
         "digests": {"Case_N001": {"image": "f00d", "label": None}},
         "spacing": [[1.4, 1.4, 10.0], [1.9, 1.9, 10.0]], "smallest_mm3": [None, 900.0],
         "training": side, "validation": side, "date": "2020", "note": {"by": ["me"]},
+        "slices": [5, 9], "label_values": [0, 500],
     }  # fmt: skip
 
     def read(folder):
-        known = workdir.read_data(folder)
+        known = read_data(folder)
         (folder / "config.json").unlink(missing_ok=True)
-        workdir.claim(folder, {"a": 1}, {"cases": ["Case_X"], "digests": content["digests"]})
+        claim(folder, {"a": 1}, {"cases": ["Case_X"], "digests": content["digests"]})
         low, high = np.asarray(known.get("spacing", np.ones((2, 3))))
         assert low.shape == high.shape == (3,)
         assert sum(known.get(part, side)["slices"] for part in ("training", "validation")) > 0
+        assert known.get("slices", [5, 9])[1] > 0
+        assert np.asarray(known.get("label_values") or [0, 1])[[0, 1]].dtype == int
 
     outcomes(content, tmp_path / "data.json", read, WorkdirError)
 

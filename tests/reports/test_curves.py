@@ -8,8 +8,8 @@ import pytest
 
 from jaxseg.anatomy import EMIDEC
 from jaxseg.reports.curves import Curve, curves, read_history, spread
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.logbook import Logbook
-from jaxseg.runs.workdir import WorkdirError
 
 REGIONS = ("LV", "Inf")
 

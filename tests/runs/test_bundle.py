@@ -8,7 +8,7 @@ import pytest
 
 from jaxseg.runs import bundle
 from jaxseg.runs.bundle import File, Manifest
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint
 import pytest
 from orbax.checkpoint import CheckpointManager
 
-from jaxseg.runs.checkpoint import Checkpoints, load_params, save_params
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.files import WorkdirError
 from jaxseg.train_step import TrainState
 
 
@@ -223,33 +222,3 @@ def test_a_failed_write_is_not_silent(tmp_path, monkeypatch):
     monkeypatch.setattr(CheckpointManager, "save", fail)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(WorkdirError, match="disk full"):
         checkpoints.save(new_state(1), 0.1)
-
-
-def test_bare_parameters_come_back_bitwise_with_and_without_a_template(tmp_path):
-    params = new_state(3).params["network"]
-    params["conv"]["shift"] = jnp.array([np.nan, -0.0, 1e-45], jnp.float32)
-    save_params(tmp_path / "params", params)
-    restored = load_params(tmp_path / "params", jax.eval_shape(lambda: params))
-    assert_bitwise(restored, params)
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
-    with orbax.checkpoint.StandardCheckpointer() as reader:
-        bare = reader.restore(tmp_path / "params")
-    assert_bitwise(bare, params)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(bare))
-
-
-def test_bare_parameters_do_not_tell_where_they_were_written(tmp_path):
-    save_params(tmp_path / "params", new_state(3).params["network"])
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) > 3
-    assert not [path for path in files if str(tmp_path).encode() in path.read_bytes()]
-
-
-def test_bare_parameters_of_another_shape_or_name_are_refused(tmp_path):
-    save_params(tmp_path / "params", new_state(3).params["network"])
-    with pytest.raises(ValueError, match=r"\['kernel'\] of shape .* describe"):
-        load_params(tmp_path / "params", new_state(0, size=5).params["network"])
-    with pytest.raises(ValueError, match="its settings describe None"):
-        load_params(tmp_path / "params", {"dense": jnp.zeros(3)})
-    with pytest.raises(ValueError, match="no parameters"):
-        load_params(tmp_path / "none", new_state(0).params["network"])

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from jaxseg.config import recipe
-from jaxseg.runs import hosts, workdir
+from jaxseg.runs import hosts
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import read_settings
+from jaxseg.runs.data_file import read_data
 from jaxseg.runs.signals import StopVote
 from jaxseg.train_step import TrainState, init_state
 
@@ -83,7 +85,7 @@ def wait_for_step(processes, run: Path, step: int) -> None:
 
 
 def template(run: Path) -> TrainState:
-    config = workdir.read_settings(run)
+    config = read_settings(run)
     optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
     return jax.eval_shape(
         lambda: init_state(recipe.networks(config), optimizer, 0, tuple(config["grid"]["size"]))
@@ -155,8 +157,8 @@ def finished_pair(command_line, finished_run) -> Path:
 def test_two_processes_end_where_one_does(finished_pair, finished_run):
     assert_close(finished_pair, finished_run)
     start = init_state(
-        recipe.networks(workdir.read_settings(finished_run)),
-        recipe.optimizer(workdir.read_settings(finished_run), lambda step: 0.0 * step),
+        recipe.networks(read_settings(finished_run)),
+        recipe.optimizer(read_settings(finished_run), lambda step: 0.0 * step),
         0, (32, 32),
     )  # fmt: skip
     moved = largest_differences(start.params, state_of(finished_pair).params)
@@ -341,7 +343,7 @@ def test_a_pair_starts_from_the_parameters_that_one_process_starts_from(
     runs = [tmp_path / "alone", tmp_path / "pair"]
     ours, theirs = (state_of(run, FIRST) for run in runs)
     assert max(jax.tree.leaves(largest_differences(ours.params, theirs.params))) < 1e-5
-    facts = [workdir.read_data(run)["started_from"] for run in runs]
+    facts = [read_data(run)["started_from"] for run in runs]
     assert facts[0] == facts[1]
     assert facts[0]["step"] == STEPS
 
@@ -354,7 +356,7 @@ def refusals(finished: str, other_cases: str, folder: str) -> None:
     from jaxseg.training import train
 
     first, run = jax.process_index() == 0, Path(folder)
-    known = workdir.read_settings(Path(finished))
+    known = read_settings(Path(finished))
     known["run"]["compilation_cache"] = ""
 
     def attempt(name: str, folder: Path, *fields: tuple[str, object]) -> None:

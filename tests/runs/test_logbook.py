@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.logbook import METRICS, Logbook, read_metrics
-from jaxseg.runs.workdir import WorkdirError
 
 
 def lines(folder):

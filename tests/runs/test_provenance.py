@@ -13,7 +13,7 @@ import pytest
 
 import jaxseg
 from jaxseg.runs import provenance
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 
 
 def test_the_version_has_one_source():

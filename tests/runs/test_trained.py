@@ -15,9 +15,10 @@ import pytest
 
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import find_cases, load_case
-from jaxseg.runs import bundle, workdir
+from jaxseg.runs import bundle
+from jaxseg.runs.data_file import read_data
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import check_data, load_run
-from jaxseg.runs.workdir import WorkdirError
 
 REPOSITORY = Path(__file__).parents[2]
 # Reads a run on 4 devices, and saves its network as a training on 4 devices does.
@@ -239,13 +240,13 @@ def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):
 def test_the_spacing_of_training_is_known(finished_run, run):
     cases = [load_case(folder) for folder in find_cases(run.settings["data"]["root"])]
     spacings = np.array([case.spacing for case in cases])
-    low, high = workdir.read_data(finished_run)["spacing"]
+    low, high = read_data(finished_run)["spacing"]
     np.testing.assert_allclose([low, high], [spacings.min(0), spacings.max(0)])
 
 
 def test_the_smallest_pathology_of_training_is_known(finished_run, run):
     """On the network grid of 4.2 mm it is about the label maps' own."""
-    facts = workdir.read_data(finished_run)
+    facts = read_data(finished_run)
     root = Path(run.settings["data"]["root"])
     volumes = []
     for name in facts["training"]["cases"]:

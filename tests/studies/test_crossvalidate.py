@@ -15,9 +15,10 @@ from jaxseg.data import load_case, most_probable
 from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.presence import confidence_bound
-from jaxseg.runs import workdir
+from jaxseg.runs.config_file import read_settings
+from jaxseg.runs.data_file import claim, read_data
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from jaxseg.studies.crossvalidate import crossvalidate
 from jaxseg.studies.schedule import plan_runs
 from tests.conftest import save_random_network
@@ -48,7 +49,7 @@ def names(folder):
 def config(random_run):
     """Settings of the tiny runs, on the phantom's folder."""
     changes = {"data.split": "case", "seed": SEEDS[0], "name": "mine"}
-    return replace(workdir.read_settings(random_run), changes)
+    return replace(read_settings(random_run), changes)
 
 
 def write_runs(config, folder, seeds):
@@ -68,7 +69,7 @@ def write_runs(config, folder, seeds):
         if not run.settings["anatomy"]["inclusions"]:
             facts["smallest_mm3"] = []
         run.folder.mkdir(parents=True)
-        workdir.claim(run.folder, run.settings, facts)
+        claim(run.folder, run.settings, facts)
         network = recipe.networks(run.settings).segmentation
         seed = 16 if run.seed == SEEDS[0] else 175
         save_random_network(run.folder, network, seed=3, step=4, score=0.9)  # the best
@@ -93,7 +94,7 @@ def by_hand(study, config):
         folders = [study / "runs" / f"mine-seed-{s}-fold-{fold}-of-{FOLDS}" for s in SEEDS]
         networks = [load_run(folder, checkpoint="last") for folder in folders]
         predict = make_predictor(networks, mirror=True)
-        facts = workdir.read_data(folders[0])
+        facts = read_data(folders[0])
         for name in facts["validation"]["cases"]:
             case = load_case(Path(config["data"]["root"]) / name)
             probabilities = predict(case).probabilities

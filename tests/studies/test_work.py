@@ -10,8 +10,9 @@ from jaxseg.config import run_data
 from jaxseg.config.settings import replace
 from jaxseg.data import Cohort
 from jaxseg.data.identity import Digests
-from jaxseg.runs import workdir
-from jaxseg.runs.workdir import InUseError, WorkdirError
+from jaxseg.runs.data_file import claim
+from jaxseg.runs.files import WorkdirError
+from jaxseg.runs.lock import InUseError
 from jaxseg.studies import work
 from jaxseg.studies.ablation import ablate as ablation
 from jaxseg.studies.ablation.ablate import ablate
@@ -54,7 +55,7 @@ class Bench:
         if folder.name in self.broken:
             raise self.broken[folder.name]
         self.trained.append(folder.name)
-        workdir.claim(folder, run_data.resolved(config), cohort.facts())  # as `train` does
+        claim(folder, run_data.resolved(config), cohort.facts())  # as `train` does
 
     def _evaluate(self, folder, *, checkpoint, output):
         assert checkpoint == "last"

@@ -17,9 +17,11 @@ from jaxseg.data import DataError
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.export import export
-from jaxseg.runs import provenance, unseen, workdir
+from jaxseg.runs import provenance, unseen
+from jaxseg.runs.config_file import read_settings
+from jaxseg.runs.data_file import read_data
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError
 from jaxseg.studies import work
 from jaxseg.studies.ablation.ablate import ablate
 from jaxseg.studies.crossvalidate import crossvalidate
@@ -52,7 +54,7 @@ def source(finished_run) -> Path:
 @pytest.fixture(scope="module")
 def config(source, command_line):
     """The source's own, to be trained further for an epoch."""
-    known = workdir.read_settings(source)
+    known = read_settings(source)
     return changed(
         known, train__init_from=str(source), train__epochs=1, run__pictures=0,
         data__root=str(command_line.phantom), data__phantom_cases=0, name="tuned",
@@ -293,7 +295,7 @@ def test_more_epochs_name_the_way(source, config):
 @pytest.fixture(scope="module")
 def other_split(source, config, tmp_path_factory):
     """Holds out the case that the source held out, and one that it was trained on."""
-    facts = workdir.read_data(source)
+    facts = read_data(source)
     held = [facts["validation"]["cases"][0], facts["training"]["cases"][0]]
     rows = [f"{name},{'val' if name in held else 'train'}" for name in facts["cases"]]
     path = tmp_path_factory.mktemp("split") / "split.csv"
@@ -312,13 +314,13 @@ def tuned(other_split, tmp_path_factory):
 
 def test_the_run_notes_what_it_started_from(tuned, source, other_split):
     folder, lines = tuned
-    facts, known = workdir.read_data(folder)["started_from"], workdir.read_data(source)
+    facts, known = read_data(folder)["started_from"], read_data(source)
     assert (facts["path"], facts["name"]) == (str(source), "awce_penalty")
     assert (facts["checkpoint"], facts["step"]) == ("last", 35)
     assert facts["jaxseg"] == provenance.read(source)[-1]["versions"]["jaxseg"]
     digests = [known["digests"][name]["image"] for name in known["training"]["cases"]]
     assert facts["seen"] == sorted(digests)
-    assert workdir.read_settings(folder)["train"]["init_from"] == str(source)
+    assert read_settings(folder)["train"]["init_from"] == str(source)
     assert f"starting from {source} (awce_penalty, last checkpoint, step 35)" in lines
     (line,) = [line for line in lines if line.startswith("warning: ")]
     assert line.endswith(f"optimistic: {other_split[1][1]}")
@@ -342,7 +344,7 @@ def test_by_their_images_whatever_their_names(tuned, config, other_split, tmp_pa
     root = tmp_path / "cases"
     write_phantom(root, seed=1, num_cases=2)
     shutil.copytree(Path(config["data"]["root"]) / seen, root / seen)
-    facts = workdir.read_data(folder)
+    facts = read_data(folder)
     image = facts["digests"].pop(seen)["image"]
     run = load_run(folder)
     other = unseen.judge(
@@ -362,7 +364,7 @@ def test_a_run_whose_held_out_cases_were_all_seen(config, source, tmp_path):
     image = data["digests"][name]["image"]
     data["started_from"] = {"name": "a", "checkpoint": "best", "step": 3, "seen": [image]}
     (run / "data.json").write_text(json.dumps(data))
-    settings = workdir.read_settings(run)
+    settings = read_settings(run)
     settings["data"]["root"] = config["data"]["root"]
     (run / "config.json").write_text(json.dumps(settings))
     with pytest.raises(DataError, match="or the one that it started from"):
@@ -394,9 +396,9 @@ def test_a_bundle_says_what_its_run_started_from(tuned, tmp_path):
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert "Training started from the parameters of awce_penalty (last checkpoint, step 35" in card
     assert "The terms of the data of that one hold" in card
-    facts = workdir.read_data(tmp_path / "bundle")["started_from"]
-    assert facts["path"] == Path(workdir.read_data(folder)["started_from"]["path"]).name
-    settings = workdir.read_settings(tmp_path / "bundle")
+    facts = read_data(tmp_path / "bundle")["started_from"]
+    assert facts["path"] == Path(read_data(folder)["started_from"]["path"]).name
+    settings = read_settings(tmp_path / "bundle")
     assert settings["train"]["init_from"] == facts["path"]
 
 
@@ -419,7 +421,7 @@ def test_a_source_that_changed_before_the_first_checkpoint_is_refused(tuned, con
     facts["started_from"]["network_sha256"] = "other"
     (folder / "data.json").write_text(json.dumps(facts))
     with pytest.raises(WorkdirError, match="what the run started from changed since it began"):
-        train(workdir.read_settings(folder), folder)
+        train(read_settings(folder), folder)
 
 
 # ---- studies

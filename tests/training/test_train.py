@@ -14,10 +14,10 @@ import pytest
 
 from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError
-from jaxseg.runs import workdir
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.files import WorkdirError
+from jaxseg.runs.lock import locked
 from jaxseg.runs.signals import Interrupted
-from jaxseg.runs.workdir import WorkdirError
 from jaxseg.train_step import TrainState, init_state
 from jaxseg.training import train
 from tests import stopped
@@ -283,7 +283,7 @@ def test_other_cases_are_refused_and_the_workdir_untouched(command_line, finishe
 def test_a_held_workdir_is_refused_and_then_free(tmp_path, finished_run):
     config = config_of(finished_run)
     with (
-        workdir.locked(tmp_path),
+        locked(tmp_path),
         pytest.raises(WorkdirError, match="another process is training"),
         logged(devices_alone),
     ):

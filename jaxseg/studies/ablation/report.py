@@ -16,8 +16,8 @@ from jaxseg.reports import curves, mixup_figure, pictures, stage_figure
 from jaxseg.reports.document import Picture, Section, Table, markdown
 from jaxseg.reports.page import html
 from jaxseg.runs import provenance
+from jaxseg.runs.files import WorkdirError, read_json, write_files
 from jaxseg.runs.trained import load_run
-from jaxseg.runs.workdir import WorkdirError, read_json, write_files
 from jaxseg.studies.ablation import table1
 from jaxseg.studies.ablation.published import display_name
 from jaxseg.studies.ablation.scores import read_run_scores

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jaxseg.anatomy import Anatomy
 from jaxseg.evaluation.case_scores import MEASURES
 from jaxseg.evaluation.score_files import PIXEL_COLUMNS
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 
 _REFERENCE = MEASURES.index("reference_mm3")
 

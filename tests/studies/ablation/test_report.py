@@ -8,8 +8,8 @@ import pytest
 
 from jaxseg.config import run_data
 from jaxseg.config.settings import replace
-from jaxseg.runs import workdir
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.config_file import read_settings
+from jaxseg.runs.files import WorkdirError
 from jaxseg.studies.ablation import report
 from jaxseg.studies.schedule import Run
 
@@ -26,7 +26,7 @@ class Report:
 
     @staticmethod
     def _run(folder: Path, stage: str) -> Run:
-        settings = workdir.read_settings(folder)
+        settings = read_settings(folder)
         return Run(stage, 0, None, folder, replace(settings, {"data.phantom_cases": 0}))
 
     def change(self, fields) -> None:

@@ -11,7 +11,7 @@ from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.evaluation import score_files
 from jaxseg.evaluation.case_scores import MEASURES, CaseScores
 from jaxseg.evaluation.scores import Evaluation
-from jaxseg.runs.workdir import WorkdirError
+from jaxseg.runs.files import WorkdirError
 from jaxseg.studies.ablation.scores import RunScores, check_comparable, read_run_scores
 
 NAN = math.nan
