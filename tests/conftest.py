@@ -26,6 +26,16 @@ from tests.allowed_warnings import ORBAX_THREADS, STRICT
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# Folders whose tests are all slow: damage and kills, the compiled convolution, benchmarks.
+SLOW = {"benchmarks", "faults", "native"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for allowed in ORBAX_THREADS:
         config.addinivalue_line("filterwarnings", allowed)
