@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError
-from jaxseg.data import Case, Grid, probabilities_to_native
+from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
 from jaxseg.data.preprocess import network_images
 from jaxseg.inference.case_checks import unusual_shape
 from jaxseg.inference.locate import (
@@ -42,7 +42,8 @@ class Prediction:
       probabilities: (X, Y, slices, L) float32 on the native grid, summing to 1 over L.
       center: voxel (row, column) at the center of the crop. None if the config of the run states
         the center, or if no heart was found.
-      heart_found: whether a heart was found; otherwise everything is background.
+      heart_found: whether a heart was found and anything was labeled; otherwise everything is
+        background.
       at_border: whether labels reach the border of the crop, so that some may be cut off.
       off_center_mm: distance in mm of the heart from the center of the crop, if the config states
         the center; otherwise 0.
@@ -175,6 +176,7 @@ def _predict_one(
     return Prediction(
         probabilities_to_native(probabilities, shape, case.spacing, grid),
         center,
+        heart_found=bool((most_probable(probabilities) > 0).any()),
         at_border=reaches_border(probabilities),
         off_center_mm=0.0 if center else off_center_mm(probabilities, grid, case.spacing),
     )

@@ -107,6 +107,16 @@ def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
         np.testing.assert_array_equal(both.probabilities, found.probabilities)
 
 
+def test_a_stack_in_which_nothing_is_labeled_has_no_heart(run, case):
+    """Also without a localizer: an empty label map would pass for a heart without infarct."""
+    params = jax.tree.map(jnp.zeros_like, run.params)
+    params["logits"]["bias"] = jnp.array([9.0, 0.0, 0.0, 0.0, 0.0])
+    prediction = make_predictor([dataclasses.replace(run, params=params)])(case)
+    assert not prediction.heart_found
+    assert not most_probable(prediction.probabilities).any()
+    assert prediction.remarks() == ("no heart found",)
+
+
 def test_runs_of_unlike_labels_are_refused(run):
     labels = ("background", "scar")
     fields = {"labels": labels, "inclusions": (), "slice_regions": (("S", (1,)),)}
