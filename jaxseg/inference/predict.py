@@ -123,7 +123,7 @@ def predict(
         runs, mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
         case_decision=case_decision,
     )  # fmt: skip
-    layout = runs[0].settings["data"]["layout"]
+    layout = runs[0].setup.source.layout
     inputs, failures = _find_inputs(source, output, layout)
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)

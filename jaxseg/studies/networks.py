@@ -7,7 +7,7 @@ from typing import Any
 from jaxseg.anatomy import Anatomy
 from jaxseg.inference.predictor import presence_rule
 from jaxseg.runs import workdir
-from jaxseg.runs.trained import Trained, check_data, load_run, run_settings
+from jaxseg.runs.trained import Trained, check_data, load_run, read_setup
 from jaxseg.runs.workdir import WorkdirError
 from jaxseg.studies.schedule import is_done
 
@@ -31,12 +31,11 @@ def finished_runs(study: Path, number: int) -> Folds:
         raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
     by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
     names = set()
-    for settings in sorted((study / "runs").glob(f"*/{workdir.SETTINGS}")):
-        config = run_settings(settings.parent)
-        data = config["data"]
-        if (data["split"], data["folds"]) == ("case", number):
-            by_fold[data["fold"]].append(settings.parent)
-            names.add(config["name"])
+    for path in sorted((study / "runs").glob(f"*/{workdir.SETTINGS}")):
+        setup = read_setup(path.parent)
+        if (setup.split.kind, setup.split.folds) == ("case", number):
+            by_fold[setup.split.fold].append(path.parent)
+            names.add(setup.name)
     if len(names) > 1:
         raise WorkdirError(
             f"{study}: holds runs of {', '.join(sorted(names))}; expected a study of "

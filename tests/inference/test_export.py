@@ -21,6 +21,7 @@ from jaxseg.inference.export import export
 from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.models.segment import make_probabilities
+from jaxseg.runs import workdir
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.trained import load_run
 from jaxseg.runs.workdir import WorkdirError
@@ -64,7 +65,7 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "export_probabilities", lambda *args: Exported())
 
 
-def test_what_a_bundle_holds(bundle_folder, run):
+def test_what_a_bundle_holds(bundle_folder, random_run, run):
     assert names(bundle_folder) == [
         "MODEL_CARD.md", "config.json", "data.json", "manifest.json", "model.stablehlo", "params",
         "preprocessing.json",
@@ -79,9 +80,10 @@ def test_what_a_bundle_holds(bundle_folder, run):
     assert json.loads(files["data.json"]) == run.data
     config = json.loads(files["config.json"])
     assert config["anatomy"] == run.anatomy.to_dict()
-    assert config["data"] == run.settings["data"] | {"root": None}
+    known = workdir.read_settings(random_run)
+    assert config["data"] == known["data"] | {"root": None}
     same = set(config) - {"data", "run"}
-    assert {name: config[name] for name in same} == {name: run.settings[name] for name in same}
+    assert {name: config[name] for name in same} == {name: known[name] for name in same}
 
 
 def test_nothing_in_a_bundle_tells_of_the_machine(bundle_folder, random_run, phantom):
