@@ -23,7 +23,7 @@ from benchmarks.workload import (
 )
 from jaxseg.batch import DeviceCohort, mixed_batch
 from jaxseg.batch_schedule import Plan
-from jaxseg.config import recipe
+from jaxseg.config import setup
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.machine.host_memory import keep_freed_memory
 from jaxseg.models import initialize
@@ -86,16 +86,16 @@ def build(workload: Workload) -> Task:
 
 
 def _networks(workload: Workload) -> tuple[Any, Any, Any]:
-    settings = workload.settings()
-    optimizer = recipe.optimizer(settings, optax.constant_schedule(_RATE))
-    return recipe.networks(settings), recipe.objective(settings), optimizer
+    wanted = setup.build(workload.settings())
+    optimizer = wanted.optimization.adam(optax.constant_schedule(_RATE))
+    return wanted.networks, wanted.objective, optimizer
 
 
 def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     """One step of training, as `jaxseg.training.train` does it; and its slices."""
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload)
-    mixup = recipe.mixup(workload.settings())
+    mixup = setup.build(workload.settings()).mixup
     step = compile_step(make_train_step(networks, optimizer, objective, mixup), workload.devices)
     place, size = placement(workload.devices), (workload.size, workload.size)
     state = init_state(networks, optimizer, 0, size, place)
@@ -133,7 +133,7 @@ def _without_mixup(workload: Workload) -> Task:
     networks, objective, optimizer = _networks(workload)
     cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
     indices = jnp.arange(workload.batch)
-    mixup = recipe.mixup(workload.settings())
+    mixup = setup.build(workload.settings()).mixup
 
     def mix(key: Array) -> tuple[Array, Array]:
         return mixed_batch(key, cohort, indices, 0, mixup, networks.segmentation.num_labels)
@@ -175,12 +175,12 @@ def _without_mixup(workload: Workload) -> Task:
 
 
 def _predict(workload: Workload) -> Task:
-    settings = workload.settings()
-    network, grid = recipe.networks(settings).segmentation, recipe.grid(settings)
-    params = initialize(network, jax.random.key(0), jnp.zeros((1, *grid.size, 1)))
+    wanted = setup.build(workload.settings())
+    network, size = wanted.networks.segmentation, wanted.grid.size
+    params = initialize(network, jax.random.key(0), jnp.zeros((1, *size, 1)))
     if workload.task == "case":
-        anatomy, folder = recipe.anatomy(settings), Path(workload.data)
-        run = Trained(folder, "last", 0, settings, {}, anatomy, grid, network, params)
+        folder = Path(workload.data)
+        run = Trained(folder, "last", 0, wanted, {}, network, params)
         predict, case = make_predictor([run]), read_cases(folder)[0]
         return Task(lambda: predict(case))
     segment, images = make_probabilities(network, batch_size=8), read_slices(workload).images

@@ -20,7 +20,7 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
-from jaxseg.config import recipe
+from jaxseg.config import setup
 from jaxseg.data import preprocess_case, probabilities_to_native
 
 _RATE = 1e-3
@@ -228,7 +228,7 @@ def _predict(workload: Workload, device: torch.device) -> Task:
     if workload.task == "predict":
         images = read_slices(workload).images
         return Task(lambda: segment(images), device)
-    case, how = read_cases(Path(workload.data))[0], recipe.preprocessing(settings)
+    case, how = read_cases(Path(workload.data))[0], setup.build(settings).preprocessing
 
     def predict() -> None:
         images, _ = preprocess_case(case, how)

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from configs import attention, awce_penalty
-from jaxseg.config import recipe
+from jaxseg.config.setup import build
 from jaxseg.data import Case, Grid, build_cohort
 from jaxseg.data.phantom.write import phantom_case
 
@@ -146,7 +146,7 @@ def read_slices(workload: Workload) -> Slices:
     """The cohort on the network grid: the phantom's slices, repeated until there are enough."""
     # The field of view stays that of 96 pixels, so that the heart is in every image.
     grid = Grid((workload.size, workload.size), spacing=1.4 * 96 / workload.size)
-    how = replace(recipe.preprocessing(workload.settings()), grid=grid)
+    how = replace(build(workload.settings()).preprocessing, grid=grid)
     cohort = build_cohort(read_cases(Path(workload.data)), how, allow_outside=True)
     order = np.resize(np.arange(len(cohort)), workload.slices)
     taken = cohort.take(order)

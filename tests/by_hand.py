@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from jaxseg.config import recipe
 from jaxseg.data import Case, preprocess_case
 from jaxseg.runs.trained import Trained
 
@@ -29,4 +28,4 @@ def picture(image: np.ndarray) -> np.ndarray:
 
 def prepared(run: Trained, case: Case) -> np.ndarray:
     """The case's images (slices, H, W) as the run's settings normalize them."""
-    return preprocess_case(case, recipe.preprocessing(run.settings))[0]
+    return preprocess_case(case, run.setup.preprocessing)[0]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg.config import recipe
+from jaxseg.config.setup import build
 from jaxseg.inference.export import export
 from jaxseg.models import UNet
 from jaxseg.runs.checkpoint import Checkpoints
@@ -142,7 +142,7 @@ def random_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "phantom_cases": 0,
     }
     write_atomic(folder / "config.json", json.dumps(settings))
-    network = recipe.networks(settings).segmentation
+    network = build(settings).networks.segmentation
     save_random_network(folder, network, seed=175, step=5, score=0.5)
     save_random_network(folder, network, seed=16, step=6, score=0.25)
     return folder

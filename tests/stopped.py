@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.config import recipe
+from jaxseg.config.setup import build
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.signals import Interrupted
@@ -33,10 +33,9 @@ def train_stopped(config: Mapping[str, Any], folder: Path) -> None:
 
 def end_state(run: Path) -> Any:
     """The state of the last checkpoint."""
-    config = read_settings(run)
-    networks, size = recipe.networks(config), recipe.grid(config).size
-    optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
-    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size))
+    setup = build(read_settings(run))
+    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    template = jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.latest_step is not None
         return checkpoints.restore(template, checkpoints.latest_step)

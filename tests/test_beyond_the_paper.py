@@ -1,7 +1,6 @@
 """A tiny run of `best.py`, from the command line to the exported network."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ def test_the_loss_terms_are_logged(run):
 
 
 def test_run_and_bundle_predict_the_same(run, tmp_path):
-    case = load_case(find_cases(Path(run.settings["data"]["root"]))[0])
+    case = load_case(find_cases(run.setup.source.root)[0])
     segment = make_probabilities(run.network, batch_size=8)
     by_hand = segment(run.params, prepared(run, case))
     wanted = probabilities_to_native(by_hand, case.image.shape, case.spacing, run.grid)

@@ -72,3 +72,32 @@ def test_the_method_knows_no_files_and_no_config():
         if room(path) in METHOD - {"native"}:  # which compiles a library
             libraries = {name.partition(".")[0] for name in imported(path)}
             assert not {"pathlib", "os", "json", "nibabel"} & libraries, path
+
+
+def settings_by_name(path):
+    """Lines of a file that take a field of a config by its name: `config["a"]`, `.get("a")`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Subscript(value=owner, slice=ast.Constant(value=str())):
+                pass
+            case ast.Call(
+                func=ast.Attribute(value=owner, attr="get"),
+                args=[ast.Constant(value=str()), *_],
+            ):
+                pass
+            case _:
+                continue
+        name = getattr(owner, "id", None) or getattr(owner, "attr", None)
+        if name in ("config", "settings"):
+            yield node.lineno
+
+
+def test_settings_are_read_by_name_in_config_alone():
+    found = {
+        f"{path.relative_to(ROOT).as_posix()}:{line}"
+        for path in ROOT.rglob("*.py")
+        if room(path) != "config"
+        for line in settings_by_name(path)
+    }
+    assert found == set()
+    assert list(settings_by_name(ROOT / "config" / "setup.py"))

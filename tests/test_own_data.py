@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from configs import awce_penalty, edema_scar
-from jaxseg.config import recipe, run_data
+from jaxseg.config import run_data
+from jaxseg.config.reader import reader
+from jaxseg.config.setup import build
 from jaxseg.data import DataError
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
@@ -80,9 +82,9 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
 
 def test_the_phantom_of_the_config_is_emidec_s_by_other_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    renamed = run_data.load_cohort(settings(data__phantom_cases=2))
+    renamed = run_data.load_cohort(build(settings(data__phantom_cases=2)))
     assert (tmp_path / "data" / "phantom-nnunet-2-cases-seed-0" / "dataset.json").is_file()
-    plain = run_data.load_cohort(settings(awce_penalty, data__phantom_cases=2))
+    plain = run_data.load_cohort(build(settings(awce_penalty, data__phantom_cases=2)))
     assert renamed.case_names == tuple(name.removeprefix("Case_") for name in plain.case_names)
     np.testing.assert_array_equal(renamed.images, plain.images)
     np.testing.assert_array_equal(renamed.labels, plain.labels)
@@ -93,17 +95,17 @@ def test_labels_of_another_anatomy_are_refused(root):
     config = own(root)
     config["anatomy"] = awce_penalty.get_config().to_dict()["anatomy"]
     with pytest.raises(DataError, match="has also 'scar', 'edema' and lacks 'infarct', 'no-reflow"):
-        run_data.load_cohort(config)
+        run_data.load_cohort(build(config))
 
 
 def test_a_layout_that_is_not_the_root_s_is_refused(root):
     with pytest.raises(DataError, match="no case; expected folders such as Case_P001"):
-        run_data.load_cohort(own(root, data__layout="emidec"))
+        run_data.load_cohort(build(own(root, data__layout="emidec")))
 
 
 def test_a_stack_may_begin_at_the_base(root):
-    from_apex = run_data.load_cohort(own(root))
-    from_base = run_data.load_cohort(own(root, data__apex_first=False))
+    from_apex = run_data.load_cohort(build(own(root)))
+    from_base = run_data.load_cohort(build(own(root, data__apex_first=False)))
     assert from_apex.heights[0] == 1
     np.testing.assert_allclose(from_base.heights, 1 - from_apex.heights, atol=1e-6)
 
@@ -111,9 +113,9 @@ def test_a_stack_may_begin_at_the_base(root):
 def test_labels_outside_the_grid_fail_unless_allowed(root):
     crop = {"grid__size": (8, 8)}  # 34 mm: the cavity's middle
     with pytest.raises(DataError, match="labeled voxels lie outside"):
-        run_data.load_cohort(own(root, **crop))
+        run_data.load_cohort(build(own(root, **crop)))
     with pytest.warns(UserWarning, match="labeled voxels lie outside") as warned:
-        cohort = run_data.load_cohort(own(root, **crop, grid__allow_outside=True))
+        cohort = run_data.load_cohort(build(own(root, **crop, grid__allow_outside=True)))
     assert len(warned) == len(cohort.case_names) == 6
     assert cohort.labels.shape[1:] == (8, 8)
 
@@ -144,20 +146,20 @@ def test_two_labels_and_a_pair_are_enough(tmp_path):
         "slice_regions": [["Organ", ["organ", "lesion"]], ["Lesion", ["lesion"]]],
         "case_regions": [["Lesion", ["lesion"]]],
     }
-    cohort = run_data.load_cohort(config)
+    cohort = run_data.load_cohort(build(config))
     assert [np.bincount(part.ravel()).tolist() for part in cohort.labels[:2]] == [
         [156, 91, 9],
         [156, 100],
     ]
-    assert recipe.networks(config).segmentation.num_labels == 3
-    assert recipe.objective(config).inclusions == (((2,), (2, 1)),)
+    assert build(config).networks.segmentation.num_labels == 3
+    assert build(config).objective.inclusions == (((2,), (2, 1)),)
 
 
 def test_test_cases_of_an_nnunet_data_set_are_read_by_the_name_of_their_folder(root, tmp_path):
     own_root = shutil.copytree(root, tmp_path / "Dataset502_Test")
     for part in ("images", "labels"):
         (own_root / f"{part}Tr").rename(own_root / f"{part}Ts")
-    read = run_data.reader(own(own_root))
+    read = reader(build(own(own_root)))
     images = read.find(own_root / "imagesTs")
     assert [path.name for path in images] == [p.name for p in read.find(root)]
     first = read.load(images[0])

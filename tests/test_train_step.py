@@ -17,7 +17,7 @@ from scipy.special import log_softmax, softmax
 from jaxseg import train_step
 from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
-from jaxseg.config import recipe
+from jaxseg.config.optimization import clip_each
 from jaxseg.label_weights import generator_objective
 from jaxseg.losses import automated_weighted_cross_entropy, cross_entropy, neighboring_loss
 from jaxseg.models import UNet, WeightGenerator
@@ -218,7 +218,7 @@ def test_the_generators_objective_moves_the_generator_alone():
 def test_clipping_leaves_the_networks_step_to_the_networks_gradient():
     """However large the gradient of the generator is, the network's update is the same."""
     stage = "awce"
-    clipped = optax.chain(recipe.clip_each(1.0), optax.sgd(1.0))
+    clipped = optax.chain(clip_each(1.0), optax.sgd(1.0))
     moved = {}
     for strength in (0.7, 70.0):
         step = make_train_step(networks(stage), clipped, objective(stage, strength=strength), MIXUP)

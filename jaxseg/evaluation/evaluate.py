@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg.config import run_data
+from jaxseg.config.reader import reader
 from jaxseg.data import DataError
 from jaxseg.data.identity import digests
 from jaxseg.evaluation import score_files
@@ -69,16 +69,19 @@ def evaluate(
     """
     run = load_run(folder, checkpoint=checkpoint)
     rule, sentences = choose_rule(
-        [run], mirror=mirror, drop_small=drop_small, min_confidence=min_confidence,
+        [run],
+        mirror=mirror,
+        drop_small=drop_small,
+        min_confidence=min_confidence,
         case_decision=case_decision,
-    )  # fmt: skip
+    )
     output = output or folder / "evaluation"
     check_writable(output)
     check_data(run)
     _LOG.info(run.describe())
     cases, hearts, notes, left_out = _score(run, root, mirror, rule)
     evaluation = Evaluation(
-        name=run.settings["name"],
+        name=run.setup.name,
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
@@ -103,7 +106,7 @@ def _score(
       The scores, the heart position of each scored case, notes on the cases, and the reason why
       each of the other cases is left out.
     """
-    predict, read = make_predictor([run], mirror=mirror), run_data.reader(run.settings)
+    predict, read = make_predictor([run], mirror=mirror), reader(run.setup)
     folder = root or _own_root(run)
     scores, hearts, scored, left_out, renamed = [], {}, {}, {}, []
     paths = read.by_name(folder)
@@ -151,12 +154,12 @@ def _score(
 
 def _own_root(run: Trained) -> Path:
     """Return the folder of the run's own cases."""
-    root = run.settings["data"]["root"]
-    if not root:
+    root = run.setup.source.root
+    if root is None:
         raise WorkdirError(
             f"{run.folder}: has no data set of its own; expected CASES, a folder of labeled cases"
         )
-    folder = Path(root).expanduser()
+    folder = root.expanduser()
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; it is the run's own data.root; expected "

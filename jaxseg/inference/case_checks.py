@@ -48,8 +48,8 @@ def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
         return None
     for run in runs:
         known = run.data.get("orientations")
-        augment = run.settings["augment"]
-        every_way = augment["probability"] and augment["flip"] and augment["turn"]
+        augmentation = run.setup.augmentation
+        every_way = augmentation.probability and augmentation.flip and augmentation.turn
         if known and case.orientation not in known and not every_way:
             return (
                 f"rows and columns lead to {case.orientation} by its header, in training they led "

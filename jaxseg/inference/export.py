@@ -12,8 +12,6 @@ from typing import Any
 
 import jax
 
-from jaxseg.batch_schedule import Plan
-from jaxseg.config import recipe
 from jaxseg.config.settings import without_places
 from jaxseg.inference import case_decision
 from jaxseg.models.segment import export_probabilities
@@ -27,7 +25,7 @@ from jaxseg.runs.files import WorkdirError, check_writable, read_json
 from jaxseg.runs.lock import InUseError, locked
 from jaxseg.runs.params import save_params
 from jaxseg.runs.signals import unwind_on_sigterm
-from jaxseg.runs.trained import Trained, check_data, load_run
+from jaxseg.runs.trained import Trained, check_data, load_run, read_config
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,12 +71,12 @@ def export(
     except OSError as error:
         raise WorkdirError(f"{output}: cannot write here ({error.strerror or error})") from error
     _LOG.info(
-        f"{output}: {run.settings['name']}, {run.checkpoint} checkpoint, step {run.step}; "
+        f"{output}: {run.setup.name}, {run.checkpoint} checkpoint, step {run.step}; "
         f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
     )
     if run.data.get("synthetic"):
         _LOG.info(f"{output}: trained on synthetic cases; of no use on real images")
-    if model_card.is_own_data(run.settings, run.data):
+    if model_card.is_own_data(run.setup.source, run.data):
         _LOG.info(
             f"{output}: {DATA} names the cases, and {bundle.CARD} lacks their source and license"
         )
@@ -176,15 +174,14 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     Returns:
       Their total size in bytes, without the model card and the manifest.
     """
-    settings = without_places(run.settings)
-    _write_json(folder / SETTINGS, settings)
+    _write_json(folder / SETTINGS, without_places(read_config(run.folder)))
     _write_json(folder / DATA, provenance.without_places(run.data))
     if sittings := provenance.read(run.folder):
         _write_json(folder / provenance.FILE, provenance.public(sittings))
     if (decision := run.folder / case_decision.FILE).exists():
         shutil.copy(decision, folder / case_decision.FILE)
-    how = recipe.preprocessing(settings)
-    note = preprocessing_note(how, run.anatomy, spacing=run.data.get("spacing"))
+    spacing = run.data.get("spacing")
+    note = preprocessing_note(run.setup.preprocessing, run.anatomy, spacing=spacing)
     _write_json(folder / bundle.PREPROCESSING, note)
     try:
         save_params(folder / bundle.PARAMS, run.params)
@@ -199,7 +196,7 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
     files = bundle.list_files(folder)
     manifest = Manifest(
-        name=settings["name"],
+        name=run.setup.name,
         checkpoint=run.checkpoint,
         step=run.step,
         made_with=provenance.versions(),
@@ -207,11 +204,11 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
     )
     bundle.write_manifest(folder, manifest)
     facts = model_card.Facts(
-        settings=settings,
+        setup=run.setup,
         data=run.data,
         checkpoint=run.checkpoint,
         step=run.step,
-        steps=_steps(run),
+        steps=run.setup.plan(run.data["training"]["slices"]).steps,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(run.params)),
         scores=scores,
         remarks=remarks,
@@ -225,17 +222,6 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _steps(run: Trained) -> int:
-    train = run.settings["train"]
-    return Plan(
-        num_slices=run.data["training"]["slices"],
-        batch_size=train["batch_size"],
-        epochs=train["epochs"],
-        validate_every=train["validate_every"],
-        seed=run.settings["seed"],
-    ).steps
 
 
 def _scores(run: Trained) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -111,7 +111,7 @@ def predict(
         min_confidence=min_confidence,
         case_decision=case_decision,
     )
-    layout = runs[0].settings["data"]["layout"]
+    layout = runs[0].setup.source.layout
     inputs, failures = find_inputs(source, output, layout)
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)

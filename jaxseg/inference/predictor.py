@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 
-from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
 from jaxseg.data.preprocess import network_images
@@ -132,7 +131,8 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
     def predict(case: Case) -> Prediction:
         found = []
         for run in runs:
-            with memory.advised(memory.inference_advice(run.settings, _BATCH_SIZE)):
+            size, width = run.grid.size, run.network.width
+            with memory.advised(memory.inference_advice(_BATCH_SIZE, size=size, width=width)):
                 found.append(_predict_one(run, case, segmenters, mirror))
         # Runs that find no heart are left out of the average.
         found = [one for one in found if one.heart_found] or found[:1]
@@ -153,7 +153,7 @@ def _predict_one(
 ) -> Prediction:
     """Predict a case with one run."""
     views = _views(run) if mirror else (View(),)
-    how, shape = recipe.preprocessing(run.settings), case.image.shape
+    how, shape = run.setup.preprocessing, case.image.shape
 
     def segment(grid: Grid) -> np.ndarray:
         """Compute probabilities (slices, H, W, L) on a grid; empty slices are background."""
@@ -184,7 +184,7 @@ def _predict_one(
 
 def _views(run: Trained) -> tuple[View, ...]:
     """Return the mirror images, with quarter turns if the run was trained with them."""
-    return TURNS_AND_FLIPS if run.settings["augment"]["turn"] else FLIPS
+    return TURNS_AND_FLIPS if run.setup.augmentation.turn else FLIPS
 
 
 def presence_rule(

@@ -1,8 +1,7 @@
 """Report that memory ran out, with the fields of the config to change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from jax.errors import JaxRuntimeError
 
@@ -41,23 +40,34 @@ def is_spent(error: BaseException) -> bool:
     )
 
 
-def training_advice(settings: Mapping[str, Any]) -> str:
-    """Advice on how to reduce the memory of a training run, with the current values."""
-    size = "x".join(str(side) for side in settings["grid"]["size"])
+def training_advice(*, batch_size: int, size: tuple[int, int], width: int, depth: int) -> str:
+    """Advice on how to reduce the memory of a training run, with the current values.
+
+    Args:
+      batch_size: slices in a batch.
+      size: network grid (H, W) in pixels.
+      width: channels of the network's finest level.
+      depth: number of poolings.
+    """
     return (
-        f"less take a smaller train.batch_size (now {settings['train']['batch_size']}), grid.size "
-        f"({size}), model.width ({settings['model']['width']}) or model.depth "
-        f"({settings['model']['depth']}), model.precision=bfloat16, or more devices; a changed "
+        f"less take a smaller train.batch_size (now {batch_size}), grid.size "
+        f"({size[0]}x{size[1]}), model.width ({width}) or model.depth "
+        f"({depth}), model.precision=bfloat16, or more devices; a changed "
         "setting needs a --workdir of its own"
     )
 
 
-def inference_advice(settings: Mapping[str, Any], slices: int) -> str:
-    """Advice on how to run a trained network, whose size its config determines."""
-    size = "x".join(str(side) for side in settings["grid"]["size"])
+def inference_advice(slices: int, *, size: tuple[int, int], width: int) -> str:
+    """Advice on how to run a trained network, whose size its config determines.
+
+    Args:
+      slices: slices that are segmented at a time.
+      size: network grid (H, W) in pixels.
+      width: channels of the network's finest level.
+    """
     return (
-        f"this network takes {slices} slices of {size} pixels at a time (grid.size, model.width "
-        f"{settings['model']['width']}): free the device of other work, or set JAX_PLATFORMS=cpu; "
+        f"this network takes {slices} slices of {size[0]}x{size[1]} pixels at a time (grid.size, "
+        f"model.width {width}): free the device of other work, or set JAX_PLATFORMS=cpu; "
         "a network trained with a smaller grid.size, model.width or model.precision=bfloat16 "
         "takes less"
     )

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
+from jaxseg.config.sections import DataSource
+from jaxseg.config.setup import Setup
 from jaxseg.reports.document import Section, Table, markdown
 from jaxseg.runs import provenance
 from jaxseg.runs.data_file import STARTED_FROM
@@ -26,7 +27,7 @@ class Facts:
     """The facts that a model card states.
 
     Attributes:
-      settings: config of the run.
+      setup: what the config of the run says.
       data: the run's training and validation data, as in `data.json`.
       checkpoint: "best" or "last".
       step: number of optimizer steps of the checkpoint.
@@ -39,7 +40,7 @@ class Facts:
       files: size in bytes and SHA-256 by path.
     """
 
-    settings: Mapping[str, Any]
+    setup: Setup
     data: Mapping[str, Any]
     checkpoint: str
     step: int
@@ -54,9 +55,8 @@ class Facts:
 
 def model_card(facts: Facts) -> str:
     """Format the card as Markdown; its two Python snippets run in the bundle's folder."""
-    settings = facts.settings
-    labels = settings["anatomy"]["labels"]
-    title = f"Model card: {settings['name']}"
+    labels = facts.setup.anatomy.labels
+    title = f"Model card: {facts.setup.name}"
     sections = [
         Section("What it is", _what(facts), (_table(_method(facts)),)),
         Section("Intended use", _USE.format(images=_images(facts), targets=", ".join(labels[1:]))),
@@ -70,9 +70,9 @@ def model_card(facts: Facts) -> str:
     return markdown(title, sections)
 
 
-def is_own_data(settings: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+def is_own_data(source: DataSource, data: Mapping[str, Any]) -> bool:
     """Return whether the cases are neither the phantom's nor, by their names, EMIDEC's."""
-    synthetic = settings["data"]["phantom_cases"] or data.get("synthetic")
+    synthetic = source.phantom_cases or data.get("synthetic")
     return not synthetic and not _has_emidec_names(data)
 
 
@@ -85,8 +85,8 @@ def _table(rows: Mapping[str, object]) -> Table:
 
 
 def _what(facts: Facts) -> str:
-    labels = facts.settings["anatomy"]["labels"]
-    numbered = ", ".join(f"{value} {name}" for value, name in enumerate(labels))
+    labels = enumerate(facts.setup.anatomy.labels)
+    numbered = ", ".join(f"{value} {name}" for value, name in labels)
     return (
         f"A 2D U-net that labels {_images(facts)}: {numbered}. It was trained with jaxseg by the "
         f"method of {_PAPER}."
@@ -94,52 +94,49 @@ def _what(facts: Facts) -> str:
 
 
 def _images(facts: Facts) -> str:
-    if is_own_data(facts.settings, facts.data):
+    if is_own_data(facts.setup.source, facts.data):
         return "slices of cardiac images like those it was trained on"
     return "short-axis slices of late gadolinium enhancement MR"
 
 
 def _method(facts: Facts) -> dict[str, object]:
-    settings = facts.settings
-    model, loss, mixup, grid = (settings[name] for name in ("model", "loss", "mixup", "grid"))
-    spacing = f"{grid['spacing']:g} mm" if grid["spacing"] else "native pixels"
+    setup = facts.setup
+    network, penalty, grid = setup.architecture, setup.objective.penalty, setup.grid
+    spacing = f"{grid.spacing:g} mm" if grid.spacing else "native pixels"
     return {
-        "stage": settings["name"],
-        "network": f"width {model['width']}, depth {model['depth']}"
-        + (", dense blocks" if model["dense"] else "")
-        + f", {_normalization(model['groups'])}, {facts.num_parameters:,} parameters, "
-        + f"computing in {model['precision']}",
-        "attention blocks": _yes(model["attention"]),
-        "pathology mixup (Eq. 1-2)": f"{mixup['probability']:.0%} of the examples",
-        "automated weighted cross-entropy (Eq. 3)": _weighting(settings),
-        "neighborhood penalty (Eq. 4-5)": f"coefficient {loss['penalty']:g}"
-        if loss["penalty"]
-        else "no",
-        "beyond the paper": ", ".join(_extras(settings)) or "nothing",
-        "input": f"{grid['size'][0]} x {grid['size'][1]} pixels of {spacing}, "
-        f"intensities {settings['intensity']['method']} (preprocessing.json)",
+        "stage": setup.name,
+        "network": f"width {network.width}, depth {network.depth}"
+        + (", dense blocks" if network.dense else "")
+        + f", {_normalization(network.groups)}, {facts.num_parameters:,} parameters, "
+        + f"computing in {network.precision}",
+        "attention blocks": _yes(network.attention),
+        "pathology mixup (Eq. 1-2)": f"{setup.mixup.probability:.0%} of the examples",
+        "automated weighted cross-entropy (Eq. 3)": _weighting(setup),
+        "neighborhood penalty (Eq. 4-5)": f"coefficient {penalty:g}" if penalty else "no",
+        "beyond the paper": ", ".join(_extras(setup)) or "nothing",
+        "input": f"{grid.size[0]} x {grid.size[1]} pixels of {spacing}, "
+        f"intensities {setup.preprocessing.normalization} (preprocessing.json)",
     }
 
 
-def _weighting(settings: Mapping[str, Any]) -> str:
+def _weighting(setup: Setup) -> str:
     """Describe how Eq. 3's weights avoid their trivial optimum, which the paper leaves open."""
-    if not settings["loss"]["weighted"]:
+    if not setup.architecture.weighted:
         return "no"
-    balance = settings["balance"]
-    return f"yes; {balance['method']} generator, strength {balance['strength']:g}"
+    return f"yes; {setup.objective.method} generator, strength {setup.objective.strength:g}"
 
 
 def _normalization(groups: int) -> str:
     return f"group normalization ({groups} groups)" if groups else "instance normalization"
 
 
-def _extras(settings: Mapping[str, Any]) -> list[str]:
-    share, loss = settings["augment"]["probability"], settings["loss"]
-    whole = " of whole regions" if loss["dice_of"] == "regions" else ""
+def _extras(setup: Setup) -> list[str]:
+    share, objective = setup.augmentation.probability, setup.objective
+    whole = " of whole regions" if objective.dice_regions else ""
     texts = {
-        "targets that hold each label's share of a pixel": settings["grid"]["soft_labels"],
+        "targets that hold each label's share of a pixel": setup.soft_labels,
         f"ordinary augmentation of {share:.0%} of the examples": share,
-        f"soft Dice loss{whole} (coefficient {loss['dice']:g})": loss["dice"],
+        f"soft Dice loss{whole} (coefficient {objective.dice:g})": objective.dice,
     }
     return [text for text, used in texts.items() if used]
 
@@ -169,10 +166,10 @@ def _data(facts: Facts) -> str:
 
 
 def _own_data(facts: Facts) -> str:
-    data = facts.settings["data"]
-    if data["phantom_cases"] or facts.data.get("synthetic"):
+    source = facts.setup.source
+    if source.phantom_cases or facts.data.get("synthetic"):
         return (
-            f"jaxseg's embedded phantom, seed {data['phantom_seed']}: synthetic images, no "
+            f"jaxseg's embedded phantom, seed {source.phantom_seed}: synthetic images, no "
             "patient's data, no license to heed. A network trained on it shows that the software "
             "works and is of no use on real images."
         )
@@ -193,20 +190,16 @@ def _own_data(facts: Facts) -> str:
 
 
 def _split(facts: Facts) -> dict[str, object]:
-    settings, known = facts.settings["data"], facts.data
-    part = f"{settings['validation_fraction']:.3g} held out"
-    if settings["folds"]:
-        part = f"fold {settings['fold']} of {settings['folds']} held out"
-    if settings["splits"]:
-        part = f"fold {settings['fold']} of {PurePath(settings['splits']).name} held out"
-    if settings["split"] == "slice":
-        split = f"by slice, {part}; patients have slices on both sides, so scores are optimistic"
+    split, known = facts.setup.split, facts.data
+    part = f"{split.fold_title or f'{split.validation_fraction:.3g}'} held out"
+    if split.kind == "slice":
+        text = f"by slice, {part}; patients have slices on both sides, so scores are optimistic"
     else:
-        patients = "cases" if settings["patients"] else "slices"
-        split = f"by case, {part}; all {patients} of a patient on one side"
+        patients = "cases" if split.patients else "slices"
+        text = f"by case, {part}; all {patients} of a patient on one side"
     return {
         "cases": len(known["cases"]),
-        "split": split,
+        "split": text,
         "trained on": _part(known["training"]),
         "validated on": _part(known["validation"]),
     }
@@ -217,14 +210,13 @@ def _part(part: Mapping[str, Any]) -> str:
 
 
 def _training(facts: Facts) -> dict[str, object]:
-    settings = facts.settings
-    train, optimizer = settings["train"], settings["optimizer"]
-    epochs = facts.step / facts.steps * train["epochs"]
+    course, how = facts.setup.course, facts.setup.optimization
+    epochs = facts.step / facts.steps * course.epochs
     return {
-        "length": f"{train['epochs']} epochs: {facts.steps} steps of {train['batch_size']} slices",
-        "optimizer": f"Adam, learning rate {optimizer['learning_rate']:g} to "
-        f"{optimizer['final_learning_rate']:g}, {optimizer['schedule']}",
-        "seed": settings["seed"],
+        "length": f"{course.epochs} epochs: {facts.steps} steps of {course.batch_size} slices",
+        "optimizer": f"Adam, learning rate {how.learning_rate:g} to "
+        f"{how.final_learning_rate:g}, {how.schedule}",
+        "seed": facts.setup.seed,
         "started from": " ".join(provenance.started_from(facts.data)) or "random parameters",
         "this checkpoint": f"{facts.checkpoint}, step {facts.step} (epoch {epochs:.0f})",
     }
@@ -261,7 +253,7 @@ def _limits(facts: Facts) -> str:
 
 
 def _usage(facts: Facts) -> str:
-    height, width = facts.settings["grid"]["size"]
+    height, width = facts.setup.grid.size
     return f"""\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 

@@ -1,6 +1,6 @@
 """Trained networks for inference, loaded from a run folder or a bundle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg.anatomy import Anatomy
-from jaxseg.config import recipe, settings
-from jaxseg.config.settings import SettingsError
+from jaxseg.config.settings import SettingsError, check, check_without_places
+from jaxseg.config.setup import Setup, build
 from jaxseg.data import Grid
 from jaxseg.data.scout import SIZE
 from jaxseg.machine.devices import check_flags, describe_networks
@@ -34,10 +34,8 @@ class Trained:
       folder: folder that it was loaded from, for messages.
       checkpoint: checkpoint of the run, "best" or "last".
       step: number of optimizer steps of the checkpoint.
-      settings: config of the run.
+      setup: what the config of the run says.
       data: training and validation data, as returned by `jaxseg.runs.data_file.read_data`.
-      anatomy: label set of the run.
-      grid: the network grid.
       network: the segmentation generator.
       params: its parameters, on the first local device.
       localizer: the network that finds the heart; None if the grid's center is given.
@@ -47,14 +45,22 @@ class Trained:
     folder: Path
     checkpoint: str
     step: int
-    settings: Mapping[str, Any]
+    setup: Setup
     data: Mapping[str, Any]
-    anatomy: Anatomy
-    grid: Grid
     network: UNet
     params: Params
     localizer: UNet | None = None
     localizer_params: Params = None
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Label set of the run."""
+        return self.setup.anatomy
+
+    @property
+    def grid(self) -> Grid:
+        """The network grid."""
+        return self.setup.grid
 
     def describe(self) -> str:
         """Return a line with the run, its number of parameters and its convolutions."""
@@ -73,10 +79,10 @@ class Trained:
           SettingsError: if the center is not two fractions from 0 to 1.
         """
         try:
-            grid = replace(self.grid, center=center)
+            setup = self.setup.with_center(center)
         except ValueError as error:
             raise SettingsError(f"--center: {error}") from None
-        return replace(self, grid=grid, localizer=None, localizer_params=None)
+        return replace(self, setup=setup, localizer=None, localizer_params=None)
 
 
 def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
@@ -97,10 +103,10 @@ def load_run(folder: Path, *, checkpoint: str | None = None) -> Trained:
     if bundle.is_bundle(folder):
         return _load_bundle(folder, checkpoint)
     checkpoint = checkpoint or "last"
-    config, data = run_settings(folder), read_data(folder)
-    networks = _networks(config)
-    step, params = _restore(folder, checkpoint, _templates(networks, config))
-    return _trained(folder, checkpoint, step, config, data, networks, params)
+    setup, data = build(_run_config(folder)), read_data(folder)
+    networks = _networks(setup)
+    step, params = _restore(folder, checkpoint, _templates(networks, setup.grid))
+    return _trained(folder, checkpoint, step, setup, data, networks, params)
 
 
 def _check_folder(folder: Path) -> None:
@@ -112,7 +118,7 @@ def _trained(
     folder: Path,
     checkpoint: str,
     step: int,
-    config: Mapping[str, Any],
+    setup: Setup,
     data: Mapping[str, Any],
     networks: Networks,
     params: Mapping[str, Params],
@@ -121,10 +127,8 @@ def _trained(
         folder=folder,
         checkpoint=checkpoint,
         step=step,
-        settings=config,
+        setup=setup,
         data=data,
-        anatomy=recipe.anatomy(config),
-        grid=recipe.grid(config),
         network=networks.segmentation,
         params=params["network"],
         localizer=networks.localizer,
@@ -137,33 +141,32 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     Raises:
       WorkdirError: if there is no run or bundle, its config cannot be read, or a bundle is damaged.
-      SettingsError: as in `run_settings`.
+      SettingsError: if the config does not describe a run; every line names its file.
     """
     _check_folder(folder)
     if bundle.is_bundle(folder):
-        return _bundle_settings(folder, bundle.read_manifest(folder))
-    return run_settings(folder)
+        return _bundle_config(folder, bundle.read_manifest(folder))
+    return _run_config(folder)
 
 
-def run_settings(folder: Path) -> dict[str, Any]:
-    """Read and check the config of the run in a folder.
+def read_setup(folder: Path) -> Setup:
+    """Read what the config of a run or bundle says; raises as `read_config`."""
+    return build(read_config(folder))
 
-    Raises:
-      WorkdirError: if there is no run, or its config cannot be read.
-      SettingsError: if the config does not describe a run; every line names its file.
-    """
+
+def _run_config(folder: Path) -> dict[str, Any]:
+    return _checked(folder, check)
+
+
+def _checked(folder: Path, check_config: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
     config = read_settings(folder)
-    _check(folder, config)
-    return config
-
-
-def _check(folder: Path, config: Mapping[str, Any]) -> None:
     try:
-        settings.check(config)
+        check_config(config)
     except SettingsError as error:
         file = folder / SETTINGS
         lines = "\n".join(f"{file}: {line}" for line in str(error).splitlines())
         raise SettingsError(lines) from None
+    return config
 
 
 def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
@@ -173,37 +176,33 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
             f"{folder}: a bundle of the {manifest.checkpoint} checkpoint alone; "
             f"expected checkpoint={manifest.checkpoint}, got {checkpoint}"
         )
-    config, data = _bundle_settings(folder, manifest), read_data(folder)
-    networks = _networks(config)
+    setup, data = build(_bundle_config(folder, manifest)), read_data(folder)
+    networks = _networks(setup)
     places = {"network": bundle.PARAMS, "localizer": bundle.LOCALIZER_PARAMS}
     try:
         params = {
             name: load_params(folder / places[name], template)
-            for name, template in _templates(networks, config).items()
+            for name, template in _templates(networks, setup.grid).items()
         }
     except (ValueError, KeyError, OSError) as error:
         raise _unreadable(folder, "parameters", error) from error
-    return _trained(folder, manifest.checkpoint, manifest.step, config, data, networks, params)
+    return _trained(folder, manifest.checkpoint, manifest.step, setup, data, networks, params)
 
 
-def _bundle_settings(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
+def _bundle_config(folder: Path, manifest: bundle.Manifest) -> dict[str, Any]:
     bundle.verify(folder, manifest)
-    config = read_settings(folder)
     # A bundle does not contain the path of the data set, which inference does not need.
-    root = "not in the bundle"
-    part = config.get("data")
-    _check(folder, config | {"data": {**part, "root": root}} if isinstance(part, dict) else config)
-    return config
+    return _checked(folder, check_without_places)
 
 
-def _networks(config: Mapping[str, Any]) -> Networks:
+def _networks(setup: Setup) -> Networks:
     """Build the networks with the fastest convolution here, whichever was used in training."""
-    return recipe.networks(settings.replace(config, {"run.convolution": "auto"}))
+    return setup.with_convolution("auto").networks
 
 
-def _templates(networks: Networks, config: Mapping[str, Any]) -> dict[str, Params]:
+def _templates(networks: Networks, grid: Grid) -> dict[str, Params]:
     """Return the shapes of the parameters of the sub-networks that inference uses."""
-    sizes = {"network": (networks.segmentation, recipe.grid(config).size)}
+    sizes = {"network": (networks.segmentation, grid.size)}
     if networks.localizer is not None:
         sizes["localizer"] = (networks.localizer, SIZE)
     return {

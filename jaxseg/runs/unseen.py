@@ -79,7 +79,7 @@ def judge_own(run: Trained, name: str) -> Verdict:
 
 def _by_split(run: Trained, name: str) -> Verdict:
     training, validation = run.data["training"], run.data["validation"]
-    if run.settings["data"]["split"] == "slice":
+    if run.setup.split.kind == "slice":
         held_out = validation.get("held_out", {}).get(name)
         if held_out is None:
             return Verdict("trained on, with all of its slices")
@@ -95,7 +95,7 @@ def notes(run: Trained, scored: Mapping[str, Verdict], renamed: Sequence[str]) -
       scored: verdicts on the scored cases, by name; at least one.
       renamed: names of scored cases that are also names of the run's cases, with another image.
     """
-    split, own = run.settings["data"]["split"], [v for v in scored.values() if v.own]
+    split, own = run.setup.split.kind, [v for v in scored.values() if v.own]
     others = len(scored) - len(own)
     parts = [f"{len(own)} held out by the run (split by {split})"] * bool(own)
     parts += [f"{others} not among the run's cases"] * bool(others)

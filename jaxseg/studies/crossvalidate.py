@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jaxseg.anatomy import LabelSet
-from jaxseg.config import recipe, run_data
+from jaxseg.config import run_data
+from jaxseg.config.reader import reader
 from jaxseg.config.settings import SettingsError, check
+from jaxseg.config.setup import Setup, build
 from jaxseg.data import Cohort, DataError, most_probable
 from jaxseg.evaluation.bootstrap import mean_interval
 from jaxseg.evaluation.case_scores import score_case
@@ -37,7 +39,7 @@ from jaxseg.presence import (
 from jaxseg.runs import provenance
 from jaxseg.runs.data_file import read_data
 from jaxseg.runs.files import WorkdirError, write_files
-from jaxseg.runs.trained import Trained, run_settings
+from jaxseg.runs.trained import Trained, read_setup
 from jaxseg.studies import crossvalidation_files
 from jaxseg.studies.crossvalidation_files import Decision
 from jaxseg.studies.networks import (
@@ -98,9 +100,9 @@ class _Study:
     mirror: bool
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """Config of the first run; the runs differ only in fold and seed."""
-        return self.runs[0].settings
+    def setup(self) -> Setup:
+        """Setup of the first run; the runs differ only in fold and seed."""
+        return self.runs[0].setup
 
     @property
     def folds(self) -> list[int]:
@@ -117,7 +119,7 @@ class _Study:
         first = self.folds[0]
         averaged = (
             f"Averaged with {len(runs[first])} of each fold from the study {folder.name} "
-            f"({run_settings(runs[first][0])['name']})."
+            f"({read_setup(runs[first][0]).name})."
             for folder, runs in self.others.items()
         )
         mixed = provenance.differing(
@@ -166,27 +168,26 @@ def crossvalidate(
       OutOfMemoryError: if memory runs out.
     """
     check(config)
-    number = folds if folds is not None else config["data"]["folds"] or 5
+    setup = build(config)
+    number = folds if folds is not None else setup.split.folds or 5
     if number < 2:
         raise SettingsError(f"--folds: expected at least 2 to cross-validate, got {number}")
-    name = config["name"]
-    runs = plan_runs(config, {name: {"name": name}}, folder, seeds=seeds, folds=number)
-    if config["data"]["split"] != "case":
-        raise SettingsError(
-            f"data.split: expected case to cross-validate, got {config['data']['split']}"
-        )
+    stages = {setup.name: {"name": setup.name}}
+    runs = plan_runs(config, stages, folder, seeds=seeds, folds=number)
+    if setup.split.kind != "case":
+        raise SettingsError(f"data.split: expected case to cross-validate, got {setup.split.kind}")
     study = _Study(runs, _others(folder, ensemble, number), mirror)
 
     def check_others(cohort: Cohort) -> None:
         held_out = _held_out(runs, cohort)
         for other in study.others.values():
-            check_runs(other, held_out, recipe.anatomy(config))
+            check_runs(other, held_out, setup.anatomy)
 
     def write(cohort: Cohort) -> None:
         del cohort  # cases are read on their native grids
         _write(study, folder)
 
-    complete(runs, config, folder, write, check=check_others)
+    complete(runs, setup, folder, write, check=check_others)
 
 
 def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, Folds]:
@@ -202,19 +203,19 @@ def _others(folder: Path, ensemble: Sequence[Path], number: int) -> dict[Path, F
 
 def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
     """Return the digests of the images that each fold holds out; they do not depend on the seed."""
-    settings = {run.fold: run.settings for run in runs if run.fold is not None}
+    splits = {run.fold: run.setup.split for run in runs if run.fold is not None}
     facts = cohort.facts()
     return {
         fold: held_out_images(
-            facts | run_data.split_facts(own, cohort, run_data.split_cohort(own, cohort))
+            facts | run_data.split_facts(split, cohort, run_data.split_cohort(split, cohort))
         )
-        for fold, own in settings.items()
+        for fold, split in splits.items()
     }
 
 
 def _write(study: _Study, folder: Path) -> None:
     found = list(_predict(study))
-    inclusions = recipe.anatomy(study.settings).inclusions
+    inclusions = study.setup.anatomy.inclusions
     bounds = {
         fold: _bounds([p for p in found if p.fold != fold], inclusions)
         for fold in {p.fold for p in found}
@@ -250,7 +251,7 @@ def _case_decision(
     study: _Study, folder: Path, found: Sequence[_Predicted], final: Sequence[NDArray[np.uint8]]
 ) -> CaseDecision:
     """Build the rule for other cases, with the effect of the decision on the study's own cases."""
-    anatomy = recipe.anatomy(study.settings)
+    anatomy = study.setup.anatomy
     smallest = zip(*(p.rule.smallest_mm3 for p in found), strict=True)
     return CaseDecision(
         study=folder.resolve().name,
@@ -299,18 +300,18 @@ def _predict(study: _Study) -> Iterator[_Predicted]:
     """Predict every case with the networks of the fold that holds it out."""
     for fold in tqdm(study.folds, desc="predicting", unit="fold", disable=None):
         networks = load_networks(study.workdirs(fold))
-        yield from _predict_fold(fold, networks, study.settings, study.mirror)
+        yield from _predict_fold(fold, networks, study.setup, study.mirror)
 
 
 def _predict_fold(
-    fold: int, networks: Sequence[Trained], settings: Mapping[str, Any], mirror: bool
+    fold: int, networks: Sequence[Trained], setup: Setup, mirror: bool
 ) -> Iterator[_Predicted]:
     predict = make_predictor(networks, mirror=mirror)
     inclusions = networks[0].anatomy.inclusions
     rule = presence_rule(networks, drop_small=bool(inclusions))
     # The data set may have moved since training, so the folder is taken from the current config.
-    read = run_data.reader(settings)
-    folders = read.by_name(run_data.root(settings))
+    read = reader(setup)
+    folders = read.by_name(run_data.root(setup.source))
     for name in networks[0].data["validation"]["cases"]:
         if name not in folders:
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
@@ -361,7 +362,7 @@ def _evaluation(
     maps: Sequence[NDArray[np.uint8]],
     notes: tuple[str, ...],
 ) -> Evaluation:
-    anatomy = recipe.anatomy(study.settings)
+    anatomy = study.setup.anatomy
     cases = [
         score_case(p.name, labels, p.reference, p.spacing, anatomy)
         for p, labels in zip(found, maps, strict=True)

@@ -8,7 +8,7 @@ from jaxseg.anatomy import Anatomy
 from jaxseg.inference.predictor import presence_rule
 from jaxseg.runs.config_file import SETTINGS
 from jaxseg.runs.files import WorkdirError
-from jaxseg.runs.trained import Trained, check_data, load_run, run_settings
+from jaxseg.runs.trained import Trained, check_data, load_run, read_setup
 from jaxseg.studies.schedule import is_done
 
 Folds = Mapping[int, Sequence[Path]]
@@ -31,12 +31,11 @@ def finished_runs(study: Path, number: int) -> Folds:
         raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
     by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
     names = set()
-    for settings in sorted((study / "runs").glob(f"*/{SETTINGS}")):
-        config = run_settings(settings.parent)
-        data = config["data"]
-        if (data["split"], data["folds"]) == ("case", number):
-            by_fold[data["fold"]].append(settings.parent)
-            names.add(config["name"])
+    for path in sorted((study / "runs").glob(f"*/{SETTINGS}")):
+        setup = read_setup(path.parent)
+        if (setup.split.kind, setup.split.folds) == ("case", number):
+            by_fold[setup.split.fold].append(path.parent)
+            names.add(setup.name)
     if len(names) > 1:
         raise WorkdirError(
             f"{study}: holds runs of {', '.join(sorted(names))}; expected a study of "

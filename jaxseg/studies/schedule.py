@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from jaxseg.config import settings
 from jaxseg.config.settings import SettingsError
+from jaxseg.config.setup import Setup, build
 
 # Separate from `evaluation`, which holds the user's own evaluations.
 _EVALUATION = "evaluation-last"
@@ -31,6 +33,11 @@ class Run:
     fold: int | None
     folder: Path
     settings: Mapping[str, Any]
+
+    @cached_property
+    def setup(self) -> Setup:
+        """What the config of the run says."""
+        return build(self.settings)
 
     @property
     def evaluation(self) -> Path:
@@ -76,18 +83,18 @@ def plan_runs(
         raise SettingsError(f"--seeds: expected at least 1, got {seeds}")
     if folds < 0 or folds == 1:
         raise SettingsError(f"--folds: expected 0 (no folds) or at least 2, got {folds}")
-    if folds and config["data"]["fold"]:
-        fold = config["data"]["fold"]
-        raise SettingsError(f"data.fold: every fold is trained; expected 0, got {fold}")
-    if folds and config["data"]["folds"] not in (0, folds):
+    first = build(config)
+    if folds and first.split.fold:
+        raise SettingsError(f"data.fold: every fold is trained; expected 0, got {first.split.fold}")
+    if folds and first.split.folds not in (0, folds):
         raise SettingsError(
-            f"--folds: expected {config['data']['folds']} as data.folds says, got {folds}"
+            f"--folds: expected {first.split.folds} as data.folds says, got {folds}"
         )
     splits: list[dict[str, Any]] = [{}]
     if folds:
         splits = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)]
     runs = []
-    for seed in range(config["seed"], config["seed"] + seeds):
+    for seed in range(first.seed, first.seed + seeds):
         for split in splits:
             for stage, changes in stages.items():
                 own = settings.replace(config, {**changes, **split, "seed": seed})
@@ -107,6 +114,7 @@ def _check_stage_fields(config: Mapping[str, Any], stages: Mapping[str, Mapping[
 
 
 def _run(stage: str, own: Mapping[str, Any], folder: Path) -> Run:
-    folds, fold = own["data"]["folds"], own["data"]["fold"]
-    name = f"{stage}-seed-{own['seed']}" + (f"-fold-{fold}-of-{folds}" if folds else "")
-    return Run(stage, own["seed"], fold if folds else None, folder / "runs" / name, own)
+    setup = build(own)
+    folds, fold = setup.split.folds, setup.split.fold
+    name = f"{stage}-seed-{setup.seed}" + (f"-fold-{fold}-of-{folds}" if folds else "")
+    return Run(stage, setup.seed, fold if folds else None, folder / "runs" / name, own)

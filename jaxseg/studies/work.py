@@ -1,13 +1,14 @@
 """The work on a study: train and score the unfinished runs, in one or several processes."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from jaxseg.config import run_data
+from jaxseg.config.sections import Split
+from jaxseg.config.setup import Setup, build
 from jaxseg.data import Cohort
 from jaxseg.errors import UserError
 from jaxseg.evaluation.evaluate import evaluate
@@ -33,7 +34,7 @@ class StudyError(UserError, RuntimeError):
 
 def complete(
     runs: Sequence[Run],
-    config: Mapping[str, Any],
+    setup: Setup,
     folder: Path,
     write: Callable[[Cohort], None],
     *,
@@ -45,7 +46,7 @@ def complete(
 
     Args:
       runs: all runs of the study.
-      config: config of the cases that the runs share.
+      setup: setup of the cases that the runs share.
       folder: folder of the study.
       write: function of the cases that writes the results, called once all runs are finished.
       check: function of the cases that raises errors which would otherwise appear only after
@@ -62,19 +63,21 @@ def complete(
       Interrupted: on SIGTERM or Ctrl-C; the current run is saved.
     """
     check_writable(folder)
-    starting: dict[str, dict[str, Any]] = {}  # runs initialized from another run, by folder name
+    starting: list[tuple[str, Path, Split]] = []  # runs initialized from another run
     for run in runs:
         own = run_data.resolved(run.settings)  # as recorded by training
         check_settings(run.folder, own)
-        if own["train"]["init_from"] and not start.is_begun(run.folder):
-            start.check(own)
-            starting[run.folder.name] = own
+        resolved = build(own)
+        source = resolved.course.init_from
+        if source is not None and not start.is_begun(run.folder):
+            start.check(source, own)
+            starting.append((run.folder.name, source, resolved.split))
     _LOG.info(describe())
-    cohort = run_data.load_cohort(config)
+    cohort = run_data.load_cohort(setup)
     _check_data(runs, cohort)
     check(cohort)
-    for name, own in starting.items():
-        start.check_held_out(own, cohort, name)
+    for name, source, split in starting:
+        start.check_held_out(source, split, cohort, name)
     _work(runs, cohort)
     waiting = [run.folder.name for run in runs if not run.done]
     if waiting:

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from jaxseg.batch import DeviceCohort
 from jaxseg.batch_schedule import Plan
+from jaxseg.config.setup import Setup
 from jaxseg.errors import UserError
 from jaxseg.metrics import Summary
 from jaxseg.reports import pictures, tables
@@ -40,7 +40,7 @@ class DivergedError(UserError, RuntimeError):
 class Run:
     """Everything that the training loop needs of a run."""
 
-    config: Mapping[str, Any]
+    setup: Setup
     folder: Path
     plan: Plan
     cohort: DeviceCohort
@@ -99,7 +99,7 @@ def run_steps(
                 bar.unpause()
             done = step + 1
             validates = plan.validates_after(done)
-            if validates or done % run.config["run"]["log_every"] == 0:
+            if validates or done % run.setup.options.log_every == 0:
                 loss = _flush(run, pending, done, logbook)
                 bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             bar.update()
@@ -170,7 +170,7 @@ def _validate(run: Run, state: TrainState, done: int, logbook: Logbook | None) -
     dsc = dict(zip(validation.regions, summary.mean.tolist(), strict=True))
     mean = foreground_mean(summary)
     logbook.scalars(done, "validation", {"dsc": dsc, "mean_foreground_dsc": mean, "epoch": epoch})
-    count = run.config["run"]["pictures"]
+    count = run.setup.options.pictures
     if count:
         figure = validation.picture(predictions, count)
         pictures.save(figure, run.folder / "pictures" / f"step-{done:06d}.png")
@@ -200,7 +200,7 @@ def report(run: Run, state: TrainState, checkpoints: Checkpoints) -> str:
         params[f"best (epoch {plan.epoch(best):.0f}), optimistic"] = restored
     rows = {name: validation.score(validation.predict(value)) for name, value in params.items()}
     slices = (plan.num_slices, len(validation.cohort))
-    table, csv = score_table(run.config, validation.regions, rows, slices)
+    table, csv = score_table(run.setup, validation.regions, rows, slices)
     known = read_data(run.folder)
     if sentences := provenance.started_from(known):
         if names := unseen.validated_though_seen(known):

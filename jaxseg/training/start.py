@@ -4,7 +4,7 @@ Parameters are copied, whereas optimizer and step start afresh. The configs of b
 compared before arrays are read or files written.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 
-from jaxseg.config import recipe, run_data
-from jaxseg.config.settings import SettingsError, flatten, replace
+from jaxseg.config import run_data
+from jaxseg.config.differences import condition_differences, network_differences
+from jaxseg.config.sections import Split
+from jaxseg.config.settings import SettingsError
+from jaxseg.config.setup import Setup
 from jaxseg.data import Cohort
 from jaxseg.models.segment import Params
 from jaxseg.models.weight_generator import ZERO_LAYER
@@ -27,14 +30,6 @@ from jaxseg.runs.data_file import STARTED_FROM, read_data
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import Trained, check_facts, load_run, read_config
 from jaxseg.train_step import TrainState, init_state
-
-# Fields that determine the shapes of parameters or what the network computes from them.
-_NETWORK = ("width", "depth", "attention", "dense", "groups")
-# Fields that determine how the images of a network look.
-_IMAGES: tuple[str, ...] = (
-    "grid.size", "grid.spacing", "intensity.method", "intensity.low", "intensity.high",
-    "intensity.even",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,8 +114,12 @@ def is_begun(folder: Path) -> bool:
     return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
 
 
-def check(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Check that a run can start from its `train.init_from`, without reading arrays.
+def check(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Check that a run can start from the parameters of another, without reading arrays.
+
+    Args:
+      folder: folder of the source, a run or a bundle.
+      config: checked config of the run.
 
     Returns:
       Warnings for the user about differences that may change what the parameters mean.
@@ -130,21 +129,15 @@ def check(config: Mapping[str, Any]) -> tuple[str, ...]:
         lacks a checkpoint or a complete record of its cases.
       SettingsError: the network of the source differs, or its config is invalid.
     """
-    folder = Path(config["train"]["init_from"])
-    theirs, ours = flatten(read_config(folder)), flatten(config)
+    theirs = read_config(folder)
     if not (bundle.is_bundle(folder) or is_begun(folder)):
         raise WorkdirError(f"{folder}: the run has no checkpoint yet")
     check_facts(folder, read_data(folder))
-    names = [f"model.{name}" for name in _NETWORK]
-    images = list(_IMAGES)
-    if theirs["loss.weighted"] and ours["loss.weighted"]:
-        names.append("balance.width")
-        images.append("balance.method")  # it determines what the generator's parameters mean
-    if other := ", ".join(_differences(names, theirs, ours)):
+    if other := ", ".join(network_differences(theirs, config)):
         raise SettingsError(
             f"train.init_from: the network of {folder} is another: {other}; expected the same"
         )
-    if other := ", ".join(_differences(images, theirs, ours)):
+    if other := ", ".join(condition_differences(theirs, config)):
         return (
             f"warning: the parameters of {folder} were trained under other settings, and may do "
             f"worse here: {other}",
@@ -152,31 +145,20 @@ def check(config: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def _differences(
-    names: list[str], theirs: Mapping[str, Any], ours: Mapping[str, Any]
-) -> Iterator[str]:
-    for name in names:
-        values = [
-            list(v) if isinstance(v, tuple) else v for v in (theirs.get(name), ours.get(name))
-        ]
-        if values[0] != values[1]:
-            yield f"{name} {values[0]} there and {values[1]} here"
-
-
-def check_held_out(config: Mapping[str, Any], cohort: Cohort, name: str) -> None:
+def check_held_out(folder: Path, split: Split, cohort: Cohort, name: str) -> None:
     """Check before training that a run of a study can be scored on all its held-out cases.
 
     Args:
-      config: config of the run, which has passed `check`.
+      folder: folder of the source, which has passed `check`.
+      split: split of the run.
       cohort: cohort of all cases.
       name: name of the run.
 
     Raises:
       SettingsError: the source has seen cases that the run holds out.
     """
-    folder = Path(config["train"]["init_from"])
-    parts = run_data.split_cohort(config, cohort)
-    facts = cohort.facts() | run_data.split_facts(config, cohort, parts)
+    parts = run_data.split_cohort(split, cohort)
+    facts = cohort.facts() | run_data.split_facts(split, cohort, parts)
     facts[STARTED_FROM] = {"seen": unseen.seen(read_data(folder))}
     if names := unseen.validated_though_seen(facts):
         raise SettingsError(
@@ -185,30 +167,33 @@ def check_held_out(config: Mapping[str, Any], cohort: Cohort, name: str) -> None
         )
 
 
-def load(config: Mapping[str, Any]) -> Start:
+def load(folder: Path, setup: Setup) -> Start:
     """Load the parameters to start from: the last checkpoint of a run, or those of a bundle.
+
+    Args:
+      folder: folder of the source, which has passed `check`.
+      setup: setup of the run that starts from it.
 
     Raises:
       WorkdirError: parameters are missing or damaged.
       SettingsError: as `check`.
     """
-    run = load_run(Path(config["train"]["init_from"]))
+    run = load_run(folder)
     params = {"network": run.params}
     if run.localizer is not None:
         params["localizer"] = run.localizer_params
-    both = config["loss"]["weighted"] and run.settings["loss"]["weighted"]
+    both = setup.architecture.weighted and run.setup.architecture.weighted
     if both and not bundle.is_bundle(run.folder):  # a bundle only holds what inference needs
         params["generator"] = _generator(run)
-    same = run.anatomy.labels == recipe.anatomy(config).labels
+    same = run.anatomy.labels == setup.anatomy.labels
     return Start(jax.device_get(params), same, _facts(run))
 
 
 def _generator(run: Trained) -> Params:
     """Load the label weight generator from the same checkpoint, by restoring the full state."""
-    networks = recipe.networks(replace(run.settings, {"run.convolution": "xla"}))
-    optimizer = recipe.optimizer(run.settings, optax.constant_schedule(0.0))
-    size = recipe.grid(run.settings).size
-    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, size))
+    networks = run.setup.with_convolution("xla").networks
+    optimizer = run.setup.optimization.adam(optax.constant_schedule(0.0))
+    template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, run.grid.size))
     with Checkpoints(run.folder, read_only=True) as checkpoints:
         return checkpoints.restore(template, run.step).params["generator"]
 
@@ -217,7 +202,7 @@ def _facts(run: Trained) -> dict[str, Any]:
     sittings = provenance.read(run.folder)
     facts = {
         "path": str(run.folder),
-        "name": run.settings["name"],
+        "name": run.setup.name,
         "checkpoint": run.checkpoint,
         "step": run.step,
         "network_sha256": digest(run.params),

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxseg.anatomy import Anatomy
+from jaxseg.config.setup import Setup
 from jaxseg.data import Cohort
 from jaxseg.metrics import Summary, slice_scores, summarize
 from jaxseg.models.segment import Params, Segmenter
@@ -68,7 +67,7 @@ def foreground_mean(summary: Summary) -> float:
 
 
 def score_table(
-    config: Mapping[str, Any],
+    setup: Setup,
     regions: tuple[str, ...],
     rows: Mapping[str, Summary],
     slices: tuple[int, int],
@@ -76,7 +75,7 @@ def score_table(
     """The run's table, together with split, seed and other conditions of its scores.
 
     Args:
-      config: config of the run.
+      setup: setup of the run.
       regions: names of the columns.
       rows: summaries by checkpoint.
       slices: numbers of training and of validation slices.
@@ -84,22 +83,18 @@ def score_table(
     Returns:
       The table as Markdown and as CSV.
     """
-    data = config["data"]
-    part = f"{data['validation_fraction']:.3g} of them held out"
-    if data["folds"]:
-        part = f"fold {data['fold']} of {data['folds']} held out"
-    if data["splits"]:
-        part = f"fold {data['fold']} of {PurePath(data['splits']).name} held out"
+    split = setup.split
+    part = f"{split.fold_title or f'{split.validation_fraction:.3g} of them'} held out"
     chosen = (
         "`best` was chosen on these very slices by mean foreground DSC, so it is optimistic.\n"
         if any(name.startswith("best") for name in rows)
         else ""
     )
     text = (
-        f"# {config['name']}: DSC on the validation slices\n\n"
+        f"# {setup.name}: DSC on the validation slices\n\n"
         "Mean ± standard deviation over the slices that hold the label (their number).\n"
-        f"Split by {data['split']}, {part}: {slices[0]} slices trained on, {slices[1]} validated. "
-        f"Seed {config['seed']}.\n"
+        f"Split by {split.kind}, {part}: {slices[0]} slices trained on, {slices[1]} validated. "
+        f"Seed {setup.seed}.\n"
         f"{chosen}\n"
     )
     return (

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.roofline import Work, convolution, step_work
 from benchmarks.workload import Workload
-from jaxseg.config import recipe
+from jaxseg.config.setup import build
 
 SMALL = Workload("jaxseg", "bare step", size=32, width=8, batch=2)
 
@@ -26,7 +26,7 @@ def test_xla_counts_as_many_flops_but_for_the_padding():
     """
     # It counts its own convolutions alone.
     workload = Workload("jaxseg", "bare step", size=96, width=8, batch=1, convolution="xla")
-    network = recipe.networks(workload.settings()).segmentation
+    network = build(workload.settings()).networks.segmentation
     image = jnp.zeros((1, 96, 96, 1))
     params = jax.eval_shape(network.init, jax.random.key(0), image)
     lowered = jax.jit(jax.grad(lambda p, x: network.apply(p, x).sum())).lower(params, image)

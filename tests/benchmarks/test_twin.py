@@ -13,7 +13,8 @@ import optax
 import pytest
 
 from benchmarks.workload import Workload
-from jaxseg.config import recipe
+from jaxseg.config.optimization import clip_each
+from jaxseg.config.setup import build
 from jaxseg.objective import loss_and_logs
 
 torch = pytest.importorskip("torch", reason="torch, the benchmark's own requirement, is missing")
@@ -48,7 +49,7 @@ def batch() -> Arrays:
 
 def random_params(settings: Settings) -> dict[str, Any]:
     """Normally distributed parameters: by their initialization, some would be zero."""
-    networks = recipe.networks(settings)
+    networks = build(settings).networks
     image = jnp.zeros((1, 32, 32, 1))
     parts = {"network": networks.segmentation, "generator": networks.generator}
     shapes = {
@@ -82,10 +83,10 @@ def to_torch(batch: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_gradient(settings: Settings, params: dict[str, Any], batch: Arrays) -> tuple[Any, Any]:
-    objective = recipe.objective(settings)
+    objective = build(settings).objective
     return quick(
         jax.value_and_grad(
-            lambda p: loss_and_logs(p, recipe.networks(settings), objective, *batch)[0]
+            lambda p: loss_and_logs(p, build(settings).networks, objective, *batch)[0]
         )
     )(params)
 
@@ -101,7 +102,7 @@ def assert_parameters_agree(settings: Settings, found: Stage, expected: dict[str
 
 def test_logits_agree_and_every_parameter_is_in_use(settings: Settings, batch: Arrays):
     params = random_params(settings)
-    network = recipe.networks(settings).segmentation
+    network = build(settings).networks.segmentation
     expected = np.asarray(quick(network.apply)({"params": params["network"]}, batch[0]))
     found = stage_of(settings, params).network(to_torch(batch)[0]).detach().movedim(1, -1).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
@@ -116,7 +117,7 @@ def test_as_many_parameters(settings: Settings):
 @pytest.mark.parametrize("settings", ["awce_penalty"], indirect=True)
 def test_label_weights_agree(settings: Settings, batch: Arrays):
     params = random_params(settings)
-    generator = recipe.networks(settings).generator
+    generator = build(settings).networks.generator
     assert generator is not None
     expected = np.asarray(quick(generator.apply)({"params": params["generator"]}, batch[0]))
     twin = stage_of(settings, params).generator
@@ -144,7 +145,7 @@ def test_one_step_of_adam_agrees(settings: Settings, batch: Arrays):
     """A large epsilon: by Adam's own, the first step is the gradient's sign, rounding and all."""
     params = random_params(settings)
     _, gradients = loss_gradient(settings, params, batch)
-    optimizer = optax.chain(recipe.clip_each(CLIP), optax.adam(0.1, eps=1e-3))
+    optimizer = optax.chain(clip_each(CLIP), optax.adam(0.1, eps=1e-3))
     updates, _ = quick(lambda g: optimizer.update(g, optimizer.init(g)))(gradients)
     stage = stage_of(settings, params)
     twin = torch.optim.Adam(stage.parameters(), lr=0.1, eps=1e-3, fused=True)

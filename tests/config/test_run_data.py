@@ -10,6 +10,7 @@ import pytest
 from configs import awce_penalty, baseline
 from jaxseg.config import run_data
 from jaxseg.config.settings import replace
+from jaxseg.config.setup import build
 from jaxseg.data import DataError
 
 
@@ -33,7 +34,7 @@ def num_slices(root, name):
 def test_a_cohort_of_the_phantom(in_tmp):
     config = settings(data__phantom_cases=2, data__phantom_seed=3, grid__size=(64, 64))
     config["grid"]["spacing"] = 2.0
-    cohort = run_data.load_cohort(config)
+    cohort = run_data.load_cohort(build(config))
     root = in_tmp / "data" / "phantom-2-cases-seed-3"
     names = sorted(path.name for path in root.glob("Case_*"))
     assert cohort.case_names == tuple(names)
@@ -43,11 +44,11 @@ def test_a_cohort_of_the_phantom(in_tmp):
     assert cohort.images.shape == cohort.labels.shape == (sum(depths), 64, 64)
     assert set(np.unique(cohort.labels)) >= {0, 1, 2, 3}
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
-    assert run_data.load_cohort(config).facts() == cohort.facts()
+    assert run_data.load_cohort(build(config)).facts() == cohort.facts()
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")} == written
     config["data"]["root"] = str(in_tmp / "elsewhere")
     config["data"]["phantom_cases"] = 1
-    assert len(run_data.load_cohort(config).case_names) == 1
+    assert len(run_data.load_cohort(build(config)).case_names) == 1
     assert (in_tmp / "elsewhere" / "phantom.json").is_file()
 
 
@@ -75,7 +76,7 @@ def own_cases(root):
 
 
 def test_a_cohort_of_one_s_own_cases(in_tmp):
-    cohort = run_data.load_cohort(own_cases(in_tmp / "cases"))
+    cohort = run_data.load_cohort(build(own_cases(in_tmp / "cases")))
     assert cohort.case_names == ("Case_N001", "Case_P002")
     assert cohort.case_index.tolist() == [0, 0, 1, 1, 1]
     np.testing.assert_allclose(cohort.heights, [1, 0, 1, 0.5, 0])
@@ -90,13 +91,13 @@ def test_a_cohort_of_one_s_own_cases(in_tmp):
 def test_intensity_settings_reach_the_images(in_tmp):
     config = own_cases(in_tmp / "cases")
     config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0, "even": False}
-    raw = run_data.load_cohort(config).images
+    raw = run_data.load_cohort(build(config)).images
     assert 50 <= raw.min() < raw.max() < 200
     config["intensity"]["method"] = "percentile"
-    scaled = run_data.load_cohort(config).images
+    scaled = run_data.load_cohort(build(config)).images
     assert (scaled.min(), scaled.max()) == (0, 1)
     config["intensity"] |= {"low": 40.0, "high": 60.0}
-    assert (run_data.load_cohort(config).images == 1).mean() > 0.3
+    assert (run_data.load_cohort(build(config)).images == 1).mean() > 0.3
 
 
 def test_a_label_beyond_the_anatomy_is_refused(in_tmp):
@@ -106,13 +107,13 @@ def test_a_label_beyond_the_anatomy_is_refused(in_tmp):
             "labels": ["background", "cavity", "myocardium"], "inclusions": [],
         }.get(field, [["LV", ["cavity"]]])  # fmt: skip
     with pytest.raises(DataError, match=r"Case_P002.*3"):
-        run_data.load_cohort(config)
+        run_data.load_cohort(build(config))
 
 
 def test_a_missing_folder_is_named(in_tmp):
     config = settings(data__root="nowhere", data__phantom_cases=0)
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        run_data.load_cohort(config)
+        run_data.load_cohort(build(config))
 
 
 def test_the_phantom_is_not_written_among_real_cases(in_tmp):
@@ -120,7 +121,7 @@ def test_the_phantom_is_not_written_among_real_cases(in_tmp):
     config = own_cases(in_tmp / "cases")
     config["data"]["phantom_cases"] = 2
     with pytest.raises(DataError, match=r"data\.root: .*cases exists and is no phantom") as error:
-        run_data.load_cohort(config)
+        run_data.load_cohort(build(config))
     assert "data.phantom_cases=0" in str(error.value)
     assert not (in_tmp / "cases" / "phantom.json").exists()
 
@@ -129,7 +130,7 @@ def test_a_place_where_the_phantom_cannot_be_written_is_named(in_tmp):
     (in_tmp / "data").write_text("a file")
     root = "data/phantom-1-cases-seed-0"
     with pytest.raises(DataError, match=re.escape(f"{root}: cannot write the phantom here (")):
-        run_data.load_cohort(settings(data__phantom_cases=1))
+        run_data.load_cohort(build(settings(data__phantom_cases=1)))
 
 
 def test_real_cases_with_the_paper_s_settings(emidec_root, tmp_path):
@@ -137,7 +138,7 @@ def test_real_cases_with_the_paper_s_settings(emidec_root, tmp_path):
         (tmp_path / name).symlink_to(emidec_root / name)
     config = awce_penalty.get_config("emidec").to_dict()
     config["data"]["root"] = str(tmp_path)
-    cohort = run_data.load_cohort(config)
+    cohort = run_data.load_cohort(build(config))
     slices = sum(num_slices(emidec_root, name) for name in cohort.case_names)
     assert cohort.images.shape == (slices, 128, 128)
 
@@ -157,21 +158,22 @@ def twelve_scans(root):
 
 def test_patients_and_own_splits_reach_the_split(in_tmp):
     config = twelve_scans(in_tmp / "cases")
-    cohort = run_data.load_cohort(config)
+    cohort = run_data.load_cohort(build(config))
     config["data"]["patients"] = r"(pat\d)_"
-    held = cohort.cases_of(run_data.split_cohort(config, cohort)[1])
+    held = cohort.cases_of(run_data.split_cohort(build(config).split, cohort)[1])
     assert [name[:-1] for name in held[::2]] == [name[:-1] for name in held[1::2]]
     rows = [f"{name},{'val' if name.endswith('_1') else 'train'}" for name in cohort.case_names]
     (in_tmp / "s.csv").write_text("\n".join(["case,side", *rows]))
     config["data"] |= {"splits": "s.csv", "patients": None}
     config = run_data.resolved(config)
     assert config["data"]["splits"] == str(in_tmp / "s.csv")
-    train, held = (cohort.cases_of(part) for part in run_data.split_cohort(config, cohort))
+    parts = run_data.split_cohort(build(config).split, cohort)
+    train, held = (cohort.cases_of(part) for part in parts)
     assert all(name.endswith("_1") for name in held)
     assert len(train) == len(held) == 6
     config["data"]["patients"] = r"(pat\d)_"
     with pytest.raises(DataError, match=r"s\.csv: trains on Case_pat0_0 and holds out Case_pat0_1"):
-        run_data.split_cohort(config, cohort)
+        run_data.split_cohort(build(config).split, cohort)
 
 
 def test_folders_are_resolved(in_tmp):
@@ -185,7 +187,11 @@ def test_folders_are_resolved(in_tmp):
 
 def test_a_phantom_is_synthetic_whoever_names_its_folder(in_tmp):
     config = settings(data__phantom_cases=1)
-    root = run_data.root(config)
-    assert run_data.is_synthetic(config)
-    assert run_data.is_synthetic(settings(data__root=str(root), data__phantom_cases=0))
-    assert not run_data.is_synthetic(settings(data__root=str(in_tmp), data__phantom_cases=0))
+    root = run_data.root(build(config).source)
+    assert run_data.is_synthetic(build(config).source)
+    assert run_data.is_synthetic(
+        build(settings(data__root=str(root), data__phantom_cases=0)).source
+    )
+    assert not run_data.is_synthetic(
+        build(settings(data__root=str(in_tmp), data__phantom_cases=0)).source
+    )

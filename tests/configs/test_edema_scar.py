@@ -7,8 +7,9 @@ import pytest
 
 from configs import awce_penalty, edema_scar
 from jaxseg.anatomy import Anatomy
-from jaxseg.config import recipe, run_data
+from jaxseg.config.reader import reader
 from jaxseg.config.settings import SettingsError, check, flatten
+from jaxseg.config.setup import build
 from jaxseg.data.readers import emidec, nnunet
 
 ORIGIN = {"phantom": "phantom", "nnunet": "emidec"}
@@ -30,7 +31,7 @@ def test_it_is_stage_4_but_for_anatomy_and_data(variant):
 
 @pytest.mark.parametrize("variant", ORIGIN)
 def test_the_anatomy_by_value(variant):
-    assert recipe.anatomy(edema_scar.get_config(variant).to_dict()) == Anatomy(
+    assert build(edema_scar.get_config(variant).to_dict()).anatomy == Anatomy(
         labels=("background", "cavity", "myocardium", "edema", "scar"),
         inclusions=(((4,), (4, 3)), ((4, 3), (4, 3, 2))),
         slice_regions=(("LV", (1,)), ("Myo", (2,)), ("Edema", (3,)), ("Scar", (4,))),
@@ -72,4 +73,4 @@ def test_it_is_locked_and_made_anew_each_time():
 def test_the_layout_picks_the_reader(layout, module):
     settings = edema_scar.get_config().to_dict()
     settings["data"]["layout"] = layout
-    assert run_data.reader(settings).find is module.find_cases
+    assert reader(build(settings)).find is module.find_cases

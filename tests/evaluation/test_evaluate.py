@@ -3,13 +3,13 @@
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from jaxseg.config import run_data
+from jaxseg.config.setup import build
 from jaxseg.data import DataError, load_case, most_probable, split
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.predictor import make_predictor
@@ -29,7 +29,7 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def phantom(random_run):
-    return Path(load_run(random_run).settings["data"]["root"])
+    return load_run(random_run).setup.source.root
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_a_run_s_own_root_that_moved_is_named_and_no_phantom_is_written(random_r
     settings = json.loads((run / "config.json").read_text())
     settings["data"]["phantom_cases"] = 6
     (run / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(DataError, match=r"moved: no such folder; .*CASES"):
+    with pytest.raises(DataError, match=r"moved: no such folder; .*expected CASES"):
         evaluate(run, output=tmp_path / "out")
     assert names(tmp_path) == ["run"]
 
@@ -219,8 +219,10 @@ def slice_run(random_run, tmp_path_factory):
     folder = shutil.copytree(random_run, tmp_path_factory.mktemp("slices") / "run")
     settings, data = (json.loads((folder / f"{n}.json").read_text()) for n in ("config", "data"))
     settings["data"]["split"] = "slice"
-    cohort = run_data.load_cohort(settings)
-    data |= run_data.split_facts(settings, cohort, run_data.split_cohort(settings, cohort))
+    setup = build(settings)
+    cohort = run_data.load_cohort(setup)
+    parts = run_data.split_cohort(setup.split, cohort)
+    data |= run_data.split_facts(setup.split, cohort, parts)
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "data.json").write_text(json.dumps(data))
     return folder
@@ -228,7 +230,7 @@ def slice_run(random_run, tmp_path_factory):
 
 def test_of_a_slice_split_only_held_out_slices_count(slice_run, tmp_path):
     found = evaluate(slice_run, output=tmp_path)
-    cohort = run_data.load_cohort(load_run(slice_run).settings)
+    cohort = run_data.load_cohort(load_run(slice_run).setup)
     _, held = split(cohort, kind="slice", validation_fraction=0.2, seed=0)
     wanted = {(cohort.case_names[cohort.case_index[i]], int(cohort.slice_index[i])) for i in held}
     scored = {(case.name, int(number)) for case in found.cases for number in case.slices}

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.config import recipe
+from jaxseg.config.setup import build
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.logbook import METRICS, read_metrics
@@ -144,10 +144,9 @@ def notes(run: Path) -> dict[str, dict]:
 
 @cache
 def _template(config: str) -> object:
-    settings = json.loads(config)
-    optimizer = recipe.optimizer(settings, lambda step: 0.0 * step)
-    size = tuple(settings["grid"]["size"])
-    return jax.eval_shape(lambda: init_state(recipe.networks(settings), optimizer, 0, size))
+    setup = build(json.loads(config))
+    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    return jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
 
 
 def arrays_on_disk(run: Path) -> dict[int, list[tuple[str, tuple[int, ...], bytes]]]:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from jax.errors import JaxRuntimeError
 
-from configs import baseline
 from jaxseg.machine.memory import (
     OutOfMemoryError,
     advised,
@@ -92,8 +91,7 @@ def test_which_errors_tell_of_spent_memory():
 
 
 def test_advice_gives_the_present_values():
-    config = baseline.get_config("emidec").to_dict()
-    text = training_advice(config)
-    for words in ("batch_size (now 16)", "grid.size (128x128)", "width (32)", "depth (4)"):
+    text = training_advice(batch_size=16, size=(128, 96), width=32, depth=4)
+    for words in ("batch_size (now 16)", "grid.size (128x96)", "width (32)", "depth (4)"):
         assert words in text
-    assert "8 slices of 128x128 pixels" in inference_advice(config, 8)
+    assert "8 slices of 128x96 pixels" in inference_advice(8, size=(128, 96), width=32)

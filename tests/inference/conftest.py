@@ -1,7 +1,5 @@
 """A run with random parameters, and the cases that it was trained on."""
 
-from pathlib import Path
-
 import pytest
 
 from jaxseg.data import find_cases, load_case
@@ -15,7 +13,7 @@ def run(random_run):
 
 @pytest.fixture(scope="module")
 def phantom(run):
-    return Path(run.settings["data"]["root"])
+    return run.setup.source.root
 
 
 @pytest.fixture(scope="module")

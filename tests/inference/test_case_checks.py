@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxseg.augment import Augmentation
 from jaxseg.inference.case_checks import check_spacing, other_orientation, unusual_shape
 from jaxseg.runs.trained import load_run
 
@@ -24,8 +25,9 @@ def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
     older = dataclasses.replace(run, data=data)
     assert other_orientation([older], turned) is None
     assert other_orientation([older, run], turned) == told
-    augment = {**run.settings["augment"], "probability": 0.5, "flip": True, "turn": True}
-    versed = dataclasses.replace(run, settings={**run.settings, "augment": augment})
+    every_way = Augmentation(probability=0.5, flip=True, turn=True)
+    setup = dataclasses.replace(run.setup, augmentation=every_way)
+    versed = dataclasses.replace(run, setup=setup)
     assert other_orientation([versed], turned) is None
     assert other_orientation([versed, run], turned) == told
     header.set_sform(None, code=0)

@@ -62,7 +62,7 @@ def test_a_bundle_has_it_too(folder, tmp_path):
 
 
 def test_evaluate_applies_it_and_says_so(folder, tmp_path):
-    root = Path(load_run(folder).settings["data"]["root"])
+    root = load_run(folder).setup.source.root
     found = evaluate(
         folder, root=root, checkpoint="last", mirror=True, case_decision=True,
         output=tmp_path / "out",

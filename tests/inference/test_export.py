@@ -21,6 +21,7 @@ from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.models.segment import make_probabilities
 from jaxseg.runs.checkpoint import Checkpoints
+from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.lock import locked
 from jaxseg.runs.trained import load_run
@@ -64,7 +65,7 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "export_probabilities", lambda *args: Exported())
 
 
-def test_what_a_bundle_holds(bundle_folder, run):
+def test_what_a_bundle_holds(bundle_folder, random_run, run):
     assert names(bundle_folder) == [
         "MODEL_CARD.md", "config.json", "data.json", "manifest.json", "model.stablehlo", "params",
         "preprocessing.json",
@@ -79,9 +80,10 @@ def test_what_a_bundle_holds(bundle_folder, run):
     assert json.loads(files["data.json"]) == run.data
     config = json.loads(files["config.json"])
     assert config["anatomy"] == run.anatomy.to_dict()
-    assert config["data"] == run.settings["data"] | {"root": None}
+    known = read_settings(random_run)
+    assert config["data"] == known["data"] | {"root": None}
     same = set(config) - {"data", "run"}
-    assert {name: config[name] for name in same} == {name: run.settings[name] for name in same}
+    assert {name: config[name] for name in same} == {name: known[name] for name in same}
 
 
 def test_nothing_in_a_bundle_tells_of_the_machine(bundle_folder, random_run, phantom):
@@ -128,8 +130,7 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
 
 
 def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
-    message = r"mine: has no data set of its own; expected CASES"
-    with pytest.raises(WorkdirError, match=message):
+    with pytest.raises(WorkdirError, match="mine: has no data set of its own; expected CASES"):
         evaluate(bundle_folder, output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

@@ -113,13 +113,18 @@ def test_label_maps_of_an_nnunet_data_set_are_no_input(run, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == images
 
 
+def nnunet_run(run):
+    """The run, as if it had been trained on nnU-Net's layout."""
+    source = dataclasses.replace(run.setup.source, layout="nnunet")
+    return dataclasses.replace(run, setup=dataclasses.replace(run.setup, source=source))
+
+
 def test_label_maps_and_names_are_those_of_the_data_set(run, phantom, tmp_path):
     root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
     plain = tmp_path / "plain"
     go(run, root, plain)
-    settings = {**run.settings, "data": {**run.settings["data"], "layout": "nnunet"}}
     data = {**run.data, "label_values": [0, 500, 200, 2221, 7]}
-    other = dataclasses.replace(run, settings=settings, data=data)
+    other = dataclasses.replace(nnunet_run(run), data=data)
     go(other, root, tmp_path / "out")
     for image in (root / "imagesTr").iterdir():
         name = image.name.replace("_0000.nii.gz", "")
@@ -130,8 +135,7 @@ def test_label_maps_and_names_are_those_of_the_data_set(run, phantom, tmp_path):
 
 
 def test_a_second_channel_is_not_taken_for_a_scan(run, stack, tmp_path):
-    settings = {**run.settings, "data": {**run.settings["data"], "layout": "nnunet"}}
-    other = dataclasses.replace(run, settings=settings)
+    other = nnunet_run(run)
     source = tmp_path / "in"
     source.mkdir()
     for name in ("a_0000", "a_0001"):

@@ -72,7 +72,10 @@ def test_mirroring_averages_the_four_mirror_images(run, case):
 
 def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
     other = load_run(random_run, checkpoint="best")
-    other = dataclasses.replace(other, grid=dataclasses.replace(other.grid, spacing=5.0))
+    how = other.setup.preprocessing
+    how = dataclasses.replace(how, grid=dataclasses.replace(how.grid, spacing=5.0))
+    setup = dataclasses.replace(other.setup, preprocessing=how)
+    other = dataclasses.replace(other, setup=setup)
     both = make_predictor([run, other])(case).probabilities
     parts = [make_predictor([each])(case).probabilities for each in (run, other)]
     np.testing.assert_allclose(both, (parts[0] + parts[1]) / 2, atol=1e-6)
@@ -93,7 +96,7 @@ def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
     lost = dataclasses.replace(
         run,
         folder=Path("lost"),
-        grid=dataclasses.replace(run.grid, center=None),
+        setup=run.setup.with_center(None),
         localizer=localizer,
         localizer_params=nowhere,
     )
@@ -117,11 +120,16 @@ def test_a_stack_in_which_nothing_is_labeled_has_no_heart(run, case):
     assert prediction.remarks() == ("no heart found",)
 
 
+def with_anatomy(run, anatomy):
+    setup = dataclasses.replace(run.setup, anatomy=anatomy)
+    return dataclasses.replace(run, folder=Path("other"), setup=setup)
+
+
 def test_runs_of_unlike_labels_are_refused(run):
     labels = ("background", "scar")
     fields = {"labels": labels, "inclusions": (), "slice_regions": (("S", (1,)),)}
     anatomy = type(run.anatomy)(**fields, case_regions=(("S", (1,)),))
-    other = dataclasses.replace(run, folder=Path("other"), anatomy=anatomy)
+    other = with_anatomy(run, anatomy)
     message = "other: a run of the labels background, scar; expected those of .*: background, cav"
     with pytest.raises(WorkdirError, match=message):
         make_predictor([run, other])
@@ -151,7 +159,7 @@ def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
     assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
     with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
         bounds(0.1, 0.2, 0.3)
-    without = dataclasses.replace(run, anatomy=dataclasses.replace(run.anatomy, inclusions=()))
+    without = with_anatomy(run, dataclasses.replace(run.anatomy, inclusions=()))
     for flag, asked in {"drop_small": True, "min_confidence": [0.5]}.items():
         with pytest.raises(SettingsError, match=f"--{flag}: the label set has no inclusion pairs"):
             presence_rule([without], **{flag: asked})
@@ -159,7 +167,7 @@ def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
 
 def test_runs_of_other_pairs_share_no_rule(run):
     turned = dataclasses.replace(run.anatomy, inclusions=run.anatomy.inclusions[::-1])
-    other = dataclasses.replace(run, folder=Path("other"), anatomy=turned)
+    other = with_anatomy(run, turned)
     assert presence_rule([run, other]) == PresenceRule()
     with pytest.raises(WorkdirError, match="other: of other inclusion pairs than "):
         presence_rule([run, other], drop_small=True)

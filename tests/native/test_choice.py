@@ -8,13 +8,13 @@ import pytest
 
 from configs import awce_penalty
 from jaxseg import native
-from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError, replace
+from jaxseg.config.setup import build
 from jaxseg.models import convolve_xla
 from jaxseg.native import NativeError, convolve_native, library
 from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.trained import load_run
-from jaxseg.training import train
+from jaxseg.training.build_run import log_slow_convolution
 from tests.logged import logged
 
 
@@ -33,19 +33,19 @@ def without_compiler(monkeypatch) -> None:
 
 
 def test_settings_choose_and_auto_makes_do(monkeypatch):
-    assert recipe.convolution(settings()) is convolve_native
-    assert recipe.convolution(settings(run__convolution="native")) is convolve_native
-    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
-    assert recipe.convolution(settings(model__precision="bfloat16")) is convolve_xla
-    assert recipe.networks(settings()).segmentation.convolve is convolve_native
+    assert build(settings()).convolve is convolve_native
+    assert build(settings(run__convolution="native")).convolve is convolve_native
+    assert build(settings(run__convolution="xla")).convolve is convolve_xla
+    assert build(settings(model__precision="bfloat16")).convolve is convolve_xla
+    assert build(settings()).networks.segmentation.convolve is convolve_native
     without_compiler(monkeypatch)
-    assert recipe.convolution(settings()) is convolve_xla
+    assert build(settings()).convolve is convolve_xla
     assert native.why_not("float32") == "expected a C++ compiler, c++ is not there"
 
 
 def test_xla_builds_nothing(monkeypatch):
     monkeypatch.setattr(library, "load", lambda: pytest.fail("asked for the library"))
-    assert recipe.convolution(settings(run__convolution="xla")) is convolve_xla
+    assert build(settings(run__convolution="xla")).convolve is convolve_xla
 
 
 def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_run, tmp_path):
@@ -60,19 +60,19 @@ def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_r
 def test_native_that_cannot_be_had_is_refused(monkeypatch):
     wanted = settings(run__convolution="native", model__precision="bfloat16")
     with pytest.raises(SettingsError, match=r"run\.convolution: .*native; native is for float32"):
-        recipe.convolution(wanted)
+        _ = build(wanted).convolve
     without_compiler(monkeypatch)
     with pytest.raises(SettingsError, match=r"run\.convolution: .*c\+\+ is not there"):
-        recipe.convolution(settings(run__convolution="native"))
+        _ = build(settings(run__convolution="native")).convolve
 
 
 def test_training_tells_what_makes_it_slow(monkeypatch):
     with logged(pytest.fail):
-        train._tell_of_slowness(settings())
-        train._tell_of_slowness(settings(run__convolution="xla"))
+        log_slow_convolution(build(settings()))
+        log_slow_convolution(build(settings(run__convolution="xla")))
     without_compiler(monkeypatch)
     with logged() as lines:
-        train._tell_of_slowness(settings())
+        log_slow_convolution(build(settings()))
     assert lines == [
         "convolutions by XLA, slower here than the native ones: expected a C++ compiler, c++ is "
         "not there"

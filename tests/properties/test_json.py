@@ -9,10 +9,11 @@ import pytest
 
 from configs import awce_penalty
 from jaxseg.anatomy import EMIDEC, Anatomy
-from jaxseg.batch_schedule import Plan
-from jaxseg.config import recipe, run_data, settings
+from jaxseg.config import settings
+from jaxseg.config.reader import reader
 from jaxseg.config.setting_rules import RULES
 from jaxseg.config.settings import SettingsError
+from jaxseg.config.setup import build
 from jaxseg.data import DataError
 from jaxseg.data.readers.dataset_json import read_dataset
 from jaxseg.runs import bundle
@@ -129,18 +130,16 @@ def test_config_json(tmp_path):
     def read(folder):
         config = read_settings(folder)
         settings.check(config)
-        recipe.networks(config)
-        recipe.grid(config)
-        recipe.mixup(config)
-        run_data.reader(config)
-        recipe.objective(config)
+        setup = build(config)
+        assert setup.networks.segmentation.num_labels == setup.anatomy.num_labels
+        assert setup.margin >= 0
+        reader(setup)
         check_settings(folder, config)
         settings.without_places(config)
-        recipe.augmentation(config)
-        train = config["train"]
-        course = Plan(35, train["batch_size"], train["epochs"], train["validate_every"], seed=0)
-        assert course.validates_after(course.steps)
-        recipe.optimizer(config, recipe.learning_rate(config, course.steps, course.steps_per_epoch))
+        plan = setup.plan(35)
+        assert plan.validates_after(plan.steps)
+        rates = setup.optimization.rates(plan.epochs, plan.steps, plan.steps_per_epoch)
+        setup.optimization.adam(rates)
 
     content = json.loads(json.dumps(awce_penalty.get_config("phantom").to_dict()))
     outcomes(content, tmp_path / "config.json", read, (SettingsError, WorkdirError))

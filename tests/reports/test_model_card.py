@@ -9,8 +9,9 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 
-from configs import best
+from configs import awce, best
 from jaxseg.config.settings import replace
+from jaxseg.config.setup import build
 from jaxseg.reports.model_card import Facts, is_own_data, model_card
 from jaxseg.runs.trained import load_run
 
@@ -20,28 +21,26 @@ def card(bundle_folder):
     return (bundle_folder / "MODEL_CARD.md").read_text()
 
 
-def settings(**changes):
-    """Settings by section; `changes` replace fields, with __ for the dot."""
-    content = {
-        "name": "awce", "seed": 3,
-        "anatomy": {"labels": ["background", "cavity", "scar"]},
-        "data": {"phantom_cases": 0, "phantom_seed": 7, "split": "case", "folds": 0, "fold": 0,
-                 "validation_fraction": 0.2, "patients": None, "splits": None},
-        "grid": {"size": [64, 96], "spacing": 1.4, "soft_labels": False},
-        "intensity": {"method": "zscore"},
-        "mixup": {"probability": 0.5},
-        "augment": {"probability": 0.0},
-        "model": {"width": 8, "depth": 2, "dense": False, "attention": True,
-                  "groups": 8, "precision": "float32"},
-        "loss": {"weighted": True, "penalty": 0.0, "dice": 0.0, "dice_of": "labels"},
-        "balance": {"method": "adversarial", "strength": 0.7},
-        "optimizer": {"learning_rate": 0.01, "final_learning_rate": 1e-6, "schedule": "cosine"},
-        "train": {"epochs": 40, "batch_size": 16},
-    }  # fmt: skip
-    for field, value in changes.items():
-        section, name = field.split("__")
-        content[section][name] = value
-    return content
+def setup(**changes):
+    """Setup of stage 3 for another anatomy; `changes` replace fields, with __ for the dot."""
+    fields = {
+        "seed": 3,
+        "data.phantom_seed": 7,
+        "data.split": "case",
+        "data.validation_fraction": 0.2,
+        "grid.size": [64, 96],
+        "model.width": 8,
+        "model.depth": 2,
+        "train.epochs": 40,
+        "anatomy": {
+            "labels": ["background", "cavity", "scar"],
+            "inclusions": [],
+            "slice_regions": [["Scar", ["scar"]]],
+            "case_regions": [["Scar", ["scar"]]],
+        },
+    }
+    fields |= {name.replace("__", "."): value for name, value in changes.items()}
+    return build(replace(awce.get_config("emidec").to_dict(), fields))
 
 
 def data(*names, **more):
@@ -52,7 +51,7 @@ def data(*names, **more):
 
 def text(run=None, known=None, **changes):
     facts = {
-        "settings": settings() if run is None else run,
+        "setup": setup() if run is None else run,
         "data": data("Ann", "Bob") if known is None else known,
         "checkpoint": "best", "step": 30, "steps": 40, "num_parameters": 1234567, "scores": {},
         "remarks": (), "calling_convention": 10, "made_with": MappingProxyType({"jax": "9.9"}),
@@ -128,7 +127,7 @@ def test_the_commands_are_those_of_main():
 
 
 def test_the_terms_of_the_data():
-    phantom = section(text(settings(data__phantom_cases=6)), "Data and license")
+    phantom = section(text(setup(data__phantom_cases=6)), "Data and license")
     assert "phantom, seed 7: synthetic" in phantom
     assert "BY-NC-SA" not in phantom
     emidec = section(text(known=data("Case_P001", "Case_N042")), "Data and license")
@@ -141,9 +140,9 @@ def test_the_terms_of_the_data():
 
 
 def test_whose_data_it_is():
-    assert is_own_data(settings(), data("Case_P001", "Ann"))
-    assert not is_own_data(settings(), data("Case_P001"))
-    assert not is_own_data(settings(data__phantom_cases=2), data("Ann"))
+    assert is_own_data(setup().source, data("Case_P001", "Ann"))
+    assert not is_own_data(setup().source, data("Case_P001"))
+    assert not is_own_data(setup(data__phantom_cases=2).source, data("Ann"))
     assert "late gadolinium" not in text()
     assert "late gadolinium" in text(known=data("Case_P001"))
 
@@ -153,7 +152,7 @@ def test_the_split():
     assert "by case, 0.2 held out; all slices of a patient on one side" in by_case
     assert "11 slices of 1 cases" in by_case
     assert "4 slices of 1 cases" in by_case
-    by_slice = section(text(settings(data__split="slice", data__folds=5)), "Data and license")
+    by_slice = section(text(setup(data__split="slice", data__folds=5)), "Data and license")
     assert "by slice, fold 0 of 5 held out; patients have slices on both sides" in by_slice
     assert "optimistic" in by_slice
 
@@ -165,7 +164,7 @@ def test_the_method_and_its_training():
     assert "width 8, depth 2, group normalization (8 groups), 1,234,567 parameters" in what
     assert "64 x 96 pixels of 1.4 mm, intensities zscore" in what
     changes = {"loss__penalty": 0.01, "model__dense": True, "grid__spacing": 0.0}
-    what = section(text(settings(**changes)), "What it is")
+    what = section(text(setup(**changes)), "What it is")
     assert "coefficient 0.01" in what
     assert "dense blocks" in what
     assert "native pixels" in what
@@ -179,7 +178,7 @@ def test_what_goes_beyond_the_paper():
     assert re.search(r"\| beyond the paper +\| nothing +\|", section(text(), "What it is"))
     assert "sees one slice at a time" in section(text(), "Limits")
     changes = {"augment__probability": 0.5, "loss__dice": 1.0}
-    what = section(text(settings(**changes)), "What it is")
+    what = section(text(setup(**changes)), "What it is")
     share = "ordinary augmentation of 50% of the examples"
     assert f"{share}, soft Dice loss (coefficient 1)" in what
 
@@ -196,7 +195,7 @@ def test_what_goes_beyond_the_paper():
 )  # fmt: skip
 def test_no_choice_of_the_method_goes_untold(field, value):
     config = best.get_config("emidec").to_dict()
-    assert text(replace(config, {field: value})) != text(config)
+    assert text(build(replace(config, {field: value}))) != text(build(config))
 
 
 def test_scores_stand_below_their_heading_with_what_is_to_be_said():

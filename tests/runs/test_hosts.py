@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.config import recipe
+from jaxseg.config.setup import build
 from jaxseg.runs import hosts
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.config_file import read_settings
@@ -85,11 +85,13 @@ def wait_for_step(processes, run: Path, step: int) -> None:
 
 
 def template(run: Path) -> TrainState:
-    config = read_settings(run)
-    optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
-    return jax.eval_shape(
-        lambda: init_state(recipe.networks(config), optimizer, 0, tuple(config["grid"]["size"]))
-    )
+    return jax.eval_shape(lambda: first_state(run))
+
+
+def first_state(run: Path) -> TrainState:
+    setup = build(read_settings(run))
+    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    return init_state(setup.networks, optimizer, 0, setup.grid.size)
 
 
 def state_of(run: Path, step: int = STEPS) -> TrainState:
@@ -156,11 +158,7 @@ def finished_pair(command_line, finished_run) -> Path:
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(finished_pair, finished_run):
     assert_close(finished_pair, finished_run)
-    start = init_state(
-        recipe.networks(read_settings(finished_run)),
-        recipe.optimizer(read_settings(finished_run), lambda step: 0.0 * step),
-        0, (32, 32),
-    )  # fmt: skip
+    start = first_state(finished_run)
     moved = largest_differences(start.params, state_of(finished_pair).params)
     assert max(jax.tree.leaves(moved)) > 0.05  # far more than the tolerance
 

@@ -137,7 +137,7 @@ def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path, random_ru
 def test_a_run_of_an_earlier_version_is_read_unless_it_used_what_is_gone(tmp_path, random_run):
     off = {"loss__deep": 0.0, "optimizer__average": 0.0, "model__slices": 1, "run__cpu_devices": 2}
     before = load_run(edited(random_run, tmp_path / "before", "config.json", **off))
-    assert before.settings == load_run(random_run).settings
+    assert before.setup == load_run(random_run).setup
     deep = edited(random_run, tmp_path / "deep", "config.json", loss__deep=0.5)
     refused(deep, r"loss\.deep", "0.5", "f458d8a")
 
@@ -238,7 +238,7 @@ def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):
 
 
 def test_the_spacing_of_training_is_known(finished_run, run):
-    cases = [load_case(folder) for folder in find_cases(run.settings["data"]["root"])]
+    cases = [load_case(folder) for folder in find_cases(run.setup.source.root)]
     spacings = np.array([case.spacing for case in cases])
     low, high = read_data(finished_run)["spacing"]
     np.testing.assert_allclose([low, high], [spacings.min(0), spacings.max(0)])
@@ -247,7 +247,7 @@ def test_the_spacing_of_training_is_known(finished_run, run):
 def test_the_smallest_pathology_of_training_is_known(finished_run, run):
     """On the network grid of 4.2 mm it is about the label maps' own."""
     facts = read_data(finished_run)
-    root = Path(run.settings["data"]["root"])
+    root = run.setup.source.root
     volumes = []
     for name in facts["training"]["cases"]:
         case = load_case(root / name)

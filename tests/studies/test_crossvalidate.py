@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxseg.config import recipe, run_data
+from jaxseg.config import run_data
 from jaxseg.config.settings import SettingsError, replace
+from jaxseg.config.setup import build
 from jaxseg.data import load_case, most_probable
 from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
@@ -54,23 +55,24 @@ def config(random_run):
 
 def write_runs(config, folder, seeds):
     """Runs that count as done, with random networks, which predict every label."""
-    cohort = run_data.load_cohort(config)
+    cohort = run_data.load_cohort(build(config))
     stages = {"mine": {"name": "mine"}}
     for run in plan_runs(config, stages, folder, seeds=seeds, folds=FOLDS):
-        parts = run_data.split_cohort(run.settings, cohort)
+        split = run.setup.split
+        parts = run_data.split_cohort(split, cohort)
         held = [sorted({cohort.case_names[k] for k in cohort.case_index[part]}) for part in parts]
         assert held == [cohort.cases_of(part) for part in parts]
         facts = {
             **cohort.facts(),
-            **run_data.split_facts(run.settings, cohort, parts),
+            **run_data.split_facts(split, cohort, parts),
             # Apart for every fold, and large enough for networks as these.
-            "smallest_mm3": [3000.0 + 1000.0 * run.settings["data"]["fold"], 9000.0],
+            "smallest_mm3": [3000.0 + 1000.0 * split.fold, 9000.0],
         }
-        if not run.settings["anatomy"]["inclusions"]:
+        if not run.setup.anatomy.inclusions:
             facts["smallest_mm3"] = []
         run.folder.mkdir(parents=True)
         claim(run.folder, run.settings, facts)
-        network = recipe.networks(run.settings).segmentation
+        network = run.setup.networks.segmentation
         seed = 16 if run.seed == SEEDS[0] else 175
         save_random_network(run.folder, network, seed=3, step=4, score=0.9)  # the best
         save_random_network(run.folder, network, seed=seed, step=5, score=0.5)  # the last

@@ -22,9 +22,9 @@ def config():
 def test_settings_of_the_user_reach_every_run(config):
     shared = replace(config, {"model.width": 4, "train.epochs": 30, "optimizer.clip_norm": 0.5})
     for run in plan_runs(shared, CHANGES, Path("study"), seeds=2):
-        assert run.settings["model"]["width"] == 4
-        assert run.settings["train"]["epochs"] == 30
-        assert run.settings["optimizer"]["clip_norm"] == 0.5
+        assert run.setup.architecture.width == 4
+        assert run.setup.course.epochs == 30
+        assert run.setup.optimization.clip_norm == 0.5
 
 
 def test_seeds_are_whole_comparisons_one_after_the_other(config):
@@ -33,7 +33,7 @@ def test_seeds_are_whole_comparisons_one_after_the_other(config):
     assert [(run.stage, run.seed) for run in runs] == [(s, 7) for s in stages] + [
         (s, 8) for s in stages
     ]
-    assert [run.settings["seed"] for run in runs] == [7] * 2 + [8] * 2
+    assert [run.setup.seed for run in runs] == [7] * 2 + [8] * 2
     assert runs[0].folder == Path("study/runs/plain-seed-7")
     assert len({run.folder for run in runs}) == 4
 
@@ -41,12 +41,10 @@ def test_seeds_are_whole_comparisons_one_after_the_other(config):
 def test_folds_are_all_folds_of_one_split(config):
     runs = plan_runs(config, CHANGES, Path("study"), seeds=2, folds=3)
     assert len(runs) == 2 * 3 * 2
-    assert {(r.settings["data"]["folds"], r.settings["data"]["split_seed"]) for r in runs} == {
-        (3, 0)
-    }
+    assert {(run.setup.split.folds, run.setup.split.seed) for run in runs} == {(3, 0)}
     assert [r.fold for r in runs if (r.stage, r.seed) == ("weighted", 1)] == [0, 1, 2]
     assert runs[2].folder == Path("study/runs/plain-seed-0-fold-1-of-3")
-    assert all(run.settings["data"]["fold"] == run.fold for run in runs)
+    assert all(run.setup.split.fold == run.fold for run in runs)
 
 
 def test_one_fold_of_the_config_is_kept(config):

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import baseline
 from jaxseg.batch_schedule import Plan
+from jaxseg.config.setup import build
 from jaxseg.metrics import Summary
 from jaxseg.runs.signals import StopRequest
 from jaxseg.train_step import TrainState
@@ -43,8 +45,8 @@ def test_the_time_left_does_not_count_what_was_compiled(tmp_path):
         return state.replace(step=state.step + 1), {"loss": jnp.ones(())}
 
     plan = Plan(num_slices=8, batch_size=1, epochs=1000, validate_every=1, seed=0)
-    config = {"run": {"log_every": 20}}
-    run: Any = Run(config, tmp_path, plan, None, None, step, Scored())  # pyright: ignore
+    setup = build(baseline.get_config().to_dict())  # logs every 20 steps
+    run: Any = Run(setup, tmp_path, plan, None, None, step, Scored())  # pyright: ignore
     state = TrainState({"network": jnp.zeros(1)}, (), jnp.int32(0), jnp.uint32(0))
     checkpoints: Any = SimpleNamespace(save=lambda state, score: None)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs import edema_scar
-from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError, replace
+from jaxseg.config.setup import build
 from jaxseg.data import DataError
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
@@ -67,14 +67,22 @@ def fresh(config) -> TrainState:
 
 @cache
 def _fresh(text: str) -> TrainState:
-    config = json.loads(text)
-    networks = recipe.networks(config)
-    optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
-    return init_state(networks, optimizer, 7, recipe.grid(config).size)
+    setup = build(json.loads(text))
+    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    return init_state(setup.networks, optimizer, 7, setup.grid.size)
+
+
+def loaded(config):
+    setup = build(config)
+    return start.load(setup.course.init_from, setup)
+
+
+def checked(config):
+    return start.check(build(config).course.init_from, config)
 
 
 def applied(config):
-    state, at_random = start.load(config).apply(fresh(config), placement(1))
+    state, at_random = loaded(config).apply(fresh(config), placement(1))
     return state, at_random
 
 
@@ -170,7 +178,7 @@ def test_the_first_logits_are_the_source_s(config, source):
     assert differing(state.opt_state, fresh(config).opt_state) == set()
     run = load_run(source)
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
-    network = recipe.networks(config).segmentation
+    network = build(config).networks.segmentation
     trees = (state.params["network"], run.params, fresh(config).params["network"])
     segment = jax.jit(lambda params: network.apply({"params": params}, images))
     ours, theirs, other = (np.asarray(segment(params)) for params in trees)
@@ -202,7 +210,7 @@ def test_a_localizer_that_the_source_lacks_starts_at_random(config):
 
 def test_a_bundle_is_started_from_without_its_generator(config, bundle_folder):
     own = changed(config, train__init_from=str(bundle_folder))
-    start.check(own)
+    checked(own)
     state, at_random = applied(own)
     assert at_random == ("generator",)
     assert differing(state.params["network"], load_run(bundle_folder).params) == set()
@@ -239,7 +247,7 @@ def test_another_network_is_refused_and_its_fields_named(config, source, tmp_pat
 
 
 def test_a_generator_that_is_not_used_may_be_another(config):
-    assert start.check(changed(config, balance__width=8, loss__weighted=False)) == ()
+    assert checked(changed(config, balance__width=8, loss__weighted=False)) == ()
 
 
 def test_what_is_no_run_is_refused(config, source, tmp_path):
@@ -269,9 +277,9 @@ def test_a_damaged_source_is_refused(config, source, tmp_path, item):
 
 
 def test_other_images_are_told_of_and_not_refused(config):
-    assert start.check(config) == ()
+    assert checked(config) == ()
     own = changed(config, grid__spacing=2.1, intensity__method="percentile", grid__size=(64, 64))
-    (line,) = start.check(own)
+    (line,) = checked(own)
     assert line.startswith("warning: ")
     for words in ("grid.spacing 4.2 there and 2.1 here", "intensity.method zscore there and perc",
                   "grid.size [32, 32] there and [64, 64] here"):  # fmt: skip
@@ -377,7 +385,7 @@ def test_what_the_source_started_from_counts_as_seen(tuned, config, tmp_path):
     before["started_from"]["seen"] = ["f00d"]
     (folder / "data.json").write_text(json.dumps(before))
     own = changed(config, train__init_from=str(folder))
-    found = start.load(own).facts
+    found = loaded(own).facts
     trained_on = [before["digests"][name]["image"] for name in before["training"]["cases"]]
     assert found["seen"] == sorted([*trained_on, "f00d"])
     assert found["started_from"]["step"] == 35

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg.config import recipe
 from jaxseg.config.settings import SettingsError
+from jaxseg.config.setup import build
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.lock import locked
@@ -31,11 +31,9 @@ def config_of(run: Path) -> dict:
 
 
 def final_state(run: Path) -> TrainState:
-    config = config_of(run)
-    optimizer = recipe.optimizer(config, lambda step: 0.0 * step)
-    template = jax.eval_shape(
-        lambda: init_state(recipe.networks(config), optimizer, 0, tuple(config["grid"]["size"]))
-    )
+    setup = build(config_of(run))
+    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    template = jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.latest_step == STEPS
         return checkpoints.restore(template, STEPS)

@@ -9,6 +9,7 @@ import pytest
 
 from configs import awce
 from jaxseg.anatomy import EMIDEC
+from jaxseg.config.setup import build
 from jaxseg.data import Cohort
 from jaxseg.metrics import Summary
 from jaxseg.reports.pictures import pixels
@@ -90,7 +91,7 @@ def table(rows=ROWS, **changes):
     config = awce.get_config().to_dict()
     config["data"] |= changes
     config["seed"] = 11
-    return score_table(config, ("LV", "Myo", "Inf", "NoR"), rows, (63, 7))
+    return score_table(build(config), ("LV", "Myo", "Inf", "NoR"), rows, (63, 7))
 
 
 def test_the_table_says_what_it_stands_on():
@@ -116,6 +117,11 @@ def test_folds_and_the_case_split_are_named():
     assert "Split by case, fold 2 of 5 held out: 63 slices" in text
     text, _ = table(split="case", validation_fraction=1 / 3)
     assert "Split by case, 0.333 of them held out" in text
+
+
+def test_a_split_of_one_s_own_is_named_by_its_file():
+    text, _ = table(split="case", folds=5, fold=2, splits="/some/where/splits.json")
+    assert "Split by case, fold 2 of splits.json held out: 63 slices" in text
 
 
 def test_the_csv_holds_the_same_numbers():

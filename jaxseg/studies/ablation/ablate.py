@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxseg.config.setup import build
 from jaxseg.data import Cohort
 from jaxseg.studies.ablation.report import write_report
 from jaxseg.studies.schedule import plan_runs
@@ -40,4 +41,4 @@ def ablate(
     def write(cohort: Cohort) -> None:
         write_report(runs, cohort, folder)
 
-    complete(runs, config, folder, write)
+    complete(runs, build(config), folder, write)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jaxseg.anatomy import Anatomy
-from jaxseg.config import recipe, run_data, settings
+from jaxseg.config import run_data, settings
 from jaxseg.data import Cohort
 from jaxseg.models.segment import make_labels
 from jaxseg.reports import curves, mixup_figure, pictures, stage_figure
@@ -45,7 +45,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path) -> None:
         cannot be written.
     """
     cohort = cohort.cropped()  # the networks' input
-    anatomy = recipe.anatomy(runs[0].settings)
+    anatomy = runs[0].setup.anatomy
     comparison = _compare(runs, anatomy)
     title = f"Ablation: {', '.join(display_name(stage) for stage in comparison.stages)}"
     tables = (
@@ -101,23 +101,23 @@ def _compare(runs: Sequence[Run], anatomy: Anatomy) -> Comparison:
 
 
 def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
-    first = runs[0].settings
+    first = runs[0].setup
     return table1.Protocol(
-        split=first["data"]["split"],
-        folds=first["data"]["folds"],
-        epochs=first["train"]["epochs"],
-        grid=tuple(first["grid"]["size"]),
-        spacing=first["grid"]["spacing"],
+        split=first.split.kind,
+        folds=first.split.folds,
+        epochs=first.course.epochs,
+        grid=first.grid.size,
+        spacing=first.grid.spacing,
         cases=len(cohort.case_names),
         slices=len(cohort),
-        phantom=bool(first["data"]["phantom_cases"]),
+        phantom=bool(first.source.phantom_cases),
     )
 
 
 def _figures(runs: Sequence[Run], cohort: Cohort, anatomy: Anatomy) -> list[Section]:
     """Draw Figure 3 and the learning curves, and Figure 1 from the first run's training slices."""
     first = runs[0]
-    training, validation = run_data.split_cohort(first.settings, cohort)
+    training, validation = run_data.split_cohort(first.setup.split, cohort)
     beside = [run for run in runs if (run.seed, run.fold) == (first.seed, first.fold)]
     fold = "" if first.fold is None else f", fold {first.fold}"
     caption = (
@@ -164,13 +164,13 @@ def _curves(runs: Sequence[Run], anatomy: Anatomy) -> Figure:
 
 
 def _mixup(run: Run, training: Cohort, anatomy: Anatomy) -> Section:
-    title, fields = "Mixup", run.settings["mixup"]
-    if not fields["probability"]:
+    title, tolerance = "Mixup", run.setup.mixup.tolerance
+    if not run.setup.mixup.probability:
         return Section(title, "No example was mixed: mixup.probability is 0.")
-    if not mixup_figure.choose_pairs(training, count=1, tolerance=fields["tolerance"]):
+    if not mixup_figure.choose_pairs(training, count=1, tolerance=tolerance):
         return Section(title, "No picture: no two training slices of different cases can be mixed.")
-    figure = mixup_figure.mixup_figure(training, anatomy.labels, tolerance=fields["tolerance"])
-    return _figure(title, "figure1", figure, mixup_figure.caption(tolerance=fields["tolerance"]))
+    figure = mixup_figure.mixup_figure(training, anatomy.labels, tolerance=tolerance)
+    return _figure(title, "figure1", figure, mixup_figure.caption(tolerance=tolerance))
 
 
 def _settings(runs: Sequence[Run]) -> Section:

@@ -46,7 +46,7 @@ class Protocol:
       folds: number of folds of the split; 0 if it has none.
       epochs: number of epochs of each run.
       grid: (rows, columns) of the network grid in pixels.
-      spacing: pixel size of the network grid in mm; 0 if images are not resampled.
+      spacing: pixel size of the network grid in mm; None if images are not resampled.
       cases: number of cases of the data set.
       slices: number of slices of the data set.
       phantom: whether the cases are from the phantom.
@@ -56,7 +56,7 @@ class Protocol:
     folds: int
     epochs: int
     grid: tuple[int, int]
-    spacing: float
+    spacing: float | None
     cases: int
     slices: int
     phantom: bool

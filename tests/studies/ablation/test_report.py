@@ -8,6 +8,7 @@ import pytest
 
 from jaxseg.config import run_data
 from jaxseg.config.settings import replace
+from jaxseg.config.setup import build
 from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.files import WorkdirError
 from jaxseg.studies.ablation import report
@@ -22,7 +23,7 @@ class Report:
     def __init__(self, study: Path, folder: Path) -> None:
         self.folder = shutil.copytree(study, folder, ignore=shutil.ignore_patterns("*.*1*", "*.h*"))
         self.runs = [self._run(folder / "runs" / f"{stage}-seed-0", stage) for stage in STAGES]
-        self.cohort = run_data.load_cohort(self.runs[0].settings)
+        self.cohort = run_data.load_cohort(self.runs[0].setup)
 
     @staticmethod
     def _run(folder: Path, stage: str) -> Run:
@@ -54,7 +55,7 @@ def test_without_mixup_there_is_no_picture_of_it(ablation):
 def test_surroundings_that_only_training_sees_change_no_figure(ablation):
     page = ablation.write()
     wide = replace(ablation.runs[0].settings, {"augment.probability": 0.5, "augment.shift": 9.0})
-    ablation.cohort = run_data.load_cohort(wide)
+    ablation.cohort = run_data.load_cohort(build(wide))
     assert ablation.cohort.margin == 3
     assert ablation.write() == page
 

@@ -142,7 +142,7 @@ def test_what_the_text_says_of_other_protocols():
     assert "Cells: mean ± standard deviation over slices (number of slices). There is one" in text
     assert "[95 %" not in text
     assert "validated: all. Split: by patient; 5 folds, all pooled. Seed: 4. T" in text
-    protocol = dataclasses.replace(PROTOCOL, split="slice", folds=0, spacing=0.0, phantom=True)
+    protocol = dataclasses.replace(PROTOCOL, split="slice", folds=0, spacing=None, phantom=True)
     text = sections(comparison(), protocol)[TITLE].text
     assert "80 cases of the phantom with" in text
     assert "patient on both sides, so that scores are optimistic. Seeds" in text

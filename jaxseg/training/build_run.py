@@ -1,0 +1,113 @@
+"""Build the objects of the training loop on the devices of this machine."""
+
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxseg import native
+from jaxseg.batch import DeviceCohort
+from jaxseg.config.settings import SettingsError
+from jaxseg.config.setup import Setup
+from jaxseg.data import Cohort
+from jaxseg.models.segment import make_labels
+from jaxseg.runs import hosts
+from jaxseg.train_step import (
+    TrainState,
+    batch_devices,
+    compile_step,
+    init_state,
+    make_train_step,
+    placement,
+)
+from jaxseg.training.loop import Run
+from jaxseg.training.validation import Validation
+
+_LOG = logging.getLogger(__name__)
+
+
+def count_devices(setup: Setup) -> int:
+    """Number of local devices to use, the same in every process.
+
+    Raises:
+      SettingsError: there are fewer devices, or the batch cannot be divided among them.
+    """
+    devices, batch_size = setup.options.devices, setup.course.batch_size
+    available = jax.local_device_count()
+    if devices > available:
+        raise SettingsError(
+            f"run.devices: expected at most the {available} of this machine, got {devices}"
+        )
+    devices = devices or available
+    total = devices * hosts.count()
+    if batch_size % total:
+        raise SettingsError(
+            f"train.batch_size: expected a multiple of the {total} devices in use, "
+            f"got {batch_size}; or set run.devices"
+        )
+    return devices
+
+
+def use_compilation_cache(folder: str) -> None:
+    """Keep compiled functions in a folder; do nothing if its name is empty."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+
+
+def log_slow_convolution(setup: Setup) -> None:
+    """Report a CPU without the native convolution, where a step takes about 1.5 times as long."""
+    if jax.default_backend() == "cpu" and setup.options.convolution == "auto":
+        why = native.why_not(setup.architecture.precision)
+        if why is not None:
+            _LOG.info(f"convolutions by XLA, slower here than the native ones: {why}")
+
+
+def build_run(
+    setup: Setup,
+    folder: Path,
+    cohort: Cohort,
+    parts: tuple[np.ndarray, np.ndarray],
+    devices: int,
+) -> tuple[Run, TrainState]:
+    """Build what the loop needs, and the initial state.
+
+    Args:
+      setup: setup of the run.
+      folder: the run folder.
+      cohort: cohort of all cases.
+      parts: indices of the training slices and of the validation slices.
+      devices: number of local devices to use.
+    """
+    training = cohort.take(parts[0])
+    plan = setup.plan(len(training))
+    rates = setup.optimization.rates(plan.epochs, plan.steps, plan.steps_per_epoch)
+    networks, optimizer = setup.networks, setup.optimization.adam(rates)
+    step = make_train_step(
+        networks, optimizer, setup.objective, setup.mixup, augmentation=setup.augmentation
+    )
+    place = placement(devices)
+    # Validation uses a device's share of the training batch, which is known to fit in its memory.
+    share = plan.batch_size // len(batch_devices(devices))
+    arrays = DeviceCohort.from_slices(
+        training.images,
+        training.targets,
+        training.heights,
+        scouts=training.scouts,
+        hearts=training.hearts,
+        margin=training.margin,
+    )
+    run = Run(
+        setup=setup,
+        folder=folder,
+        plan=plan,
+        cohort=jax.device_put(arrays, place),
+        schedule=rates,
+        step=compile_step(step, devices),
+        validation=Validation(
+            cohort=cohort.cropped().take(parts[1]),
+            segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
+            anatomy=setup.anatomy,
+        ),
+    )
+    return run, init_state(networks, optimizer, setup.seed, setup.grid.size, place)
