@@ -67,7 +67,7 @@ def test_every_mode_stays_in_its_folders_and_off_the_network(lab, reference, tmp
         "evaluate": (["evaluate", given, f"--output={out / 'scores'}"], (out / "scores",)),
         "export": (
             ["export", given, f"--output={out / 'bundle'}"],
-            (out / "bundle", out / ".tmp-bundle-"),
+            (out / "bundle", out / ".tmp-bundle-", out / ".lock-bundle-"),
         ),
         "predict": (
             ["predict", f"--run={out / 'bundle'}", phantom,
