@@ -22,10 +22,11 @@ def breakdown(plan: Plan) -> list[Table]:
         ours, theirs = (times.get(f"{side}: {part}") for side in names)
         rows.append(
             (
-                _NAMES[part], *(seconds(Spread.of(t).median) if t else "-" for t in (ours, theirs)),
+                _NAMES[part],
+                *(seconds(Spread.of(t).median) if t else "-" for t in (ours, theirs)),
                 ratio_cell(theirs, ours) if ours and theirs else "-",
             )
-        )  # fmt: skip
+        )
     notes = (
         "Each line is a function of its own, compiled as such, so that differences of lines are "
         "estimates: a compiler fuses across parts.",

@@ -51,9 +51,13 @@ class MixupSlices(Dataset[tuple[Tensor, Tensor]]):
             if len(candidates):
                 partner = candidates[int(which * len(candidates))]
                 image, target = mix(
-                    image, self.labels[index], self.images[partner], self.labels[partner],
-                    lam, self.num_labels,
-                )  # fmt: skip
+                    image,
+                    self.labels[index],
+                    self.images[partner],
+                    self.labels[partner],
+                    lam,
+                    self.num_labels,
+                )
         return torch.from_numpy(image[None]), torch.from_numpy(target)
 
 

@@ -71,9 +71,15 @@ class Plan:
         """
         size, width, batch = (128, 32, 16) if self.device == "gpu" else (96, 16, 8)
         workload = Workload(
-            side, task, device=self.device, cores=self.cores, data=str(self.data),
-            size=self.size or size, width=self.width or width, batch=self.batch or batch,
-        )  # fmt: skip
+            side,
+            task,
+            device=self.device,
+            cores=self.cores,
+            data=str(self.data),
+            size=self.size or size,
+            width=self.width or width,
+            batch=self.batch or batch,
+        )
         return replace(workload, **changes)
 
     def compare(
@@ -117,14 +123,18 @@ class Plan:
         """Fields of a workload and the values that they take, the others at the reference."""
         if self.device == "gpu":
             full = {
-                "size": (96, 128, 256), "width": (16, 64), "batch": (8, 64),
+                "size": (96, 128, 256),
+                "width": (16, 64),
+                "batch": (8, 64),
                 "slices": (10_000,),
-            }  # fmt: skip
+            }
         else:
             full = {
-                "size": (64, 96, 128), "width": (8, 16, 32), "batch": (4, 8, 16),
+                "size": (64, 96, 128),
+                "width": (8, 16, 32),
+                "batch": (4, 8, 16),
                 "slices": (96, 10_000),
-            }  # fmt: skip
+            }
         if not self.quick:
             return full
         return {name: (values[0], values[-1]) for name, values in full.items() if name != "slices"}

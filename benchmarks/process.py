@@ -36,9 +36,13 @@ class Process:
         start = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
-            cwd=_ROOT, env=environment(workload, caches), text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-        )  # fmt: skip
+            cwd=_ROOT,
+            env=environment(workload, caches),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
         self._send(workload.to_json())
         self.ready = self._receive()
         self.ready["wall"] = time.perf_counter() - start

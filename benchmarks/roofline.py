@@ -89,9 +89,15 @@ def roofline(plan: Plan) -> list[Table]:
         reached += _reached(plan, precision, peak, bandwidth)
     count = _counts(plan)
     header = (
-        "precision", "side", "step", "GFLOP/s", "share of peak", "bound by FLOPs",
-        "bound by convolutions' bytes", f"share of peak over {REFERENCE}",
-    )  # fmt: skip
+        "precision",
+        "side",
+        "step",
+        "GFLOP/s",
+        "share of peak",
+        "bound by FLOPs",
+        "bound by convolutions' bytes",
+        f"share of peak over {REFERENCE}",
+    )
     notes = (
         "The better of both frameworks' rates is the peak. Bounds are the times that the work "
         "counted by hand would take at these rates; at half precision its bytes are halved.",
@@ -127,12 +133,17 @@ def _reached(plan: Plan, precision: str, peak: float, bandwidth: float) -> list[
     ours = medians.get(REFERENCE, np.nan)
     return [
         (
-            precision, side, seconds(median), f"{work.flops / median / 1e9:.0f}",
-            f"{work.flops / median / peak:.0%}", seconds(work.flops / peak),
-            seconds(volume / bandwidth), f"{ours / median:.2f}",
+            precision,
+            side,
+            seconds(median),
+            f"{work.flops / median / 1e9:.0f}",
+            f"{work.flops / median / peak:.0%}",
+            seconds(work.flops / peak),
+            seconds(volume / bandwidth),
+            f"{ours / median:.2f}",
         )
         for side, median in medians.items()
-    ]  # fmt: skip
+    ]
 
 
 def _counts(plan: Plan) -> Table:

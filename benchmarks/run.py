@@ -75,9 +75,15 @@ def run(flags: argparse.Namespace) -> None:
         data.mkdir()
         write_data(data)
         plan = Plan(
-            device, flags.quick, machine.cores(), data, caches,
-            size=flags.size, width=flags.width, batch=flags.batch,
-        )  # fmt: skip
+            device,
+            flags.quick,
+            machine.cores(),
+            data,
+            caches,
+            size=flags.size,
+            width=flags.width,
+            batch=flags.batch,
+        )
         print(parts[0])
         for name in flags.sections:
             tables = [table.markdown() for table in SECTIONS[name](plan)]

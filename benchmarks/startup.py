@@ -52,16 +52,26 @@ def _times(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
         base = [median(REFERENCE, s, "wall") if runs[REFERENCE, s] else np.nan for s in _STATES]
         rows.append(
             (
-                side, seconds(median(side, "warm", "imports")),
-                seconds(median(side, "cold", "first_run")), seconds(cold),
-                seconds(median(side, "warm", "first_run")), seconds(warm),
-                f"{cold / base[0]:.2f}", f"{warm / base[1]:.2f}",
+                side,
+                seconds(median(side, "warm", "imports")),
+                seconds(median(side, "cold", "first_run")),
+                seconds(cold),
+                seconds(median(side, "warm", "first_run")),
+                seconds(warm),
+                f"{cold / base[0]:.2f}",
+                f"{warm / base[1]:.2f}",
             )
-        )  # fmt: skip
+        )
     header = (
-        "side", "imports", "first step, cold", "start to first step, cold", "first step, warm",
-        "start to first step, warm", f"cold over {REFERENCE}", f"warm over {REFERENCE}",
-    )  # fmt: skip
+        "side",
+        "imports",
+        "first step, cold",
+        "start to first step, cold",
+        "first step, warm",
+        "start to first step, warm",
+        f"cold over {REFERENCE}",
+        f"warm over {REFERENCE}",
+    )
     notes = (
         "The bare step of stage attention. Cold: the framework's compilation cache is empty; warm: "
         "a process before has filled it. The files of both frameworks are in the page cache. "
@@ -85,15 +95,22 @@ def _memory(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
         against = f"{run[field] / reference[-1][field]:.2f}" if reference else "-"
         rows.append(
             (
-                side, mebibytes(run["memory_before"]), mebibytes(run["peak"]),
-                mebibytes(run["peak"] - run["memory_before"]), mebibytes(run["device_peak"]),
+                side,
+                mebibytes(run["memory_before"]),
+                mebibytes(run["peak"]),
+                mebibytes(run["peak"] - run["memory_before"]),
+                mebibytes(run["device_peak"]),
                 against,
             )
-        )  # fmt: skip
+        )
     header = (
-        "side", "resident before the first step", "peak resident", "difference", "peak on the GPU",
+        "side",
+        "resident before the first step",
+        "peak resident",
+        "difference",
+        "peak on the GPU",
         f"over {REFERENCE}",
-    )  # fmt: skip
+    )
     notes = (
         f"Of a process that took {_MEASURED_STEPS + 1} bare steps with a warm cache: the largest "
         "resident set by the operating system's account, and on a GPU the framework's own. Before "

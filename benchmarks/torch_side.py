@@ -143,13 +143,20 @@ class DeviceCohort:
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) indices to images (B, 1, H, W) and targets (B, L, H, W)."""
         partners, lam = twin_mixup.draw(
-            self.heights, self.eligible, indices,
-            tolerance=self.tolerance, probability=self.probability,
-        )  # fmt: skip
+            self.heights,
+            self.eligible,
+            indices,
+            tolerance=self.tolerance,
+            probability=self.probability,
+        )
         return self.mix(
-            self.images[indices], self.labels[indices],
-            self.images[partners], self.labels[partners], lam, self.num_labels,
-        )  # fmt: skip
+            self.images[indices],
+            self.labels[indices],
+            self.images[partners],
+            self.labels[partners],
+            lam,
+            self.num_labels,
+        )
 
 
 def _without_mixup(workload: Workload, device: torch.device) -> Task:
@@ -194,10 +201,13 @@ def _device_mixup(workload: Workload, device: torch.device) -> Task:
 def _loader_epoch(workload: Workload, device: torch.device) -> Task:
     data, mixup = read_slices(workload), workload.settings()["mixup"]
     dataset = MixupSlices(
-        data.images, data.labels, data.heights,
-        tolerance=mixup["tolerance"], probability=mixup["probability"],
+        data.images,
+        data.labels,
+        data.heights,
+        tolerance=mixup["tolerance"],
+        probability=mixup["probability"],
         num_labels=len(workload.settings()["anatomy"]["labels"]),
-    )  # fmt: skip
+    )
     on_gpu = device.type == "cuda"
     workers = workload.loader_workers or 0
     loader = make_loader(dataset, batch_size=workload.batch, workers=workers, pin=on_gpu)

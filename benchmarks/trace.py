@@ -39,13 +39,15 @@ def operations(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """
     named = [e for e in events if e.get("ph") == "M"]
     gpus = {
-        e["pid"] for e in named
+        e["pid"]
+        for e in named
         if e.get("name") == "process_name" and "gpu" in str(e["args"].get("name")).lower()
-    }  # fmt: skip
+    }
     streams = {
-        (e["pid"], e["tid"]) for e in named
+        (e["pid"], e["tid"])
+        for e in named
         if e.get("name") == "thread_name" and "Stream" in str(e["args"].get("name"))
-    }  # fmt: skip
+    }
     total: dict[str, float] = defaultdict(float)
     for event in events:
         if event.get("ph") != "X":

@@ -15,8 +15,11 @@ from jaxseg.data import Case, Grid, build_cohort
 from jaxseg.data.phantom.write import phantom_case
 
 JAXSEG, EAGER, CHANNELS_LAST, COMPILED = (
-    "jaxseg", "torch eager", "torch channels_last", "torch compiled",
-)  # fmt: skip
+    "jaxseg",
+    "torch eager",
+    "torch channels_last",
+    "torch compiled",
+)
 SIDES = (JAXSEG, EAGER, CHANNELS_LAST, COMPILED)
 """This project; PyTorch as written, in channels_last, and that through torch.compile."""
 
@@ -126,8 +129,10 @@ def write_data(folder: Path) -> None:
         case = phantom_case(0, index, num_cases=_PHANTOM_CASES)
         np.savez(
             folder / f"{case.name}.npz",
-            image=case.image, label=case.label, spacing=np.array(case.spacing),
-        )  # fmt: skip
+            image=case.image,
+            label=case.label,
+            spacing=np.array(case.spacing),
+        )
 
 
 def read_cases(folder: Path) -> list[Case]:

@@ -104,9 +104,12 @@ def warp(image: Array, matrix: Array) -> Array:
     columns = _interpolation_matrix(image.shape[1], matrix[1, 1], matrix[1, 2])
     # Use full float32: TF32 or bfloat16 products would blur intensities and break sums to 1.
     warped = jnp.einsum(
-        "ir,rc...,jc->ij...", rows, image.astype(jnp.float32), columns,
+        "ir,rc...,jc->ij...",
+        rows,
+        image.astype(jnp.float32),
+        columns,
         precision=jax.lax.Precision.HIGHEST,
-    )  # fmt: skip
+    )
     return warped.astype(image.dtype)
 
 

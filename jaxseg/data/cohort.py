@@ -111,8 +111,13 @@ class Cohort:
 
     def _arrays(self) -> dict[str, np.ndarray]:
         per_case = (
-            "case_names", "spacings", "highest_labels", "orientations", "digests", "margin",
-        )  # fmt: skip
+            "case_names",
+            "spacings",
+            "highest_labels",
+            "orientations",
+            "digests",
+            "margin",
+        )
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: v for k, v in fields.items() if k not in per_case and v is not None}
 

@@ -94,9 +94,7 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except DataError:
         raise
-    except (
-        OSError, EOFError, zlib.error, HeaderDataError, ValueError, OverflowError
-    ) as error:  # fmt: skip
+    except (OSError, EOFError, zlib.error, HeaderDataError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: truncated or damaged NIfTI file ({reason})") from None
     if not np.isfinite(array).all():

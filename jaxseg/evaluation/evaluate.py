@@ -13,10 +13,10 @@ from jaxseg.data.identity import digests
 from jaxseg.evaluation import score_files
 from jaxseg.evaluation.case_scores import CaseScores, score_case
 from jaxseg.evaluation.scores import Evaluation
-from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
-from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor
-from jaxseg.presence import PresenceRule, label_map
+from jaxseg.inference.predictor import Prediction, heart_notes
+from jaxseg.inference.segmenter import make_segmenter
+from jaxseg.presence import PresenceRule
 from jaxseg.runs import provenance, unseen
 from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
@@ -106,7 +106,7 @@ def _score(
       The scores, the heart position of each scored case, notes on the cases, and the reason why
       each of the other cases is left out.
     """
-    predict, read = make_predictor([run], mirror=mirror), reader(run.setup)
+    segment, read = make_segmenter([run], mirror=mirror, rule=rule), reader(run.setup)
     folder = root or _own_root(run)
     scores, hearts, scored, left_out, renamed = [], {}, {}, {}, []
     paths = read.by_name(folder)
@@ -129,10 +129,8 @@ def _score(
         if verdict.left_out:
             left_out[name] = verdict.left_out
             continue
-        check_case([run], case, path)
-        prediction = predict(case)
+        labels, prediction = segment(case, path)
         hearts[name] = prediction.heart()
-        labels = label_map(prediction.probabilities, case.spacing, run.anatomy.inclusions, rule)
         held_out = None
         if verdict.slices is not None:
             held_out = np.isin(np.arange(reference.shape[-1]), verdict.slices)

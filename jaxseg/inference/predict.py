@@ -11,12 +11,11 @@ from tqdm import tqdm
 from jaxseg.data import Case, DataError, labels_to_network, read_case, to_network, write_like
 from jaxseg.errors import UserError
 from jaxseg.inference import volumes_file
-from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.inputs import find_inputs
-from jaxseg.inference.predictor import Prediction, Predictor, make_predictor
+from jaxseg.inference.predictor import Prediction
+from jaxseg.inference.segmenter import Segmenter, make_segmenter
 from jaxseg.metrics import volume
-from jaxseg.presence import PresenceRule, label_map
 from jaxseg.reports import pictures
 from jaxseg.runs.files import ExistsError, WorkdirError, atomic, check_writable
 from jaxseg.runs.trained import Trained
@@ -103,7 +102,6 @@ def predict(
     """
     if center is not None:
         runs = [run.centered(center) for run in runs]
-    predictor = make_predictor(runs, mirror=mirror)
     rule, sentences = choose_rule(
         runs,
         mirror=mirror,
@@ -111,6 +109,7 @@ def predict(
         min_confidence=min_confidence,
         case_decision=case_decision,
     )
+    segment = make_segmenter(runs, mirror=mirror, rule=rule)
     layout = runs[0].setup.source.layout
     inputs, failures = find_inputs(source, output, layout)
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
@@ -125,7 +124,7 @@ def predict(
         _LOG.info(run.describe())
     for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes, prediction = _predict_file(runs, predictor, rule, name, path, outputs[name])
+            volumes, prediction = _predict_file(runs[0], segment, name, path, outputs[name])
             row = volumes_file.row_of(runs[0].anatomy, name, volumes, prediction)
             volumes_file.add_row(output, header, row, overwrite)
             if prediction.remarks():
@@ -170,12 +169,7 @@ def _check_output(
 
 
 def _predict_file(
-    runs: Sequence[Trained],
-    predictor: Predictor,
-    rule: PresenceRule,
-    name: str,
-    path: Path,
-    outputs: _Outputs,
+    run: Trained, segment: Segmenter, name: str, path: Path, outputs: _Outputs
 ) -> tuple[list[float], Prediction]:
     """Predict one case and write its files.
 
@@ -186,25 +180,22 @@ def _predict_file(
     """
     case = read_case(name, path)
     _check_is_image(case, path)
-    check_case(runs, case, path)
-    prediction = predictor(case)
+    labels, prediction = segment(case, path)
     if not prediction.heart_found:
         raise DataError(
             f"{path}: no heart found; expected a short-axis stack of the left ventricle. If it is "
             "one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of view"
         )
-    probabilities = prediction.probabilities
-    labels = label_map(probabilities, case.spacing, runs[0].anatomy.inclusions, rule)
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(outputs.overview, overwrite=outputs.overwrite) as temporary:
-        _save_overview(runs[0], case, prediction, labels, temporary)
+        _save_overview(run, case, prediction, labels, temporary)
     if outputs.probabilities:
         with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
-            write_like(temporary, probabilities, path)
+            write_like(temporary, prediction.probabilities, path)
     with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
-        write_like(temporary, runs[0].written(labels), path)
-    regions = runs[0].anatomy.case_regions
+        write_like(temporary, run.written(labels), path)
+    regions = run.anatomy.case_regions
     return [volume(labels, values, case.spacing) for _, values in regions], prediction
 
 

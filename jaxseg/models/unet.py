@@ -96,9 +96,14 @@ class UNet(nn.Module):
         def block(level: int, name: str) -> Block:
             features = self.width * 2**level
             return Block(
-                features, self.groups, self.attention, self.dense, self.dtype, self.convolve,
+                features,
+                self.groups,
+                self.attention,
+                self.dense,
+                self.dtype,
+                self.convolve,
                 name=name,
-            )  # fmt: skip
+            )
 
         x = images.astype(self.dtype)
         skips = []
@@ -112,6 +117,8 @@ class UNet(nn.Module):
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = block(level, f"decoder{level}")(x)
         return nn.Dense(
-            self.num_labels, dtype=jnp.float32, name="logits",
+            self.num_labels,
+            dtype=jnp.float32,
+            name="logits",
             kernel_init=nn.initializers.he_normal(),
-        )(x)  # fmt: skip
+        )(x)

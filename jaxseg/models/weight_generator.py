@@ -55,7 +55,10 @@ class WeightGenerator(nn.Module):
             )(x)
         # In float32, because bfloat16 would round the weights to three digits.
         x = nn.Conv(
-            self.num_labels, (3, 3), dtype=jnp.float32, name=ZERO_LAYER,
+            self.num_labels,
+            (3, 3),
+            dtype=jnp.float32,
+            name=ZERO_LAYER,
             kernel_init=nn.initializers.zeros_init(),
-        )(x)  # fmt: skip
+        )(x)
         return self.num_labels * nn.softmax(x.mean((1, 2)))

@@ -47,8 +47,9 @@ def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
 
 @jax.custom_vjp
 def _convolve(images: Array, kernel: Array) -> Array:
-    return _call("jaxseg_convolve", (*images.shape[:3], kernel.shape[3]), images, kernel,
-                 turned=False)  # fmt: skip
+    return _call(
+        "jaxseg_convolve", (*images.shape[:3], kernel.shape[3]), images, kernel, turned=False
+    )
 
 
 def _forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

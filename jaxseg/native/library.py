@@ -117,9 +117,13 @@ def _compile(output: Path) -> None:
     try:
         ended = subprocess.run(
             [*shlex.split(compiler), *_flags(), include, str(source), "-o", str(output)],
-            env=os.environ | {"LC_ALL": "C"}, timeout=_SECONDS, check=False,
-            capture_output=True, text=True, errors="replace",
-        )  # fmt: skip
+            env=os.environ | {"LC_ALL": "C"},
+            timeout=_SECONDS,
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
     except FileNotFoundError as error:
         raise NativeError(f"expected a C++ compiler, {compiler} is not there") from error
     except subprocess.TimeoutExpired as error:

@@ -164,18 +164,27 @@ def _add_legends(
         for k, (stage, runs) in enumerate(histories.items())
     ]
     figure.legend(
-        handles=handles, loc="outside lower center", fontsize=10, frameon=False, handlelength=3,
+        handles=handles,
+        loc="outside lower center",
+        fontsize=10,
+        frameon=False,
+        handlelength=3,
         ncols=min(len(handles), 4),
-    )  # fmt: skip
+    )
     if weights:
         labels = [
             Line2D([], [], label=name.removeprefix(_WEIGHTS), **_label_style(value))
             for value, name in enumerate(max(weights, key=len))
         ]
         figure.legend(
-            handles=labels, loc="outside upper right", fontsize=9, frameon=False,
-            handlelength=1.5, ncols=len(labels), columnspacing=1.2,
-        )  # fmt: skip
+            handles=labels,
+            loc="outside upper right",
+            fontsize=9,
+            frameon=False,
+            handlelength=1.5,
+            ncols=len(labels),
+            columnspacing=1.2,
+        )
 
 
 def _check(histories: Mapping[str, Sequence[History]], names: Sequence[str]) -> None:

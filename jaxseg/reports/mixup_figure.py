@@ -55,9 +55,12 @@ def choose_pairs(
             break
         eligible = foreground & (cohort.case_index != cohort.case_index[fixed])
         moving, found = choose_partner(
-            jax.random.fold_in(key, fixed), jnp.int32(fixed), heights, jnp.asarray(eligible),
+            jax.random.fold_in(key, fixed),
+            jnp.int32(fixed),
+            heights,
+            jnp.asarray(eligible),
             tolerance=tolerance,
-        )  # fmt: skip
+        )
         if bool(found):
             pairs.append((fixed, int(moving)))
     return pairs

@@ -113,9 +113,12 @@ def comparison(
     cells = [[overlay(*pair) for pair in zip(images, maps, strict=True)] for maps in rows.values()]
     none = [""] * len(images)
     figure = panels(
-        cells, list(rows), titles, label_handles(label_names),
+        cells,
+        list(rows),
+        titles,
+        label_handles(label_names),
         notes=[(notes or {}).get(name, none) for name in rows],
-    )  # fmt: skip
+    )
     if caption:
         figure.text(0.01, 0.005, caption, fontsize=6, color="dimgray")
     return figure
@@ -161,13 +164,22 @@ def panels(
             if notes is not None and notes[row][column]:
                 _write_note(axis, notes[row][column])
     figure.legend(
-        handles=list(handles), loc="lower center", ncols=entries, fontsize=8, frameon=False,
-        handlelength=1.2, columnspacing=1.2,
-    )  # fmt: skip
+        handles=list(handles),
+        loc="lower center",
+        ncols=entries,
+        fontsize=8,
+        frameon=False,
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
     figure.subplots_adjust(
-        left=0.3 / figure.get_figwidth(), right=0.995, top=1 - 0.25 / figure.get_figheight(),
-        bottom=foot / figure.get_figheight(), wspace=0.03, hspace=0.03,
-    )  # fmt: skip
+        left=0.3 / figure.get_figwidth(),
+        right=0.995,
+        top=1 - 0.25 / figure.get_figheight(),
+        bottom=foot / figure.get_figheight(),
+        wspace=0.03,
+        hspace=0.03,
+    )
     return figure
 
 
@@ -175,9 +187,16 @@ def _write_note(axis: Axes, note: str) -> None:
     # White text with a black rim is legible on any tissue.
     rim = [withStroke(linewidth=1.6, foreground="black")]
     axis.text(
-        0.03, 0.03, note, transform=axis.transAxes, color="white", fontsize=7, linespacing=1.15,
-        va="bottom", path_effects=rim,
-    )  # fmt: skip
+        0.03,
+        0.03,
+        note,
+        transform=axis.transAxes,
+        color="white",
+        fontsize=7,
+        linespacing=1.15,
+        va="bottom",
+        path_effects=rim,
+    )
 
 
 def pixels(figure: Figure) -> NDArray[np.uint8]:

@@ -44,13 +44,16 @@ def _commit() -> str | None:
         commit, changes = (
             subprocess.run(
                 ["git", "-C", str(root), *arguments],
-                capture_output=True, check=True, text=True, timeout=30,
+                capture_output=True,
+                check=True,
+                text=True,
+                timeout=30,
             ).stdout.strip()
             for arguments in (
                 ["rev-parse", "--short=12", "HEAD"],
                 ["status", "--porcelain", "--untracked-files=no"],
             )
-        )  # fmt: skip
+        )
     except (OSError, subprocess.SubprocessError):  # git is missing or rejects the checkout's owner
         return None
     return f"{commit}+changes" if changes else commit

@@ -55,11 +55,14 @@ class StopVote:
         """
         if hosts.count() == 1:
             return signum
-        last, self._last = self._last, self._count(
-            jax.make_array_from_process_local_data(
-                self._places, np.array([signum or 0], np.int32), (hosts.count(),)
-            )
-        )  # fmt: skip
+        last, self._last = (
+            self._last,
+            self._count(
+                jax.make_array_from_process_local_data(
+                    self._places, np.array([signum or 0], np.int32), (hosts.count(),)
+                )
+            ),
+        )
         return None if last is None else int(last) or None
 
 

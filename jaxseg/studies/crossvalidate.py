@@ -7,7 +7,7 @@ bound depends on that case only through these networks and their smallest volume
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from jaxseg.anatomy import LabelSet
 from jaxseg.config import run_data
-from jaxseg.config.reader import reader
 from jaxseg.config.settings import SettingsError, check
 from jaxseg.config.setup import Setup, build
-from jaxseg.data import Cohort, DataError, most_probable
-from jaxseg.evaluation.bootstrap import mean_interval
+from jaxseg.data import Cohort
 from jaxseg.evaluation.case_scores import score_case
 from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference import case_decision
-from jaxseg.inference.case_decision import CaseDecision, Cost
-from jaxseg.inference.predictor import Prediction, heart_notes, make_predictor, presence_rule
-from jaxseg.metrics import dice, summarize
+from jaxseg.inference.predictor import heart_notes
 from jaxseg.presence import (
     SMALL_DROPPED,
-    Inclusions,
-    PresenceRule,
-    believed,
-    confidence_bound,
-    core_confidence,
 )
 from jaxseg.runs import provenance
 from jaxseg.runs.data_file import read_data
 from jaxseg.runs.files import WorkdirError, write_files
-from jaxseg.runs.trained import Trained, read_setup
+from jaxseg.runs.trained import read_setup
 from jaxseg.studies import crossvalidation_files
+from jaxseg.studies.bounds import drop_doubtful, fit_bounds, rule_for_others
 from jaxseg.studies.crossvalidation_files import Decision
+from jaxseg.studies.held_out import HeldOut, predict_fold
 from jaxseg.studies.networks import (
     Folds,
     check_runs,
@@ -56,33 +48,6 @@ _LOG = logging.getLogger(__name__)
 
 _SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."
-
-
-@dataclass(frozen=True, eq=False)
-class _Predicted:
-    """The prediction of a case by the networks of the fold that holds it out.
-
-    Attributes:
-      name: name of the case.
-      fold: fold that holds it out.
-      spacing: voxel size in mm.
-      reference: reference label map.
-      labels: the most probable label of every voxel.
-      large_only: `labels` without pathology that is smaller than in any training case.
-      confidence: (pairs,), as computed by `core_confidence`.
-      rule: rule that removes pathology below the smallest training volume; without bounds.
-      heart: position of the heart, without probabilities.
-    """
-
-    name: str
-    fold: int
-    spacing: tuple[float, float, float]
-    reference: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    large_only: NDArray[np.uint8]
-    confidence: NDArray[np.float64]
-    rule: PresenceRule
-    heart: Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +182,7 @@ def _write(study: _Study, folder: Path) -> None:
     found = list(_predict(study))
     inclusions = study.setup.anatomy.inclusions
     bounds = {
-        fold: _bounds([p for p in found if p.fold != fold], inclusions)
+        fold: fit_bounds([p for p in found if p.fold != fold], inclusions)
         for fold in {p.fold for p in found}
     }
     steps: dict[str, tuple[list[NDArray[np.uint8]], tuple[str, ...]]] = {
@@ -227,7 +192,7 @@ def _write(study: _Study, folder: Path) -> None:
         steps |= {
             "smaller than in training dropped": ([p.large_only for p in found], (_SMALL,)),
             "and doubtful dropped": (
-                [_sure_only(p, inclusions, bounds[p.fold]) for p in found],
+                [drop_doubtful(p, inclusions, bounds[p.fold]) for p in found],
                 (_SMALL, _DOUBTFUL),
             ),
         }
@@ -237,7 +202,7 @@ def _write(study: _Study, folder: Path) -> None:
     }
     decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
     final = list(steps.values())[-1][0]
-    rule = _case_decision(study, folder, found, final)
+    rule = rule_for_others(folder.resolve().name, study.setup.anatomy, study.mirror, found, final)
     texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
     if inclusions and not study.others:  # bounds for averaged studies fit none of them
         texts[case_decision.FILE] = rule.json()
@@ -247,118 +212,16 @@ def _write(study: _Study, folder: Path) -> None:
     _LOG.info(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
 
 
-def _case_decision(
-    study: _Study, folder: Path, found: Sequence[_Predicted], final: Sequence[NDArray[np.uint8]]
-) -> CaseDecision:
-    """Build the rule for other cases, with the effect of the decision on the study's own cases."""
-    anatomy = study.setup.anatomy
-    smallest = zip(*(p.rule.smallest_mm3 for p in found), strict=True)
-    return CaseDecision(
-        study=folder.resolve().name,
-        mirror=study.mirror,
-        pairs=case_decision.pair_names(anatomy),
-        min_confidence=_bounds(found, anatomy.inclusions),
-        smallest_mm3=tuple(
-            min((v for v in own if v is not None), default=None) for own in smallest
-        ),
-        cost=tuple(
-            _cost(" + ".join(anatomy.labels[label] for label in inner), inner, found, final)
-            for inner, _ in anatomy.inclusions
-        ),
-    )
-
-
-def _cost(
-    region: str,
-    inner: LabelSet,
-    found: Sequence[_Predicted],
-    final: Sequence[NDArray[np.uint8]],
-) -> Cost:
-    maps = [(p.labels, after, p.reference) for p, after in zip(found, final, strict=True)]
-    before, after, holds = np.array([[np.isin(m, inner).any() for m in row] for row in maps]).T
-    dropped = before & ~after
-    dsc = np.array([[dice(m, row[2], inner) for m in row[:2]] for row in maps])[holds]
-    low = high = [np.nan]
-    if holds.any():
-        low, high = mean_interval(dsc[:, 1:] - dsc[:, :1], np.arange(len(dsc)))
-    predicted, decided = summarize(dsc).mean
-    return Cost(
-        region=region,
-        holding=int(holds.sum()),
-        lost=int((dropped & holds).sum()),
-        predicted=float(predicted),
-        decided=float(decided),
-        difference=float(decided - predicted),
-        low=float(low[0]),
-        high=float(high[0]),
-        false=int((before & ~holds).sum()),
-        removed=int((dropped & ~holds).sum()),
-    )
-
-
-def _predict(study: _Study) -> Iterator[_Predicted]:
+def _predict(study: _Study) -> Iterator[HeldOut]:
     """Predict every case with the networks of the fold that holds it out."""
     for fold in tqdm(study.folds, desc="predicting", unit="fold", disable=None):
         networks = load_networks(study.workdirs(fold))
-        yield from _predict_fold(fold, networks, study.setup, study.mirror)
-
-
-def _predict_fold(
-    fold: int, networks: Sequence[Trained], setup: Setup, mirror: bool
-) -> Iterator[_Predicted]:
-    predict = make_predictor(networks, mirror=mirror)
-    inclusions = networks[0].anatomy.inclusions
-    rule = presence_rule(networks, drop_small=bool(inclusions))
-    # The data set may have moved since training, so the folder is taken from the current config.
-    read = reader(setup)
-    folders = read.by_name(run_data.root(setup.source))
-    for name in networks[0].data["validation"]["cases"]:
-        if name not in folders:
-            raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
-        case, reference = read.load_reference(folders[name])
-        prediction = predict(case)
-        probabilities = prediction.probabilities
-        labels = most_probable(probabilities)
-        yield _Predicted(
-            name=name,
-            fold=fold,
-            spacing=case.spacing,
-            reference=reference,
-            labels=labels,
-            large_only=believed(labels, None, case.spacing, inclusions, rule),
-            confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
-            rule=rule,
-            heart=prediction.heart(),
-        )
-
-
-def _bounds(found: Sequence[_Predicted], inclusions: Inclusions) -> tuple[float, ...]:
-    """Fit the confidence bound of each inclusion pair to these cases."""
-    bounds = []
-    for k, (inner, _) in enumerate(inclusions):
-        rows = []
-        for p in found:
-            if np.isnan(p.confidence[k]):  # in no training case of its fold
-                continue
-            if not np.isin(p.large_only, inner).any():  # nothing to decide
-                continue
-            score = dice(p.large_only, p.reference, inner, empty=1.0)
-            rows.append((p.confidence[k], np.isin(p.reference, inner).any(), score))
-        confidence, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
-        bounds.append(confidence_bound(confidence, holds > 0, score) if rows else 0.0)
-    return tuple(bounds)
-
-
-def _sure_only(
-    p: _Predicted, inclusions: Inclusions, bounds: tuple[float, ...]
-) -> NDArray[np.uint8]:
-    rule = replace(p.rule, min_confidence=bounds)
-    return believed(p.labels, p.confidence, p.spacing, inclusions, rule)
+        yield from predict_fold(fold, networks, study.setup, study.mirror)
 
 
 def _evaluation(
     study: _Study,
-    found: Sequence[_Predicted],
+    found: Sequence[HeldOut],
     maps: Sequence[NDArray[np.uint8]],
     notes: tuple[str, ...],
 ) -> Evaluation:

@@ -127,15 +127,28 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
 
 def _cost_markdown(costs: Sequence[Cost]) -> str:
     header = (
-        "region", "hold it", "lost", "DSC as predicted", "DSC decided", "difference [95 %]",
-        "lack it, some predicted", "removed",
-    )  # fmt: skip
+        "region",
+        "hold it",
+        "lost",
+        "DSC as predicted",
+        "DSC decided",
+        "difference [95 %]",
+        "lack it, some predicted",
+        "removed",
+    )
     rows = [
-        [c.region, c.holding, c.lost, tables.score(c.predicted), tables.score(c.decided),
-         "-" if math.isnan(c.low) else f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]",
-         c.false, c.removed]
+        [
+            c.region,
+            c.holding,
+            c.lost,
+            tables.score(c.predicted),
+            tables.score(c.decided),
+            "-" if math.isnan(c.low) else f"{c.difference:+.3f} [{c.low:+.3f}, {c.high:+.3f}]",
+            c.false,
+            c.removed,
+        ]
         for c in costs
-    ]  # fmt: skip
+    ]
     return (
         "\nWhat both steps do together, every case decided by the bounds of the other folds: true\n"
         "pathologies that are lost, the mean DSC over the cases that hold the region, and false\n"

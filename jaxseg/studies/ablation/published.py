@@ -34,11 +34,15 @@ CASES = MappingProxyType(
         "nnU-Net 3D (as quoted by others, arXiv:2306.14725)": ("0.872", "0.688", "-"),
         "EcorC, five folds (as quoted by others, arXiv:2306.14725)": ("0.860", "0.760", "-"),
         "ICPIU-Net, five folds (as quoted by others, Sensors 2022, 22(6):2084)": (
-            "0.895", "0.783", "-",
+            "0.895",
+            "0.783",
+            "-",
         ),
         "ICPIU-Net, test cases (as quoted by others, Sensors 2022, 22(6):2084)": (
-            "0.877", "0.734", "-",
+            "0.877",
+            "0.734",
+            "-",
         ),
         "expert against expert (as quoted by others, Data 2020, 5(4):89)": ("0.83", "0.69", "-"),
     }
-)  # fmt: skip
+)

@@ -22,19 +22,38 @@ from jaxseg.studies.ablation.statistics import (
 _BATCHES = f"ours, batches of {BATCH}"
 # Title, set of cases, measure, decimals and text of each case-wise table.
 _CASE_TABLES = (
-    ("DSC, all cases", "all", "dsc", 3,
-     "By the challenge's rule: where reference and prediction are both empty the DSC is 1."),
-    ("DSC, cases that hold the region", "holding", "dsc", 3,
-     "Cases whose reference lacks the region take no part, so finding nothing scores 0."),
+    (
+        "DSC, all cases",
+        "all",
+        "dsc",
+        3,
+        "By the challenge's rule: where reference and prediction are both empty the DSC is 1.",
+    ),
+    (
+        "DSC, cases that hold the region",
+        "holding",
+        "dsc",
+        3,
+        "Cases whose reference lacks the region take no part, so finding nothing scores 0.",
+    ),
     ("volume difference in mm3, all cases", "all", "volume_difference_mm3", 0, ""),
-    ("volume difference over the volume of the whole, all cases", "all",
-     "volume_difference_ratio", 4,
-     "The whole is the reference's largest region around, for the infarct the whole myocardium."),
-    ("Hausdorff distance in mm", "all", "hausdorff_mm", 1,
-     "Defined where reference and prediction both hold the region; a stage that misses a region "
-     "in its hard cases has fewer, easier ones here. Their number is the average of the seeds. "
-     + HAUSDORFF_NOTE),
-)  # fmt: skip
+    (
+        "volume difference over the volume of the whole, all cases",
+        "all",
+        "volume_difference_ratio",
+        4,
+        "The whole is the reference's largest region around, for the infarct the whole myocardium.",
+    ),
+    (
+        "Hausdorff distance in mm",
+        "all",
+        "hausdorff_mm",
+        1,
+        "Defined where reference and prediction both hold the region; a stage that misses a region "
+        "in its hard cases has fewer, easier ones here. Their number is the average of the seeds. "
+        + HAUSDORFF_NOTE,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -114,9 +133,22 @@ def cases_csv(comparison: Comparison) -> str:
 def tests_csv(comparison: Comparison) -> str:
     """Format the tests in long form and full precision, one row per pair of stages and region."""
     header = [
-        "earlier", "later", "region", "cases", "better", "equal", "worse", "mean_difference",
-        "low", "high", "seeds_low", "seeds_high", "median_difference", "p", "p_holm",
-    ]  # fmt: skip
+        "earlier",
+        "later",
+        "region",
+        "cases",
+        "better",
+        "equal",
+        "worse",
+        "mean_difference",
+        "low",
+        "high",
+        "seeds_low",
+        "seeds_high",
+        "median_difference",
+        "p",
+        "p_holm",
+    ]
     rows = (
         [t.earlier, t.later, t.region, t.cases, t.better, t.equal, t.worse]
         + [tables.number(value) for value in (t.mean, t.low, t.high, t.seeds_low, t.seeds_high)]
@@ -256,9 +288,16 @@ def _tests(comparison: Comparison) -> Section:
     else:
         text += "With one seed, a small p may be a lucky seed's."
     header = (
-        "stage", "before", "label", "patients", "better / equal / worse", "difference of DSC",
-        "over seeds", "p", "p, Holm",
-    )  # fmt: skip
+        "stage",
+        "before",
+        "label",
+        "patients",
+        "better / equal / worse",
+        "difference of DSC",
+        "over seeds",
+        "p",
+        "p, Holm",
+    )
     rows = tuple(_test_row(test) for test in comparison.tests)
     return Section("Tests between neighboring stages", text, (Table(header, rows),))
 
