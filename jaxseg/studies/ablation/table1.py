@@ -132,23 +132,10 @@ def cases_csv(comparison: Comparison) -> str:
 
 def tests_csv(comparison: Comparison) -> str:
     """Format the tests in long form and full precision, one row per pair of stages and region."""
-    header = [
-        "earlier",
-        "later",
-        "region",
-        "cases",
-        "better",
-        "equal",
-        "worse",
-        "mean_difference",
-        "low",
-        "high",
-        "seeds_low",
-        "seeds_high",
-        "median_difference",
-        "p",
-        "p_holm",
-    ]
+    header = (
+        "earlier later region cases better equal worse mean_difference low high seeds_low "
+        "seeds_high median_difference p p_holm"
+    ).split()
     rows = (
         [t.earlier, t.later, t.region, t.cases, t.better, t.equal, t.worse]
         + [tables.number(value) for value in (t.mean, t.low, t.high, t.seeds_low, t.seeds_high)]
