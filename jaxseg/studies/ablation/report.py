@@ -18,7 +18,7 @@ from jaxseg.reports.page import html
 from jaxseg.runs import provenance
 from jaxseg.runs.files import WorkdirError, read_json, write_files
 from jaxseg.runs.trained import load_run
-from jaxseg.studies.ablation import table1
+from jaxseg.studies.ablation import stage_tests, table1
 from jaxseg.studies.ablation.published import display_name
 from jaxseg.studies.ablation.scores import read_run_scores
 from jaxseg.studies.ablation.statistics import Comparison, compare
@@ -55,7 +55,7 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path) -> None:
     files: dict[str, str | bytes] = {
         "table1.md": markdown(title, tables),
         "table1.csv": table1.table1_csv(comparison, anatomy),
-        "tests.csv": table1.tests_csv(comparison),
+        "tests.csv": stage_tests.tests_csv(comparison),
     }
     if comparison.whole_cases:
         files["cases.csv"] = table1.cases_csv(comparison)

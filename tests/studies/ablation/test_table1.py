@@ -12,7 +12,7 @@ import pytest
 from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.reports.document import Table, markdown
-from jaxseg.studies.ablation import published, table1
+from jaxseg.studies.ablation import published, stage_tests, table1
 from jaxseg.studies.ablation.statistics import CASE_MEASURES, Comparison, PairedTest, SeedStatistic
 
 NAN = math.nan
@@ -297,7 +297,7 @@ def test_cases_as_csv():
 
 
 def test_tests_as_csv():
-    found = lines(table1.tests_csv(comparison()))
+    found = lines(stage_tests.tests_csv(comparison()))
     assert found[0] == {
         "earlier": "baseline", "later": "attention", "region": "LV", "cases": "12", "better": "9",
         "equal": "1", "worse": "2", "mean_difference": "0.0123", "low": "-0.0011",
