@@ -44,7 +44,7 @@ def command() -> Iterator[None]:
 @contextmanager
 def _logged_to_stdout() -> Iterator[None]:
     logger, handler = logging.getLogger(__package__), StdoutHandler()
-    before = logger.level, logger.propagate
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -52,7 +52,8 @@ def _logged_to_stdout() -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _exit(message: str, status: int) -> None:

@@ -20,11 +20,14 @@ class _Collector(logging.Handler):
 def logged(react: Callable[[str], object] = lambda line: None) -> Iterator[list[str]]:
     """Collect what is logged in the block; `react` receives each line at once, and may raise."""
     logger, collector = logging.getLogger("jaxseg"), _Collector(react)
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(collector)
     logger.setLevel(logging.INFO)
+    # A file name that is not UTF-8 in pytest's own record of the log ends pytest-xdist.
+    logger.propagate = False
     try:
         yield collector.lines
     finally:
         logger.removeHandler(collector)
         logger.setLevel(level)
+        logger.propagate = propagate
