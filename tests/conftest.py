@@ -26,13 +26,13 @@ from tests.allowed_warnings import ORBAX_THREADS, STRICT
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# Folders whose tests are all slow: damage and kills, the compiled convolution, benchmarks.
-SLOW = {"benchmarks", "faults", "native"}
+# Folders whose tests are all slow: damage and kills, compiled convolution, benchmarks, ablations.
+SLOW = {"benchmarks", "faults", "native", "ablation"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW:
+        if SLOW & set(item.path.relative_to(Path(__file__).parent).parts):
             item.add_marker(pytest.mark.slow)
 
 

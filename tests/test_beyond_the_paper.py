@@ -12,6 +12,8 @@ from jaxseg.models.segment import make_probabilities
 from jaxseg.runs.trained import load_run
 from tests.by_hand import prepared
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     "model__depth": 2, "model__groups": 0, "grid__size": "64,64", "grid__spacing": 2.1,
     "grid__center": "0.5,0.5",  # so that what the network sees can be computed by hand

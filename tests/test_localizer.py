@@ -93,6 +93,7 @@ def test_the_loss_by_hand():
     assert localizer_loss(40 * (shares - 0.5), shares) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_localizer_learns_to_find_disks():
     network, slices = make_localizer(convolve_xla), cohort()
     params = initialize(network, jax.random.key(0), jnp.zeros((1, *SIZE, 1)))

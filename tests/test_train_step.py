@@ -280,6 +280,7 @@ def test_initialization_is_the_seeds():
 # ---- what goes beyond the paper
 
 
+@pytest.mark.slow
 def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monkeypatch):
     """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
     seen = {}
@@ -337,6 +338,7 @@ def compare_jit_and_pmap() -> None:
     print("equal")
 
 
+@pytest.mark.slow
 def test_four_devices_give_the_parameters_of_one():
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     script = "import runpy, sys; runpy.run_path(sys.argv[1])['compare_jit_and_pmap']()"

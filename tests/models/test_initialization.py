@@ -11,6 +11,7 @@ IMAGE = jnp.zeros((1, 32, 32, 1))
 KEY = jax.random.key(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "zero"),
     [

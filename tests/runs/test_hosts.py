@@ -25,6 +25,8 @@ from jaxseg.runs.data_file import read_data
 from jaxseg.runs.signals import StopVote
 from jaxseg.train_step import TrainState, init_state
 
+pytestmark = pytest.mark.slow
+
 STEPS, FIRST = 35, 9  # of all; of the first validation, the best one
 TESTS = Path(__file__).parent
 # Of connections, by the runtime's threads, which now and then write into each other's lines.
@@ -155,7 +157,6 @@ def finished_pair(command_line, finished_run) -> Path:
 # ---- a run that nothing interrupts
 
 
-@pytest.mark.slow
 def test_two_processes_end_where_one_does(finished_pair, finished_run):
     assert_close(finished_pair, finished_run)
     start = first_state(finished_run)
@@ -193,7 +194,6 @@ def test_the_phantom_is_the_one_that_a_single_process_writes(finished_pair, comm
 # ---- interruptions
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_interrupted_pairs_end_as_if_nothing_had_happened(
     command_line, finished_pair, tmp_path, victim
@@ -291,7 +291,7 @@ if place == "alone":
     function(*arguments)
 else:
     with hosts.connected(
-        coordinator=place, num_processes=2, process_id=int(process),
+        distributed=place, num_processes=2, process_id=int(process),
         connect_seconds=90, heartbeat_seconds=10,
     ):
         function(*arguments)

@@ -24,6 +24,8 @@ from jaxseg.studies.crossvalidate import crossvalidate
 from jaxseg.studies.schedule import plan_runs
 from tests.conftest import save_random_network
 
+pytestmark = pytest.mark.slow
+
 FOLDS, SEEDS = 3, (7, 8)
 PAIRS = (((4,), 3), ((3, 4), 2))
 FILES = [

@@ -32,6 +32,8 @@ from jaxseg.training.train import train
 from tests.logged import logged
 from tests.stopped import assert_same_end, end_state, train_stopped
 
+pytestmark = pytest.mark.slow
+
 FOUR_LABELS = {
     "labels": ["background", "cavity", "myocardium", "scar"],
     "inclusions": [],

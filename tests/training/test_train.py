@@ -23,6 +23,8 @@ from jaxseg.training import train
 from tests import stopped
 from tests.logged import logged
 
+pytestmark = pytest.mark.slow
+
 STEPS = 35  # 35 slices, batches of 4, 4 epochs
 
 
