@@ -284,14 +284,14 @@ def test_resuming_step_by_step(saved, tmp_path):
         fresh = state_of(0)
         assert resume(checkpoints, fresh) == (fresh, False)
     copy = shutil.copytree(saved, tmp_path / "copy")
-    for step, number in ((4, 1), (4, 2)):  # set aside twice, the second takes the first's place
+    for step in (4, 4):  # set aside twice, the second takes the first's place
         flip(copy / "checkpoints" / str(step) / "training" / "ocdbt.process_0")
         with Checkpoints(copy) as checkpoints, logged() as lines:
             state, resumed = resume(checkpoints, state_of(0))
             assert resumed
             assert int(state.step) == 2
             assert checkpoints.steps == [2]
-            assert len(lines) == 1, number
+            assert len(lines) == 1
             checkpoints.save(state_of(4), 0.25)  # the step can be saved again
     assert "checkpoints/4: a damaged checkpoint (" in lines[0]
     with Checkpoints(copy) as checkpoints:
@@ -305,7 +305,6 @@ def test_resuming_step_by_step(saved, tmp_path):
         pytest.raises(WorkdirError, match=r"no checkpoint to go on from: its network has"),
     ):
         resume(checkpoints, other)
-    assert len(lines) == 2
 
 
 def test_a_digest_by_hand():

@@ -37,6 +37,7 @@ def run(request: dict) -> None:
             app.run(main.main, flags_parser=main.parse)
         else:
             __main__.main(sys.argv[1:])
+            status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     except BaseException:
