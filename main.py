@@ -25,7 +25,7 @@ from ml_collections import config_flags
 from configs import attention, awce, awce_penalty, baseline, default
 from jaxseg.command_line import command
 from jaxseg.config.flags import parse
-from jaxseg.config.settings import SettingsError
+from jaxseg.config.settings import SettingsError, starting_from
 from jaxseg.runs.hosts import connected
 from jaxseg.studies.ablation.ablate import ablate
 from jaxseg.studies.ablation.stages import stage_changes
@@ -46,10 +46,10 @@ OPTIONS = (
     flags.DEFINE_bool("mirror", None, "crossvalidate: average over mirror images."),
     flags.DEFINE_list("ensemble", None, "crossvalidate: finished studies to average with."),
     flags.DEFINE_string("distributed", None, "train: auto, or HOST:PORT of process 0."),
-    _integer("num_processes", help="--distributed=HOST:PORT: number of processes."),
-    _integer("process_id", help="--distributed=HOST:PORT: index of this process, from 0."),
-    _integer("connect_seconds", help="--distributed: time to wait for the others (300)."),
-    _integer("heartbeat_seconds", help="--distributed: silence that counts as death (60)."),
+    _integer("num_processes", lower_bound=1, help="--distributed=HOST:PORT: their number."),
+    _integer("process_id", lower_bound=0, help="--distributed=HOST:PORT: own index."),
+    _integer("connect_seconds", lower_bound=1, help="--distributed: wait for others (300)."),
+    _integer("heartbeat_seconds", lower_bound=1, help="--distributed: longest silence (60)."),
 )
 
 
@@ -58,13 +58,9 @@ def main(argv: list[str]) -> None:
     del argv  # nothing but flags, as checked by `parse`
     logging.set_verbosity(logging.WARNING)  # includes JAX's warning of an unused GPU
     with command():
-        config, mode = CONFIG.value.to_dict(), str(MODE.value)
+        config, mode = starting_from(CONFIG.value.to_dict(), INIT_FROM.value), str(MODE.value)
         folder = Path(WORKDIR.value or _default_folder(config, mode)).expanduser()
-        if INIT_FROM.value is not None:
-            config["train"]["init_from"] = INIT_FROM.value
-        options: dict[str, Any] = {
-            option.name: option.value for option in OPTIONS if option.present
-        }
+        options: dict[str, Any] = {flag.name: flag.value for flag in OPTIONS if flag.present}
         run = {"train": connected, "ablate": ablate, "crossvalidate": crossvalidate}[mode]
         for name in options.keys() - inspect.signature(run).parameters.keys():
             raise SettingsError(f"--{name}: not a flag of --mode={mode}")
@@ -77,8 +73,11 @@ def main(argv: list[str]) -> None:
             changes = stage_changes(default.get_config().to_dict(), stages)
             ablate(config, changes, folder, **options)
         else:
-            others = [Path(other).expanduser() for other in options.pop("ensemble", [])]
-            crossvalidate(config, folder, ensemble=others, **options)
+            others = options.pop("ensemble", [])
+            if not all(others):
+                raise SettingsError("--ensemble: expected folders, got an empty name")
+            studies = [Path(other).expanduser() for other in others]
+            crossvalidate(config, folder, ensemble=studies, **options)
 
 
 def _default_folder(config: Mapping[str, Any], mode: str) -> Path:

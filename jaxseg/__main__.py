@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,10 +61,10 @@ def _add_predict(commands: Any) -> None:
     parser = _subparser(
         commands,
         "predict",
+        _predict,
         "segment NIfTI stacks, which need no label maps",
         "jaxseg predict scans --run=runs/best-emidec --output=segmented --mirror",
     )
-    parser.set_defaults(command=_predict)
     add = parser.add_argument
     add("source", type=_path, metavar="STACK", help="a .nii or .nii.gz file, or a folder of them")
     text = "run folder or bundle; of several, each with --run, the probabilities are averaged"
@@ -87,10 +87,10 @@ def _add_evaluate(commands: Any) -> None:
     parser = _subparser(
         commands,
         "evaluate",
+        _evaluate,
         "score a run on labeled cases that it was not trained on",
         "jaxseg evaluate --run=runs/best-emidec --mirror",
     )
-    parser.set_defaults(command=_evaluate)
     add = parser.add_argument
     text = "data set folder; default: the held-out cases of the run"
     add("root", type=_path, nargs="?", metavar="CASES", help=text)
@@ -112,10 +112,10 @@ def _add_export(commands: Any) -> None:
     parser = _subparser(
         commands,
         "export",
+        export,
         "export the network of a run as a bundle, one folder to hand on",
         "jaxseg export --run=runs/best-emidec --output=bundle",
     )
-    parser.set_defaults(command=export)
     add = parser.add_argument
     add("--run", type=_path, required=True, dest="folder", metavar="RUN", help="run folder")
     add("--output", type=_path, metavar="DIR", required=True, help="folder of the bundle")
@@ -123,8 +123,13 @@ def _add_export(commands: Any) -> None:
     add("--overwrite", action="store_true", help="replace an existing bundle")
 
 
-def _subparser(commands: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+def _subparser(
+    commands: Any, name: str, run: Callable[..., None], text: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command, which calls `run` with its arguments by name."""
+    parser = commands.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+    parser.set_defaults(command=run)
+    return parser
 
 
 def _add_inference(parser: argparse.ArgumentParser) -> None:

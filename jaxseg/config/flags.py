@@ -69,10 +69,10 @@ def _reason(error: Exception) -> str:
         return f"--config: {error.filename}, line {error.lineno}: {error.msg}"
     if place:
         return f"--config: {place}: {type(error).__name__}: {' '.join(lines)}"
-    if any(
-        "Traceback" in line for line in lines
-    ):  # of the config file; the last line gives the reason
-        return f"--config: {lines[-1]}"
+    if fixed := re.search(r"field (\S+) is not supported for overriding", text):
+        return f"--{fixed[1]}: expected in a config file (docs/how-to/own-data.md), not as a flag"
+    if "Traceback" in text:  # of the config file; the last line gives the reason
+        return lines[-1].removeprefix("ValueError: ")
     if "'get_config'" in text:
         return "--config: expected a file that defines get_config"
     if isinstance(error, AttributeError | KeyError):

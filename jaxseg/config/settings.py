@@ -52,6 +52,25 @@ def replace(settings: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
     return new
 
 
+def starting_from(settings: Mapping[str, Any], source: str | None) -> Mapping[str, Any]:
+    """Copy a config with `train.init_from` set by --init_from, its short form.
+
+    Args:
+      settings: nested mapping, not checked yet.
+      source: value of the flag; None if it was not given.
+
+    Raises:
+      SettingsError: the config names another source.
+    """
+    train = settings.get("train")
+    if source is None or not isinstance(train, Mapping):  # `check` reports a missing section
+        return settings
+    known = train.get("init_from")
+    if known not in (None, source):
+        raise SettingsError(f"--init_from: expected {known}, as train.init_from says, got {source}")
+    return {**settings, "train": {**train, "init_from": source}}
+
+
 def without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Remove paths from a config, because they only have a meaning on the machine that trained."""
     data, run, train = settings["data"], settings["run"], settings["train"]
