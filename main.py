@@ -53,9 +53,8 @@ OPTIONS = (
 )
 
 
-def main(argv: list[str]) -> None:
-    """Run one mode."""
-    del argv  # nothing but flags, as checked by `parse`
+def main(_: list[str]) -> None:
+    """Run one mode; `parse` lets nothing but flags through."""
     logging.set_verbosity(logging.WARNING)  # includes JAX's warning of an unused GPU
     with command():
         config, mode = starting_from(CONFIG.value.to_dict(), INIT_FROM.value), str(MODE.value)
