@@ -55,7 +55,9 @@ def _set_data(config: ConfigDict) -> None:
     data.phantom_cases = 0  # cases of the embedded phantom to write and read; 0: cases in root
     data.phantom_seed = 0  # of the phantom's hearts
     data.split = "slice"  # "slice" as in the paper (optimistic), or "case": patient-wise
-    data.validation_fraction = 0.1  # of slices or cases; the paper's 90 % / 10 %
+    # Of slices or cases; the paper's 90 % / 10 %. 0.0: train on all, for a network to hand on whose
+    # scores come from folds.
+    data.validation_fraction = 0.1
     data.folds = 0  # k > 1: k folds instead of the fraction
     data.fold = 0  # which of them validates, 0 .. folds - 1
     # Scans of one patient stay on one side of a split by case: a regular expression whose first

@@ -42,7 +42,8 @@ class Split:
 
     Attributes:
       kind: "slice" or "case".
-      validation_fraction: fraction of slices or cases for validation, without folds.
+      validation_fraction: fraction of slices or cases for validation, without folds; 0 to train on
+        all of them.
       folds: number of folds; 0 for a single split.
       fold: index of the held-out fold.
       seed: seed of the random order.
@@ -65,6 +66,12 @@ class Split:
         if self.file:
             return f"fold {self.fold} of {PurePath(self.file).name}"
         return f"fold {self.fold} of {self.folds}" if self.folds else None
+
+    @property
+    def title(self) -> str:
+        """What is held out, such as "fold 0 of 5 held out" or "0.1 of them held out"."""
+        share = f"{self.validation_fraction:.3g} of them" if self.validation_fraction else "nothing"
+        return f"{self.fold_title or share} held out"
 
 
 @dataclass(frozen=True)

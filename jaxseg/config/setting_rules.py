@@ -90,10 +90,7 @@ RULES: dict[str, Rule] = {
     "data.phantom_cases": _whole_between(0, 10_000),
     "data.phantom_seed": _SEED,
     "data.split": _one_of(SPLITS),
-    "data.validation_fraction": (
-        lambda v: _is_number(v) and 0 < v < 1,
-        "a share between 0 and 1",
-    ),
+    "data.validation_fraction": _BELOW_1,
     "data.folds": (
         lambda v: _is_whole(v) and (v == 0 or v >= 2),
         "0, or a whole number of at least 2",

@@ -33,9 +33,9 @@ def split(
     Args:
       cohort: the cohort.
       kind: "slice" or "case".
-      validation_fraction: fraction of slices or cases for validation, rounded down to at least one.
-        A fraction of 0.1 of the paper's 708 slices is 70; the paper's own 69 follows from no simple
-        rounding. Ignored with `folds`.
+      validation_fraction: fraction of slices or cases for validation, rounded down to at least one
+        if it is not 0. A fraction of 0.1 of the paper's 708 slices is 70; the paper's own 69
+        follows from no simple rounding. Ignored with `folds`.
       folds: number of folds into which slices or cases are divided, or 0 for a single split.
       fold: index of the held-out fold, in [0, folds).
       seed: seed of the random order.
@@ -80,6 +80,8 @@ def _choose(
 ) -> np.ndarray:
     """Validation units: every `folds`-th of the order, or a fraction, its head or evenly spread."""
     count = len(order)
+    if not folds and not fraction:
+        return order[:0]
     if count < max(2, folds):
         raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
     if folds:
@@ -103,5 +105,5 @@ def _check_split(kind: str, fraction: float, folds: int, fold: int) -> None:
         raise ValueError(f"folds is {folds}; expected 0 (one draw) or at least 2")
     if not 0 <= fold < max(folds, 1):
         raise ValueError(f"fold is {fold}; expected 0 to {max(folds, 1) - 1} with folds={folds}")
-    if not folds and not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction is {fraction}; expected between 0 and 1")
+    if not folds and not 0 <= fraction < 1:
+        raise ValueError(f"validation_fraction is {fraction}; expected from 0 to below 1")

@@ -191,12 +191,13 @@ def _own_data(facts: Facts) -> str:
 
 def _split(facts: Facts) -> dict[str, object]:
     split, known = facts.setup.split, facts.data
-    part = f"{split.fold_title or f'{split.validation_fraction:.3g}'} held out"
     if split.kind == "slice":
-        text = f"by slice, {part}; patients have slices on both sides, so scores are optimistic"
+        text = (
+            f"by slice, {split.title}; patients have slices on both sides, so scores are optimistic"
+        )
     else:
         patients = "cases" if split.patients else "slices"
-        text = f"by case, {part}; all {patients} of a patient on one side"
+        text = f"by case, {split.title}; all {patients} of a patient on one side"
     return {
         "cases": len(known["cases"]),
         "split": text,

@@ -49,7 +49,7 @@ def _is_side(value: Any) -> bool:
     slices = value.get("slices")
     return (
         type(slices) is int
-        and slices > 0
+        and slices >= 0
         and _are_names(value.get("cases"))
         and _are_indices(value.get("held_out", {}))
     )
@@ -109,7 +109,10 @@ def _is_named_checkpoint(value: Any) -> bool:
 _PARTS = {
     "cases": (_are_names, "a list of names"),
     "digests": (_are_digests, "digests of image and label map by case"),
-    "training": (_is_side, "its number of slices and list of cases"),
+    "training": (
+        lambda v: _is_side(v) and v["slices"] > 0,
+        "its number of slices and list of cases",
+    ),
     "validation": (_is_side, "its number of slices and list of cases"),
     "slices": (_is_count_range, "the smallest and the largest number of slices of a case"),
     "spacing": (_is_range, "two lists of three lengths in mm"),

@@ -73,9 +73,9 @@ def plan_runs(
       folds: k > 1 trains every fold of k; 0 trains the one split that `config` describes.
 
     Raises:
-      SettingsError: if the config cannot be run; if it sets a field of the stages to a value that
-        no stage has; if it selects one fold although every fold is trained; if its number of
-        folds differs from `folds`; or if `seeds` or `folds` is out of range.
+      SettingsError: if the config cannot be run or holds nothing out; if it sets a field of the
+        stages to a value that no stage has; if it selects one fold although every fold is trained;
+        if its number of folds differs from `folds`; or if `seeds` or `folds` is out of range.
     """
     settings.check(config)
     _check_stage_fields(settings.flatten(config), stages)
@@ -90,6 +90,8 @@ def plan_runs(
         raise SettingsError(
             f"--folds: expected {first.split.folds} as data.folds says, got {folds}"
         )
+    if not (folds or first.split.fold_title or first.split.validation_fraction):
+        raise SettingsError("data.validation_fraction: expected above 0 for a study, got 0.0")
     splits: list[dict[str, Any]] = [{}]
     if folds:
         splits = [{"data.folds": folds, "data.fold": fold} for fold in range(folds)]

@@ -170,7 +170,7 @@ def _validate(run: Run, state: TrainState, done: int, logbook: Logbook | None) -
     dsc = dict(zip(validation.regions, summary.mean.tolist(), strict=True))
     mean = foreground_mean(summary)
     logbook.scalars(done, "validation", {"dsc": dsc, "mean_foreground_dsc": mean, "epoch": epoch})
-    count = run.setup.options.pictures
+    count = min(run.setup.options.pictures, len(validation.cohort))
     if count:
         figure = validation.picture(predictions, count)
         pictures.save(figure, run.folder / "pictures" / f"step-{done:06d}.png")

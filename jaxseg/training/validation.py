@@ -36,11 +36,14 @@ class Validation:
 
     def predict(self, params: Params) -> np.ndarray:
         """Predict label maps (N, H, W) uint8 of the validation slices."""
-        return self.segment(params, self.cohort.images)
+        return self._predict(params, self.cohort.images)
 
     def predict_first(self, params: Params) -> np.ndarray:
         """Predict the first slice, (1, H, W) uint8, which compiles everything for `predict`."""
-        return self.segment(params, self.cohort.images[:1])
+        return self._predict(params, self.cohort.images[:1])
+
+    def _predict(self, params: Params, images: np.ndarray) -> np.ndarray:
+        return self.segment(params, images) if len(images) else np.zeros(images.shape, np.uint8)
 
     def score(self, predictions: np.ndarray) -> Summary:
         """Mean, standard deviation and number of DSC over the slices that hold each region."""
@@ -84,7 +87,6 @@ def score_table(
       The table as Markdown and as CSV.
     """
     split = setup.split
-    part = f"{split.fold_title or f'{split.validation_fraction:.3g} of them'} held out"
     chosen = (
         "`best` was chosen on these very slices by mean foreground DSC, so it is optimistic.\n"
         if any(name.startswith("best") for name in rows)
@@ -93,8 +95,8 @@ def score_table(
     text = (
         f"# {setup.name}: DSC on the validation slices\n\n"
         "Mean ± standard deviation over the slices that hold the label (their number).\n"
-        f"Split by {split.kind}, {part}: {slices[0]} slices trained on, {slices[1]} validated. "
-        f"Seed {setup.seed}.\n"
+        f"Split by {split.kind}, {split.title}: {slices[0]} slices trained on, {slices[1]} "
+        f"validated. Seed {setup.seed}.\n"
         f"{chosen}\n"
     )
     return (

@@ -41,7 +41,7 @@ BAD = {
     "data.phantom_cases": (10**5, *WHOLE_FROM_0),
     "data.phantom_seed": SEED,
     "data.split": NAME,
-    "data.validation_fraction": (0.0, 1.0, *SHARE),
+    "data.validation_fraction": BELOW_1,
     "data.folds": (1, *WHOLE_FROM_0),
     "data.fold": WHOLE_FROM_0,
     "data.split_seed": SEED,

@@ -69,6 +69,13 @@ def test_fractions_are_not_bitten_by_rounding():
 
 
 @pytest.mark.parametrize("kind", ["slice", "case"])
+def test_a_fraction_of_0_holds_nothing_out(kind):
+    train, validation = split(make_cohort([2, 3]), kind=kind, validation_fraction=0.0, seed=0)
+    assert train.tolist() == [0, 1, 2, 3, 4]
+    assert validation.tolist() == []
+
+
+@pytest.mark.parametrize("kind", ["slice", "case"])
 def test_split_depends_on_the_seed_and_on_nothing_else(kind):
     cohort = make_cohort([5] * 30)
     draws = [tuple(split(cohort, kind=kind, seed=seed)[1]) for seed in (0, 1, 2, 0)]
@@ -123,7 +130,7 @@ def test_split_is_pinned():
         ({"folds": 3, "fold": 3}, "fold is 3"),
         ({"folds": 3, "fold": -1}, "fold is -1"),
         ({"fold": 1}, "fold is 1.*folds=0"),
-        ({"validation_fraction": 0.0}, "validation_fraction is 0"),
+        ({"validation_fraction": -0.1}, "validation_fraction is -0.1"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1"),
         ({"validation_fraction": float("nan")}, "validation_fraction is nan"),
         ({"folds": 4}, "3 cases; a split in 4"),

@@ -149,7 +149,7 @@ def test_whose_data_it_is():
 
 def test_the_split():
     by_case = section(text(), "Data and license")
-    assert "by case, 0.2 held out; all slices of a patient on one side" in by_case
+    assert "by case, 0.2 of them held out; all slices of a patient on one side" in by_case
     assert "11 slices of 1 cases" in by_case
     assert "4 slices of 1 cases" in by_case
     by_slice = section(text(setup(data__split="slice", data__folds=5)), "Data and license")

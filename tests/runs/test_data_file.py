@@ -39,7 +39,8 @@ def changed(**sections):
         ("digests", [None, 3, ["f00d"], {"A": "f00d"}, {"A": {"image": 3, "label": None}}]),
         ("cases", [None, "Case_1", {"Case_1": 0}, [1], [["Case_1"]]]),
         ("training", [None, [], {}, {"slices": 3}, {"slices": 3, "cases": "A"}]),
-        ("validation", [{"slices": n, "cases": []} for n in (0, -1, 1.5, "3", True, None)]),
+        ("training", [{"slices": 0, "cases": []}]),
+        ("validation", [{"slices": n, "cases": []} for n in (-1, 1.5, "3", True, None)]),
         ("spacing", [None, 1.4, [], [[1, 1, 10]], [[1, 1], [2, 2]], [[1, 1, 0], [1, 1, 1]]]),
         (
             "spacing",

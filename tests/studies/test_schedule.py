@@ -82,6 +82,13 @@ def test_numbers_that_are_none(config, numbers, message):
     assert str(error.value) == message
 
 
+def test_a_study_holds_something_out(config):
+    nothing = replace(config, {"data.validation_fraction": 0.0})
+    with pytest.raises(SettingsError, match=r"data\.validation_fraction"):
+        plan_runs(nothing, CHANGES, Path("study"), seeds=1)
+    assert len(plan_runs(nothing, CHANGES, Path("study"), seeds=1, folds=3)) == 6
+
+
 def test_a_field_of_the_stages_is_not_lost_without_a_word(config):
     with pytest.raises(SettingsError) as error:
         plan_runs(replace(config, {"loss.penalty": 0.5}), CHANGES, Path("study"), seeds=1)

@@ -14,6 +14,9 @@ import pytest
 
 from jaxseg.config.settings import SettingsError
 from jaxseg.config.setup import build
+from jaxseg.data import DataError
+from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.inference.export import export
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.lock import locked
@@ -194,6 +197,24 @@ def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_r
     train.train(config, tmp_path / "stopped")
     assert "localizer" in stopped.end_state(tmp_path / "whole").params
     stopped.assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_run_that_holds_nothing_out(finished_run, tmp_path):
+    config, run = config_of(finished_run), tmp_path / "run"
+    config["data"] |= {"phantom_cases": 0, "validation_fraction": 0.0}
+    config["train"]["epochs"] = 1
+    table = train.train(config, run)
+    data = json.loads((run / "data.json").read_text())
+    slices = data["training"]["slices"]
+    assert f"nothing held out: {slices} slices trained on, 0 validated" in table
+    assert data["training"]["cases"] == data["cases"]
+    assert data["validation"]["cases"] == []
+    with Checkpoints(run, read_only=True) as checkpoints:
+        assert checkpoints.best_step is None
+    with pytest.raises(DataError, match="trained on all 6 cases"):
+        evaluate(run)
+    export(run, tmp_path / "bundle")
+    assert "nothing held out" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
 
 
 def test_a_signal_in_the_last_moment_is_not_forgotten(
