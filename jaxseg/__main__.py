@@ -11,6 +11,7 @@ from jaxseg.command_line import command
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.evaluation.score_files import summary_markdown
 from jaxseg.inference.export import export
+from jaxseg.inference.orientation import directions_of
 from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
 from jaxseg.runs.trained import load_run
@@ -62,11 +63,12 @@ def _add_predict(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        "segment NIfTI stacks, which need no label maps",
+        "segment NIfTI stacks or a DICOM series, which need no label maps",
         "jaxseg predict scans --run=runs/best-emidec --output=segmented --mirror",
     )
     add = parser.add_argument
-    add("source", type=_path, metavar="STACK", help="a .nii or .nii.gz file, or a folder of them")
+    text = "a .nii or .nii.gz file, a folder of them, or a folder of one DICOM series"
+    add("source", type=_path, metavar="STACK", help=text)
     text = "run folder or bundle; of several, each with --run, the probabilities are averaged"
     add("--run", type=_path, required=True, action="append", metavar="RUN", help=text)
     add(
@@ -78,6 +80,13 @@ def _add_predict(commands: Any) -> None:
     )
     text = "position of the hearts as fractions of the field of view; default: they are located"
     add("--center", type=_center, metavar="ROW,COLUMN", help=text)
+    text = (
+        "where rows and columns (the file's first and second axis) lead, such as LP: to the left "
+        "and to posterior; default: what the file states"
+    )
+    add("--orientation", type=_orientation, metavar="CODE", help=text)
+    text = "DICOM series to take of several: its description, or the end of its UID"
+    add("--series", metavar="SERIES", help=text)
     add("--probabilities", action="store_true", help="write the probabilities as well")
     add("--overwrite", action="store_true", help="replace existing files")
     _add_inference(parser)
@@ -159,6 +168,14 @@ def _share(text: str) -> float:
 
 def _center(text: str) -> tuple[float, ...]:
     return _fractions(text, 2)
+
+
+def _orientation(text: str) -> str:
+    try:
+        directions_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _fractions(text: str, count: int) -> tuple[float, ...]:

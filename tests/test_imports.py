@@ -56,6 +56,7 @@ def test_imports_lead_down(path):
     [
         ("orbax", {"runs/checkpoint.py", "runs/orbax_setup.py", "runs/params.py"}),
         ("ml_collections", set()),
+        ("pydicom", {"data/readers/dicom.py"}),
     ],
 )
 def test_libraries_stay_in_their_place(library, places):

@@ -42,13 +42,35 @@ class Case:
 
     @property
     def orientation(self) -> str | None:
-        """Directions of increasing row and column, such as "LP"; None if the header has no affine.
+        """Directions of increasing row and column, such as "LP"; None if the header states none.
 
         These are the first two of nibabel's axis codes. Each code is the anatomical direction (left
         or right, anterior or posterior, superior or inferior) closest to the axis.
         """
-        affine = _position(self.header)
+        affine = self._stated_affine()
         return None if affine is None else "".join(map(str, nib.aff2axcodes(affine)[:2]))
+
+    @property
+    def directions(self) -> NDArray[np.float64] | None:
+        """(2, 3) unit vectors of increasing row and column, towards right, anterior and superior.
+
+        None if the header states none.
+        """
+        affine = self._stated_affine()
+        return (
+            None if affine is None else (affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)).T
+        )
+
+    def _stated_affine(self) -> np.ndarray | None:
+        """The header's affine, unless its voxels are of another size than those of the stack.
+
+        Such an affine was not made for the stack. EMIDEC's is diag(-1, -1, 1) for every case.
+        """
+        affine = _position(self.header)
+        if affine is None:
+            return None
+        edges = np.linalg.norm(affine[:3, :3], axis=0)
+        return affine if np.allclose(edges, self.header["pixdim"][1:4], rtol=1e-2) else None
 
 
 def read_case(
@@ -71,21 +93,31 @@ def read_case(
         map holds a value that stands for no label.
     """
     pixels, header = read_volume(image_path)
+    case = checked_case(name, image_path, pixels, header)
+    if label_path is None:
+        return case
+    if values is None:
+        raise TypeError("a label map needs its values")
+    stored, label_header = read_volume(label_path)
+    label = values.to_labels(stored, label_path)
+    _check_same_grid(image_path, header, label_path, label_header)
+    return dataclasses.replace(case, label=label)
+
+
+def checked_case(name: str, path: Path, pixels: np.ndarray, header: nib.Nifti1Header) -> Case:
+    """Build a case without a label map from pixels (X, Y, slices) and a header of their geometry.
+
+    Raises:
+      DataError: as in `read_case`; the message names `path`.
+    """
     with np.errstate(over="ignore"):
         image = pixels.astype(np.float32)
     if not np.isfinite(image).all():
-        raise DataError(f"{image_path}: values up to {np.abs(pixels).max()} do not fit float32")
+        raise DataError(f"{path}: values up to {np.abs(pixels).max()} do not fit float32")
     if image.min() == image.max():
-        raise DataError(f"{image_path}: every voxel is {image.min()}; expected an image")
-    _check_slice_axis(image_path, image.shape, voxel_spacing(header))
-    label = None
-    if label_path is not None:
-        if values is None:
-            raise TypeError("a label map needs its values")
-        stored, label_header = read_volume(label_path)
-        label = values.to_labels(stored, label_path)
-        _check_same_grid(image_path, header, label_path, label_header)
-    return Case(name, image, label, voxel_spacing(header), header)
+        raise DataError(f"{path}: every voxel is {image.min()}; expected an image")
+    _check_slice_axis(path, image.shape, voxel_spacing(header))
+    return Case(name, image, None, voxel_spacing(header), header)
 
 
 def _check_slice_axis(

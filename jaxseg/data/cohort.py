@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -92,7 +93,8 @@ class Cohort:
         """A JSON-like summary that identifies the cohort.
 
         It holds the case names, their digests by name, and the smallest and largest number of
-        slices. If known, it also holds the range of voxel edges in mm and the orientations present.
+        slices. If known, it also holds the range of voxel edges in mm and the orientations present,
+        the most frequent first.
         """
         known = zip(self.case_names, self.digests, strict=bool(self.digests))
         facts: dict[str, Any] = {
@@ -106,7 +108,8 @@ class Cohort:
             edges = np.asarray(self.spacings)
             facts["spacing"] = [edges.min(0).tolist(), edges.max(0).tolist()]
         if self.orientations:
-            facts["orientations"] = sorted(set(self.orientations))
+            known_ways = Counter(self.orientations).most_common()
+            facts["orientations"] = [orientation for orientation, _ in known_ways]
         return facts
 
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -113,7 +113,7 @@ def voxel_spacing(header: nib.Nifti1Header) -> tuple[float, float, float]:
     return x, y, z
 
 
-def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
+def write_like(path: Path | str, array: np.ndarray, source: Path | str | nib.Nifti1Header) -> None:
     """Write a result with the header of the image from which it was computed.
 
     The header's bytes are copied, so that all its geometry (pixdim, units, qform, sform and their
@@ -125,20 +125,18 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
       path: a `.nii` or `.nii.gz` file.
       array: (X, Y, slices) integer label map, written as uint8, or as uint16 if a value exceeds
         255; or (X, Y, slices, L) floating point probabilities, written as float32.
-      source: file of the image, readable by `read_volume`.
+      source: file of the image, readable by `read_volume`; or a header, of an image that is not
+        a NIfTI file.
 
     Raises:
       DataError: the array is not on the grid of `source`, or holds a label outside 0 to 65,535.
       OSError: the file cannot be written.
     """
     path = Path(path)
-    with _open(Path(source)) as file:
-        start = file.read(540)
-    size = min(int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
-    header = _HEADERS[size](start[:size], None, False)
+    header = source.copy() if isinstance(source, nib.Nifti1Header) else _read_header(Path(source))
     grid = header.get_data_shape()[:3]
     if array.shape[:3] != grid:
-        raise DataError(f"{path}: array is {array.shape}; the grid of {source} is {grid}")
+        raise DataError(f"{path}: array is {array.shape}; the grid of its image is {grid}")
     if array.ndim == 4:
         header["dim"][:] = (4, *array.shape, 1, 1, 1)
         header["pixdim"][4] = 1
@@ -150,11 +148,19 @@ def write_like(path: Path | str, array: np.ndarray, source: Path | str) -> None:
     header.set_data_dtype(data.dtype)
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0
-    header["vox_offset"] = size + 4
+    header["vox_offset"] = header.sizeof_hdr + 4
     # The four zero bytes mean that there are no header extensions.
     content = header.binaryblock + bytes(4) + data.tobytes(order="F")
     compressed = path.name.lower().endswith(".gz")
     path.write_bytes(gzip.compress(content, mtime=0) if compressed else content)
+
+
+def _read_header(path: Path) -> nib.Nifti1Header:
+    """Read a header without nibabel's check, which would change it."""
+    with _open(path) as file:
+        start = file.read(540)
+    size = min(int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
+    return _HEADERS[size](start[:size], None, False)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -65,7 +65,7 @@ def evaluate(
       DataError: if a case cannot be scored, also as in `check_case`, or if no case is left over.
 
     Warns:
-      UserWarning: if a case is stored in another orientation than the training cases.
+      UserWarning: as in `check_case`.
     """
     run = load_run(folder, checkpoint=checkpoint)
     rule, sentences = choose_rule(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxseg.data import Case, DataError
+from jaxseg.inference.orientation import turned_case, view_to_training
 from jaxseg.runs.trained import Trained
 
 # Voxel edges may lie outside the range of the training cases by this factor.
@@ -15,47 +16,59 @@ _SPACING_TOLERANCE = 2.0
 _SLICES_TOLERANCE = 2
 # Slice distances outside the training range by more than this factor are remarked on.
 _DISTANCE_TOLERANCE = 1.25
+# A long-axis view has one slice, or two.
+_LEAST_SLICES = 3
 # An epicardium is about 60 mm across.
 _HEART_MM = 60
 
 
-def check_case(runs: Sequence[Trained], case: Case, path: Path) -> None:
-    """Check that a case is stored like the training cases of the runs.
+def check_case(
+    runs: Sequence[Trained], case: Case, path: Path, orientation: str | None = None
+) -> None:
+    """Check that a case resembles the training cases of the runs.
+
+    Args:
+      runs: one or more runs.
+      case: case on its native grid.
+      path: file that the messages name.
+      orientation: as in `view_to_training`.
 
     Raises:
-      DataError: as in `check_spacing`.
+      DataError: as in `check_slices` and `check_spacing`.
 
     Warns:
-      UserWarning: if the slices are stored in another orientation, as in `other_orientation`.
+      UserWarning: if the stack fits the orientation of the training data in two ways.
     """
     for run in runs:
-        check_spacing(run, case, path)
-    if turned := other_orientation(runs, case):
-        warnings.warn(f"{path}: {turned}", stacklevel=3)
-
-
-def other_orientation(runs: Sequence[Trained], case: Case) -> str | None:
-    """Describe how the orientation of a case's slices differs from that of the training cases.
-
-    Many files leave the affine at a default, so stacks are never reoriented by it, and a different
-    orientation is not an error.
-
-    Returns:
-      A description without the case's name. None if the case or the runs state no orientation, or
-      if every run was trained on this one, through its cases or through flips and turns.
-    """
-    if case.orientation is None:
-        return None
-    for run in runs:
-        known = run.data.get("orientations")
+        check_slices(run, case, path)
+        view, ambiguous = view_to_training(run, case, orientation)
+        check_spacing(run, turned_case(case, view), path)
         augmentation = run.setup.augmentation
         every_way = augmentation.probability and augmentation.flip and augmentation.turn
-        if known and case.orientation not in known and not every_way:
-            return (
-                f"rows and columns lead to {case.orientation} by its header, in training they led "
-                f"to {' or '.join(known)}; expected stacks stored as in training"
+        if ambiguous and not every_way:
+            warnings.warn(
+                f"{path}: rows and columns lead to {orientation or case.orientation}, about midway "
+                "between two ways of storing the training data; the nearer is taken; check the "
+                "label map, and if it is bad, say --orientation",
+                stacklevel=3,
             )
-    return None
+
+
+def check_slices(run: Trained, case: Case, path: Path) -> None:
+    """Check that a case has enough slices for a short-axis stack.
+
+    Raises:
+      DataError: if there are fewer than 3 slices, and fewer than in any training case.
+    """
+    count, least = (
+        case.image.shape[2],
+        min(_LEAST_SLICES, run.data.get("slices", [_LEAST_SLICES])[0]),
+    )
+    if count < least:
+        raise DataError(
+            f"{path}: {count} slice{'s' * (count > 1)}, as of a long-axis view; expected a "
+            f"short-axis stack of at least {least} parallel slices"
+        )
 
 
 def check_spacing(run: Trained, case: Case, path: Path) -> None:

@@ -180,8 +180,12 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         _write_json(folder / provenance.FILE, provenance.public(sittings))
     if (decision := run.folder / case_decision.FILE).exists():
         shutil.copy(decision, folder / case_decision.FILE)
-    spacing = run.data.get("spacing")
-    note = preprocessing_note(run.setup.preprocessing, run.anatomy, spacing=spacing)
+    note = preprocessing_note(
+        run.setup.preprocessing,
+        run.anatomy,
+        spacing=run.data.get("spacing"),
+        orientation=run.data.get("orientations", [None])[0],
+    )
     _write_json(folder / bundle.PREPROCESSING, note)
     try:
         save_params(folder / bundle.PARAMS, run.params)

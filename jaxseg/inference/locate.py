@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from jaxseg.models.segment import Params, Segmenter
 _LEAST_ML = 5.0
 # Largest number of crops before the search for the center ends.
 _ROUNDS = 8
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,27 @@ class View:
         """Invert `of`."""
         images = np.flip(images, self.flips)
         return images.swapaxes(1, 2) if self.transposed else images
+
+    def point(self, point: tuple[Number, Number], last: tuple[int, int]) -> tuple[Number, Number]:
+        """Apply the view to a point (row, column); `last` is the last point of the view."""
+        row, column = point
+        return self._mirrored((column, row) if self.transposed else point, last)
+
+    def point_back(
+        self, point: tuple[Number, Number], last: tuple[int, int]
+    ) -> tuple[Number, Number]:
+        """Invert `point`, with the same `last`."""
+        row, column = self._mirrored(point, last)
+        return (column, row) if self.transposed else (row, column)
+
+    def _mirrored(
+        self, point: tuple[Number, Number], last: tuple[int, int]
+    ) -> tuple[Number, Number]:
+        row, column = point
+        return (
+            last[0] - row if 1 in self.flips else row,
+            last[1] - column if 2 in self.flips else column,
+        )
 
 
 FLIPS = tuple(View(flips) for flips in ((), (1,), (2,), (1, 2)))

@@ -1,4 +1,4 @@
-"""Prediction of unlabeled NIfTI stacks, with label maps, volumes and overviews written to disk."""
+"""Prediction of unlabeled stacks, with label maps, volumes and overviews written to disk."""
 
 import logging
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from jaxseg.data import Case, DataError, labels_to_network, read_case, to_network, write_like
+from jaxseg.data import Case, DataError, labels_to_network, to_network, write_like
 from jaxseg.errors import UserError
 from jaxseg.inference import volumes_file
 from jaxseg.inference.case_decision import choose_rule
-from jaxseg.inference.inputs import find_inputs
+from jaxseg.inference.inputs import Stack, find_inputs
 from jaxseg.inference.predictor import Prediction
 from jaxseg.inference.segmenter import Segmenter, make_segmenter
 from jaxseg.metrics import volume
@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 _OVERVIEW_SLICES = 12
 # An image has more gray levels than this; label maps of whole hearts have about ten values.
 _MOST_LABELS = 16
+# In a CT, a tenth or more of the voxels are air, at -1000 HU.
+_AIR_HU, _AIR_WIDTH_HU, _AIR_SHARE = 1000, 50, 0.1
 
 
 class PredictionError(UserError, RuntimeError):
@@ -68,6 +70,8 @@ def predict(
     min_confidence: Sequence[float] = (),
     case_decision: bool = False,
     probabilities: bool = False,
+    orientation: str | None = None,
+    series: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Segment one stack, or every stack in a folder, on its native grid.
@@ -76,18 +80,19 @@ def predict(
       runs: one or more runs of one label set, whose probabilities are averaged.
       source: a NIfTI file, or a folder that is searched recursively, following links. Hidden files
         and folders named `Contours`, `labelsTr` or `labelsTs`, which contain references, are
-        skipped.
+        skipped. Without NIfTI files, the folder holds DICOM files, of which one series is taken.
       output: folder for NAME.nii.gz, with the label values of the training data,
         overviews/NAME.png and volumes.csv; created if needed. NAME is that of the input file, for
-        a run on nnU-Net data without the channel suffix `_0000`. Rows of other cases in an existing
-        volumes.csv are kept.
+        a run on nnU-Net data without the channel suffix `_0000`; of a DICOM series it is
+        `dicom.Series.name`. Rows of other cases in an existing volumes.csv are kept.
       mirror: as in `make_predictor`.
-      center: (row, column) of the heart as fractions of the field of view. By default the heart is
-        located, or its position is taken from the config of the runs.
+      center: as in `make_predictor`.
       drop_small: as in `presence_rule`, for whole stacks; probabilities are not affected.
       min_confidence: as in `presence_rule`, for whole stacks; probabilities are not affected.
       case_decision: as in `choose_rule`.
       probabilities: whether to write probabilities/NAME.nii.gz, (X, Y, slices, labels) float32.
+      orientation: as in `make_predictor`.
+      series: the DICOM series to take, as in `dicom.find_series`.
       overwrite: whether to replace existing files.
 
     Raises:
@@ -98,10 +103,8 @@ def predict(
         cannot be written; or if a label map would replace an input.
 
     Warns:
-      UserWarning: if a case is stored in another orientation than the training cases.
+      UserWarning: as in `check_case`.
     """
-    if center is not None:
-        runs = [run.centered(center) for run in runs]
     rule, sentences = choose_rule(
         runs,
         mirror=mirror,
@@ -109,9 +112,9 @@ def predict(
         min_confidence=min_confidence,
         case_decision=case_decision,
     )
-    segment = make_segmenter(runs, mirror=mirror, rule=rule)
+    segment = make_segmenter(runs, mirror=mirror, rule=rule, center=center, orientation=orientation)
     layout = runs[0].setup.source.layout
-    inputs, failures = find_inputs(source, output, layout)
+    inputs, failures = find_inputs(source, output, layout, series)
     outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
     _check_output(output, inputs, outputs, overwrite)
     if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
@@ -122,13 +125,13 @@ def predict(
     volumes_file.read_rows(output / volumes_file.FILE, header, overwrite)
     for run in runs:
         _LOG.info(run.describe())
-    for name, path in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
+    for name, stack in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes, prediction = _predict_file(runs[0], segment, name, path, outputs[name])
+            volumes, prediction = _predict_file(runs[0], segment, name, stack, outputs[name])
             row = volumes_file.row_of(runs[0].anatomy, name, volumes, prediction)
             volumes_file.add_row(output, header, row, overwrite)
             if prediction.remarks():
-                remarks.append(f"{path}: {'; '.join(prediction.remarks())}")
+                remarks.append(f"{stack.path}: {'; '.join(prediction.remarks())}")
             done += 1
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
@@ -143,7 +146,7 @@ def predict(
             _LOG.info(remark)
         if case_decision:
             _LOG.info(" ".join(sentences))
-    if failures and source.is_file():
+    if failures and (source.is_file() or any(stack.series for stack in inputs.values())):
         raise DataError(failures[0])
     if failures:
         count = done + len(failures)
@@ -152,11 +155,11 @@ def predict(
 
 
 def _check_output(
-    output: Path, inputs: dict[str, Path], outputs: dict[str, _Outputs], overwrite: bool
+    output: Path, inputs: dict[str, Stack], outputs: dict[str, _Outputs], overwrite: bool
 ) -> None:
     """Reject, before any work is done, outputs that would fail or destroy other files."""
     check_writable(output)
-    read = {path.resolve() for path in inputs.values()}
+    read = {stack.path.resolve() for stack in inputs.values()}
     files = [path for files in outputs.values() for path in files.all()]
     for path in files:
         if path.resolve() in read:
@@ -169,7 +172,7 @@ def _check_output(
 
 
 def _predict_file(
-    run: Trained, segment: Segmenter, name: str, path: Path, outputs: _Outputs
+    run: Trained, segment: Segmenter, name: str, stack: Stack, outputs: _Outputs
 ) -> tuple[list[float], Prediction]:
     """Predict one case and write its files.
 
@@ -178,7 +181,7 @@ def _predict_file(
     Returns:
       Volumes in mm3 of the anatomy's case regions, and the prediction.
     """
-    case = read_case(name, path)
+    case, path = stack.read(name), stack.path
     _check_is_image(case, path)
     labels, prediction = segment(case, path)
     if not prediction.heart_found:
@@ -192,15 +195,15 @@ def _predict_file(
         _save_overview(run, case, prediction, labels, temporary)
     if outputs.probabilities:
         with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
-            write_like(temporary, prediction.probabilities, path)
+            write_like(temporary, prediction.probabilities, stack.geometry(case))
     with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
-        write_like(temporary, run.written(labels), path)
+        write_like(temporary, run.written(labels), stack.geometry(case))
     regions = run.anatomy.case_regions
     return [volume(labels, values, case.spacing) for _, values in regions], prediction
 
 
 def _check_is_image(case: Case, path: Path) -> None:
-    """Reject a label map, which would otherwise be segmented as if it were a scan."""
+    """Reject a label map and a CT, which would otherwise be segmented as if they were LGE MR."""
     values = np.unique(case.image)
     if len(values) <= _MOST_LABELS and (values == np.rint(values)).all():
         shown = ", ".join(f"{value:g}" for value in values[:6])
@@ -208,15 +211,18 @@ def _check_is_image(case: Case, path: Path) -> None:
             f"{path}: only {len(values)} values, all whole ({shown}{' ...' * (len(values) > 6)}),"
             " as in a label map; expected an image"
         )
+    air = np.mean(np.abs(case.image + _AIR_HU) < _AIR_WIDTH_HU)
+    if air > _AIR_SHARE:
+        raise DataError(
+            f"{path}: {air:.0%} of the voxels are near -1000, as of air in a CT; expected LGE MR"
+        )
 
 
 def _save_overview(
     run: Trained, case: Case, prediction: Prediction, labels: np.ndarray, path: Path
 ) -> None:
     """Draw the slices on the network grid, whose pixels are square, above their label maps."""
-    grid = run.grid
-    if prediction.center is not None:
-        grid = grid.at(prediction.center, case.image.shape)
+    grid = prediction.grid
     images, _ = to_network(case.image, case.spacing, grid, case.tissue)
     maps = labels_to_network(labels, case.spacing, grid, run.anatomy.num_labels)
     count = min(len(images), _OVERVIEW_SLICES)

@@ -1,7 +1,7 @@
 """Prediction of a case by trained networks: label probabilities and the position of the heart."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -19,6 +19,7 @@ from jaxseg.inference.locate import (
     off_center_mm,
     reaches_border,
 )
+from jaxseg.inference.orientation import grid_back, turned_case, view_to_training, volume_back
 from jaxseg.machine import memory
 from jaxseg.models import UNet
 from jaxseg.models.segment import Segmenter, make_probabilities
@@ -41,6 +42,7 @@ class Prediction:
       probabilities: (X, Y, slices, L) float32 on the native grid, summing to 1 over L.
       center: voxel (row, column) at the center of the crop. None if the config of the run states
         the center, or if no heart was found.
+      grid: the network grid, laid over the stack as it is stored.
       heart_found: whether a heart was found and anything was labeled; otherwise everything is
         background.
       at_border: whether labels reach the border of the crop, so that some may be cut off.
@@ -51,6 +53,7 @@ class Prediction:
 
     probabilities: np.ndarray
     center: tuple[int, int] | None = None
+    grid: Grid = field(default_factory=Grid)
     heart_found: bool = True
     at_border: bool = False
     off_center_mm: float = 0.0
@@ -95,14 +98,27 @@ def heart_notes(predictions: Mapping[str, Prediction]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predictor:
+def make_predictor(
+    runs: Sequence[Trained],
+    *,
+    mirror: bool = False,
+    center: tuple[float, float] | None = None,
+    orientation: str | None = None,
+) -> Predictor:
     """Create a function that predicts a case.
+
+    For each run, a case whose orientation is known is turned in plane to match the training data.
+    Its prediction is turned back and describes the stack as it is stored.
 
     Args:
       runs: one or more runs of one label set. The probabilities of the runs that find a heart are
         averaged on the native grid.
       mirror: whether to average over the four mirror images of every slice, and over its quarter
         turns if the run was trained with them (`augment.turn`).
+      center: (row, column) of the heart as fractions of the field of view of the stack as stored.
+        By default the heart is located, or its position is taken from the config of the run.
+      orientation: code of where rows and columns lead, as in `directions_of`. By default it is
+        what the header of each case states.
 
     Returns:
       A function of a case, which raises DataError as `preprocess_case` does, and OutOfMemoryError.
@@ -133,7 +149,7 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
         for run in runs:
             size, width = run.grid.size, run.network.width
             with memory.advised(memory.inference_advice(_BATCH_SIZE, size=size, width=width)):
-                found.append(_predict_one(run, case, segmenters, mirror))
+                found.append(_predict_one(run, case, segmenters, mirror, center, orientation))
         # Runs that find no heart are left out of the average.
         found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
@@ -149,9 +165,32 @@ def make_predictor(runs: Sequence[Trained], *, mirror: bool = False) -> Predicto
 
 
 def _predict_one(
+    run: Trained,
+    case: Case,
+    segmenters: Mapping[UNet, Segmenter],
+    mirror: bool,
+    center: tuple[float, float] | None,
+    orientation: str | None,
+) -> Prediction:
+    """Predict a case with one run, in the orientation of its training data."""
+    view, _ = view_to_training(run, case, orientation)
+    if center is not None:
+        run = run.centered(view.point(center, (1, 1)))
+    turned = turned_case(case, view)
+    found = _predict_turned(run, turned, segmenters, mirror)
+    rows, columns = turned.image.shape[:2]
+    return replace(
+        found,
+        probabilities=volume_back(found.probabilities, view),
+        center=found.center and view.point_back(found.center, (rows - 1, columns - 1)),
+        grid=grid_back(found.grid, view),
+    )
+
+
+def _predict_turned(
     run: Trained, case: Case, segmenters: Mapping[UNet, Segmenter], mirror: bool
 ) -> Prediction:
-    """Predict a case with one run."""
+    """Predict a case that is stored as the training data."""
     views = _views(run) if mirror else (View(),)
     how, shape = run.setup.preprocessing, case.image.shape
 
@@ -176,6 +215,7 @@ def _predict_one(
     return Prediction(
         probabilities_to_native(probabilities, shape, case.spacing, grid),
         center,
+        grid,
         heart_found=bool((most_probable(probabilities) > 0).any()),
         at_border=reaches_border(probabilities),
         off_center_mm=0.0 if center else off_center_mm(probabilities, grid, case.spacing),

@@ -15,13 +15,22 @@ from jaxseg.runs.trained import Trained
 Segmenter = Callable[[Case, Path], tuple[NDArray[np.uint8], Prediction]]
 
 
-def make_segmenter(runs: Sequence[Trained], *, mirror: bool, rule: PresenceRule) -> Segmenter:
+def make_segmenter(
+    runs: Sequence[Trained],
+    *,
+    mirror: bool,
+    rule: PresenceRule,
+    center: tuple[float, float] | None = None,
+    orientation: str | None = None,
+) -> Segmenter:
     """Create a function that segments a case.
 
     Args:
       runs: as in `make_predictor`.
       mirror: as in `make_predictor`.
       rule: conditions under which pathology stays in the label map.
+      center: as in `make_predictor`.
+      orientation: as in `make_predictor`.
 
     Returns:
       A function of a case and the path that its errors name, which returns the label map
@@ -31,11 +40,11 @@ def make_segmenter(runs: Sequence[Trained], *, mirror: bool, rule: PresenceRule)
     Raises:
       WorkdirError: as in `make_predictor`.
     """
-    predict = make_predictor(runs, mirror=mirror)
+    predict = make_predictor(runs, mirror=mirror, center=center, orientation=orientation)
     inclusions = runs[0].anatomy.inclusions
 
     def segment(case: Case, path: Path) -> tuple[NDArray[np.uint8], Prediction]:
-        check_case(runs, case, path)
+        check_case(runs, case, path, orientation)
         prediction = predict(case)
         return label_map(prediction.probabilities, case.spacing, inclusions, rule), prediction
 

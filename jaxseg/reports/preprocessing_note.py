@@ -11,9 +11,10 @@ from jaxseg.anatomy import Anatomy, Region
 from jaxseg.data import Preprocessing
 
 _AXES = (
-    "A stack is the array (X, Y, slices) as stored in the NIfTI file; the affine turns and flips "
-    "nothing. Slice k is image[:, :, k], its rows along X and its columns along Y. Voxel size is "
-    "pixdim in mm."
+    "A stack is the array (X, Y, slices) as stored in the NIfTI file, flipped and transposed in "
+    "plane if its affine says that X and Y lead elsewhere than in training (orientation: nibabel's "
+    "axis codes, or null: right ventricle at low X, diaphragm at high Y). Slice k is "
+    "image[:, :, k], its rows along X and its columns along Y. Voxel size is pixdim in mm."
 )
 _STEP = "step = spacing_mm / voxel size; offset = center * n + (0.5 - size / 2) * step - 0.5"
 _CROP = "step = 1; offset = floor(center * n - size / 2 + 0.5)"
@@ -80,7 +81,11 @@ _TO_NATIVE = (
 
 
 def preprocessing_note(
-    how: Preprocessing, anatomy: Anatomy, *, spacing: Sequence[Sequence[float]] | None
+    how: Preprocessing,
+    anatomy: Anatomy,
+    *,
+    spacing: Sequence[Sequence[float]] | None,
+    orientation: str | None = None,
 ) -> dict[str, Any]:
     """Build the content of `preprocessing.json`.
 
@@ -88,6 +93,7 @@ def preprocessing_note(
       how: preprocessing of the run.
       anatomy: the label set.
       spacing: smallest and largest training voxel edges (X, Y, slices) in mm; None if unknown.
+      orientation: most frequent `Case.orientation` in training; None if unknown.
 
     Returns:
       A JSON-like dictionary.
@@ -96,6 +102,7 @@ def preprocessing_note(
     heart = {"heart": list(_HEART)} if grid.center is None else {}
     return {
         "axes": _AXES,
+        "orientation": orientation,
         "padding": list(_PADDING),
         "grid": {
             "size": list(grid.size),

@@ -101,17 +101,29 @@ def test_cubic_voxels_and_single_slices_are_read(tmp_path):
     assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.0))
 
 
-def test_the_orientation_is_the_header_s_if_it_states_one(image, tmp_path):
-    assert read_case("A", image).orientation == "LP"
+def test_the_orientation_is_the_header_s_if_it_states_one(tmp_path):
+    pixels = np.arange(90.0).reshape(SHAPE)
     affine = np.array([[0, 0.75, 0, 5], [-1.5, 0, 0, 5], [0, 0, 8.0, 5], [0, 0, 0, 1]])
-    path = write(tmp_path / "turned.nii", np.arange(90.0).reshape(SHAPE), affine=affine)
-    assert read_case("A", path).orientation == "PR"  # the first axis towards posterior
+    path = write(tmp_path / "turned.nii", pixels, affine=affine)
+    turned = read_case("A", path)
+    assert turned.orientation == "PR"  # the first axis towards posterior
+    np.testing.assert_allclose(turned.directions, [[0, -1, 0], [1, 0, 0]])
     silent = nib.load(path)
-    silent.header["sform_code"] = silent.header["qform_code"] = 0
-    plain = nib.Nifti1Image(np.arange(90.0).reshape(SHAPE), None, silent.header)
+    plain = nib.Nifti1Image(pixels, None, silent.header)
     plain.header["sform_code"] = plain.header["qform_code"] = 0
     plain.to_filename(tmp_path / "silent.nii")
-    assert read_case("A", tmp_path / "silent.nii").orientation is None
+    case = read_case("A", tmp_path / "silent.nii")
+    assert case.orientation is None
+    assert case.directions is None
+
+
+def test_an_affine_of_other_voxels_states_no_orientation(image, tmp_path):
+    """EMIDEC's diag(-1, -1, 1), while the voxels measure 1.5 x 0.75 x 8 mm."""
+    assert int(nib.load(image).header["sform_code"]) > 0
+    assert read_case("A", image).orientation is None
+    affine = np.diag([-1.5, -0.75, 8.0, 1])
+    path = write(tmp_path / "own.nii", np.arange(90.0).reshape(SHAPE), affine=affine)
+    assert read_case("A", path).orientation == "LP"
 
 
 def test_size_of_the_label_set_is_the_callers(image, tmp_path):

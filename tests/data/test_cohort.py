@@ -69,12 +69,16 @@ def test_facts_tell_the_voxel_edges_where_they_are_known():
     assert known.facts()["spacing"] == [[1.0, 1.5, 8.0], [1.5, 2.0, 9.0]]
 
 
-def test_facts_tell_the_orientations_that_are_stated():
-    header = nib.Nifti1Header()
-    header.set_sform(np.diag([-1.0, -1.0, 8.0, 1.0]), code=2)
-    stated = [dataclasses.replace(make_case(name, 2), header=header) for name in "AB"]
-    cohort = build_cohort([*stated, make_case("C", 2)], HOW)
-    assert cohort.facts()["orientations"] == ["LP"]
+def test_facts_tell_the_orientations_that_are_stated_the_most_frequent_first():
+    def stated(name, x, y):
+        header = nib.Nifti1Header()
+        header["pixdim"][1:4] = (1.0, 1.0, 8.0)
+        header.set_sform(np.diag([x, y, 8.0, 1.0]), code=2)
+        return dataclasses.replace(make_case(name, 2), header=header)
+
+    cases = [stated("A", -1.0, 1.0), stated("B", -1.0, -1.0), make_case("C", 2)]
+    cohort = build_cohort([*cases, stated("D", -1.0, -1.0)], HOW)
+    assert cohort.facts()["orientations"] == ["LP", "LA"]
     silent = build_cohort([make_case(name, 2) for name in "ABC"], HOW)
     assert "orientations" not in silent.facts()
 

@@ -7,32 +7,63 @@ import numpy as np
 import pytest
 
 from jaxseg.augment import Augmentation
-from jaxseg.inference.case_checks import check_spacing, other_orientation, unusual_shape
-from jaxseg.runs.trained import load_run
+from jaxseg.data import DataError
+from jaxseg.inference.case_checks import check_case, check_spacing, unusual_shape
 
 
-def test_a_case_stored_in_another_orientation_is_told_of(run, random_run, case):
-    assert run.data["orientations"] == [case.orientation]
-    other = load_run(random_run, checkpoint="best")
-    assert other_orientation([run, other], case) is None
-    header = case.header.copy()
-    header.set_sform(header.get_best_affine() @ np.diag([1, -1, 1, 1]), code=2)
-    turned = dataclasses.replace(case, header=header)
-    told = other_orientation([run], turned)
-    assert told is not None
-    assert f"lead to {turned.orientation} by its header, in training they led to" in told
-    data = {name: value for name, value in run.data.items() if name != "orientations"}
-    older = dataclasses.replace(run, data=data)
-    assert other_orientation([older], turned) is None
-    assert other_orientation([older, run], turned) == told
+def stated(case, rows, columns):
+    """The case with a header whose rows and columns lead there, in nibabel's coordinates."""
+    x, y, z = case.spacing
+    header, affine = case.header.copy(), np.eye(4)
+    affine[:3, :3] = np.transpose([rows, columns, np.cross(rows, columns)]) * (x, y, z)
+    header.set_sform(affine, code=1)
+    return dataclasses.replace(case, header=header)
+
+
+def along(degrees):
+    """Directions turned in the plane of LP."""
+    turn = np.radians(degrees)
+    rows, columns = np.array([-np.cos(turn), -np.sin(turn), 0]), [np.sin(turn), -np.cos(turn), 0]
+    return rows, np.array(columns)
+
+
+@pytest.mark.parametrize("degrees", [40, 45, 50, 130, -48])
+def test_a_stack_midway_between_two_orientations_is_told_of(run, case, degrees):
+    run = dataclasses.replace(run, data={**run.data, "orientations": ["LP"]})
+    turned = stated(case, *along(degrees))
+    with pytest.warns(UserWarning, match=r"x\.nii: rows and columns lead to .*--orientation"):
+        check_case([run], turned, Path("x.nii"))
+    check_case([run], turned, Path("x.nii"), "LP")
     every_way = Augmentation(probability=0.5, flip=True, turn=True)
-    setup = dataclasses.replace(run.setup, augmentation=every_way)
-    versed = dataclasses.replace(run, setup=setup)
-    assert other_orientation([versed], turned) is None
-    assert other_orientation([versed, run], turned) == told
-    header.set_sform(None, code=0)
-    header.set_qform(None, code=0)
-    assert other_orientation([run], dataclasses.replace(case, header=header)) is None
+    versed = dataclasses.replace(run, setup=dataclasses.replace(run.setup, augmentation=every_way))
+    check_case([versed], turned, Path("x.nii"))
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 60, 90, 180, -100])
+def test_a_stack_of_a_clear_orientation_is_not(run, case, degrees):
+    run = dataclasses.replace(run, data={**run.data, "orientations": ["LP"]})
+    check_case([run], stated(case, *along(degrees)), Path("x.nii"))
+    check_case([run], case, Path("x.nii"))
+
+
+def test_fewer_slices_than_a_short_axis_stack_are_refused(run, case):
+    for count in (1, 2):
+        few = dataclasses.replace(case, image=case.image[..., :count])
+        with pytest.raises(DataError, match=rf"x\.nii: {count} slices?, as of a long-axis view"):
+            check_case([run], few, Path("x.nii"))
+    check_case([run], dataclasses.replace(case, image=case.image[..., :3]), Path("x.nii"))
+    single = dataclasses.replace(run, data={**run.data, "slices": [1, 9]})
+    check_case([single], dataclasses.replace(case, image=case.image[..., :1]), Path("x.nii"))
+
+
+def test_voxel_sizes_are_compared_along_the_axes_of_training(run, case):
+    """Pixels of 1 x 2.4 mm are usual, but for their orientation."""
+    data = {**run.data, "spacing": [[1, 2.4, 8], [1, 2.4, 13]], "orientations": ["LP"]}
+    run = dataclasses.replace(run, data=data)
+    turned = dataclasses.replace(case, spacing=(2.4, 1.0, 8.0))
+    check_case([run], turned, Path("x.nii"), "PL")
+    with pytest.raises(DataError, match="far from those trained on"):
+        check_case([run], turned, Path("x.nii"), "LP")
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

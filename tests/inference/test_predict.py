@@ -289,9 +289,9 @@ def test_inputs_that_are_none_are_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "picture.png").touch()
     for name, message in {
-        "empty": "empty: no NIfTI file; expected files ending in",
+        "empty": r"empty: no stack; expected \.nii, ",
         "none.nii": "no such file or folder",
-        "picture.png": "expected a file ending in .* or a folder",
+        "picture.png": r"picture\.png: no stack; expected \.nii, ",
     }.items():
         with pytest.raises(DataError, match=message):
             go(run, tmp_path / name, tmp_path / "out")
@@ -372,13 +372,79 @@ def test_links_are_followed_and_hidden_files_passed_over(run, phantom, stack, tm
     assert list(volumes(tmp_path / "out")) == ["Case_P001", "own"]
 
 
-def test_a_stack_stored_turned_is_told_of(run, stack, tmp_path):
-    image = nib.load(stack)
-    turned = image.slicer[:, ::-1]
-    turned.header.set_zooms(image.header.get_zooms())  # which the affine does not hold
-    turned.to_filename(tmp_path / "turned.nii.gz")
-    with pytest.warns(UserWarning, match=r"turned\.nii\.gz: rows and columns lead to L"):
-        go(run, tmp_path / "turned.nii.gz", tmp_path / "out")
+@pytest.fixture(scope="module")
+def oblique(stack, tmp_path_factory):
+    """A stack whose header states where it lies in the body: oblique, in the usual display."""
+    array, header = read_volume(stack)
+    rows, columns = np.array([-0.72, -0.62, 0.3]), np.array([0.16, -0.57, -0.8])
+    rows = rows / np.linalg.norm(rows)
+    columns = columns - (columns @ rows) * rows
+    columns = columns / np.linalg.norm(columns)
+    affine = np.eye(4)
+    axes = np.transpose([rows, columns, np.cross(rows, columns)])
+    affine[:3] = np.c_[axes * header.get_zooms()[:3], [40.0, 30.0, -20.0]]
+    image = nib.Nifti1Image(array, affine)
+    image.to_filename(tmp_path_factory.mktemp("oblique") / "oblique.nii.gz")
+    return image
+
+
+@pytest.mark.parametrize("known", [None, ["LP"], ["LI", "PR"], ["PI"]])
+def test_a_stack_however_it_is_stored_gets_one_label_map(run, oblique, tmp_path, known):
+    """The eight turns and flips of a stack and of its header, turned back: the same to the voxel.
+
+    Unlike the network with random parameters, which no symmetry leaves as it is.
+    """
+    data = {name: value for name, value in run.data.items() if name != "orientations"}
+    run = dataclasses.replace(run, data=data | ({"orientations": known} if known else {}))
+    source, places = tmp_path / "in", {}
+    source.mkdir()
+    for number, (x, y) in enumerate([(0, 1), (1, 0)]):
+        for flips in range(4):
+            # Each axis of the new array is one of the old, in a direction: nibabel's orientation.
+            ways = [[x, -1 if flips & 1 else 1], [y, -1 if flips & 2 else 1], [2, 1]]
+            name = f"{number}{flips}"
+            places[name] = oblique.as_reoriented(np.array(ways))
+            places[name].to_filename(source / f"{name}.nii.gz")
+    go(run, source, tmp_path / "out", probabilities=True)
+    wanted = nib.load(tmp_path / "out" / "00.nii.gz")
+    assert len(np.unique(wanted.dataobj)) == 5
+    for name, image in places.items():
+        found = nib.load(tmp_path / "out" / f"{name}.nii.gz")
+        np.testing.assert_allclose(found.affine, image.affine, atol=1e-5)
+        back = nib.as_closest_canonical(found)
+        np.testing.assert_array_equal(back.dataobj, nib.as_closest_canonical(wanted).dataobj)
+        back = nib.as_closest_canonical(nib.load(tmp_path / "out/probabilities" / f"{name}.nii.gz"))
+        first = nib.as_closest_canonical(nib.load(tmp_path / "out/probabilities/00.nii.gz"))
+        np.testing.assert_array_equal(back.dataobj, first.dataobj)
+
+
+def test_the_center_is_of_the_stack_as_it_is_stored(run, oblique, tmp_path):
+    turned = oblique.as_reoriented(np.array([[1, -1], [0, 1], [2, 1]]))
+    oblique.to_filename(tmp_path / "a.nii.gz")
+    turned.to_filename(tmp_path / "b.nii.gz")
+    # The first axis of the turned stack is the second of the other, the second its first, mirrored.
+    go(run, tmp_path / "a.nii.gz", tmp_path / "out", center=(0.4, 0.55))
+    go(run, tmp_path / "b.nii.gz", tmp_path / "out", center=(0.55, 0.6))
+    found = [nib.load(tmp_path / "out" / f"{name}.nii.gz") for name in "ab"]
+    one, other = (np.asarray(nib.as_closest_canonical(image).dataobj) for image in found)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_an_orientation_may_be_given_where_none_is_stated(run, stack, tmp_path):
+    array, header = read_volume(stack)
+    stored(array, header, tmp_path / "a.nii", np.int16)
+    swapped = header.copy()
+    x, y, z = header.get_zooms()
+    swapped.set_zooms((y, x, z))
+    stored(array[:, ::-1].swapaxes(0, 1), swapped, tmp_path / "b.nii", np.int16)
+    go(run, tmp_path / "a.nii", tmp_path / "out", orientation="LI")
+    go(run, tmp_path / "b.nii", tmp_path / "out", orientation="SL")
+    go(run, stack, tmp_path / "out")
+    one, other, plain = (
+        read_volume(tmp_path / "out" / f"{name}.nii.gz")[0] for name in ("a", "b", "Case_P001")
+    )
+    np.testing.assert_array_equal(one, plain)
+    np.testing.assert_array_equal(other, plain[:, ::-1].swapaxes(0, 1))
 
 
 @pytest.mark.parametrize("text", ["", "case,Lesion_ml\na,3.0\n", b"\xff\xfe"])
@@ -453,6 +519,24 @@ def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_p
     assert not [name for name in files(tmp_path) if "tmp" in name]
     for name in names:
         gzip.decompress((tmp_path / name).read_bytes())
+
+
+def test_a_ct_is_not_segmented(run, stack, tmp_path):
+    """Air at -1000 HU around a body of soft tissue, in voxels like those of a heart."""
+    array, header = read_volume(stack)
+    units = array.astype(float) / 5 + 20
+    units[:20] = np.random.default_rng(0).normal(-1000, 8, units[:20].shape)
+    units[-20:] = -1024
+    stored(np.rint(units), header, tmp_path / "ct.nii.gz", np.int16)
+    with pytest.raises(DataError, match=r"ct\.nii\.gz: \d+% of the voxels are near -1000.*MR"):
+        go(run, tmp_path / "ct.nii.gz", tmp_path / "out")
+
+
+def test_a_long_axis_view_is_not_segmented(run, stack, tmp_path):
+    array, header = read_volume(stack)
+    stored(array[..., :1], header, tmp_path / "4ch.nii.gz", np.int16)
+    with pytest.raises(DataError, match=r"4ch\.nii\.gz: 1 slice, as of a long-axis view; expected"):
+        go(run, tmp_path / "4ch.nii.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3, 4), (0, 200, 500, 1220, 2221)])
