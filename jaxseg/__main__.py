@@ -129,6 +129,7 @@ def _add_export(commands: Any) -> None:
     add("--run", type=_path, required=True, dest="folder", metavar="RUN", help="run folder")
     add("--output", type=_path, metavar="DIR", required=True, help="folder of the bundle")
     add("--checkpoint", choices=["best", "last"], default="last", help="default: last")
+    add("--onnx", action="store_true", help="write the network as ONNX as well; needs jax2onnx")
     add("--overwrite", action="store_true", help="replace an existing bundle")
 
 

@@ -7,14 +7,15 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxseg.config.settings import without_places
+from jaxseg.config.settings import SettingsError, without_places
 from jaxseg.inference import case_decision
-from jaxseg.models.segment import export_probabilities
+from jaxseg.models.segment import export_probabilities, onnx_probabilities
 from jaxseg.reports import model_card
 from jaxseg.reports.preprocessing_note import preprocessing_note
 from jaxseg.runs import bundle, provenance
@@ -35,6 +36,7 @@ def export(
     output: Path,
     *,
     checkpoint: str = "last",
+    onnx: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle: parameters, config, preprocessing, StableHLO artifact and model card.
@@ -47,14 +49,17 @@ def export(
       folder: run folder; it is not modified.
       output: folder to create, with its parents.
       checkpoint: "best" or "last".
+      onnx: whether to write the network as `model.onnx` as well, which needs jax2onnx.
       overwrite: whether to replace an existing bundle; nothing else is ever replaced.
 
     Raises:
       WorkdirError: if there is no run or no such checkpoint, or if the output exists or cannot be
         written.
-      SettingsError: if the config does not describe a run.
+      SettingsError: if the config does not describe a run, or jax2onnx is not installed.
       DeviceError: as in `load_run`.
     """
+    if onnx and find_spec("jax2onnx") is None:
+        raise SettingsError("--onnx: needs jax2onnx; expected it installed: pip install jax2onnx")
     target = output.resolve()  # a link to a bundle remains a link
     try:
         _check_output(output, target, overwrite)
@@ -67,7 +72,7 @@ def export(
     scores, remarks = _scores(run)
     try:
         with unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
-            size = _write(run, temporary, scores, remarks)
+            size = _write(run, temporary, scores, remarks, onnx=onnx)
     except OSError as error:
         raise WorkdirError(f"{output}: cannot write here ({error.strerror or error})") from error
     _LOG.info(
@@ -168,7 +173,9 @@ def _replace(target: Path, temporary: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[str, ...]) -> int:
+def _write(
+    run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[str, ...], *, onnx: bool
+) -> int:
     """Write the files of a bundle.
 
     Returns:
@@ -195,6 +202,9 @@ def _write(run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[st
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
     exported = export_probabilities(run.network, run.params, run.grid.size)
     (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
+    if onnx:
+        artifact = onnx_probabilities(run.network, run.params, run.grid.size)
+        (folder / bundle.ONNX).write_bytes(artifact)
     if run.localizer is not None:
         finder = export_probabilities(run.localizer, run.localizer_params, None)
         (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())

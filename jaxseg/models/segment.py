@@ -1,5 +1,6 @@
-"""Apply a trained network to slices, in batches of one shape or as a StableHLO artifact."""
+"""Apply a trained network to slices, in batches of one shape or as a StableHLO or ONNX artifact."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -59,18 +60,51 @@ def export_probabilities(
       A function of images (B, H, W) float32 that returns (B, H, W, L) float32, for any B of at
       least 1, on `PLATFORMS`. Its `serialize()` gives the artifact.
     """
-    constants = jax.device_get(params)
-    portable = network.clone(convolve=convolve_xla)
-
-    def probabilities(images: Array) -> Array:
-        return jax.nn.softmax(_logits(portable, constants, images))
-
+    probabilities = _portable(network, params)
     multiple = 2**network.depth
     batch, *sides = jax.export.symbolic_shape(f"batch, {multiple} * h, {multiple} * w")
     with _no_source_paths():
         return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct((batch, *(size or sides)), jnp.float32)
         )
+
+
+def onnx_probabilities(network: UNet, params: Params, size: tuple[int, int]) -> bytes:
+    """Convert the prediction of label probabilities to ONNX, with the parameters as constants.
+
+    Args:
+      network: the segmentation generator.
+      params: its parameters.
+      size: (H, W) of the network grid.
+
+    Returns:
+      The content of an ONNX file with the input `images` (B, H, W) float32 and the output
+      `probabilities` (B, H, W, L) float32, for any B of at least 1.
+
+    Raises:
+      ImportError: jax2onnx is not installed.
+    """
+    for noisy in ("jax2onnx", "onnx_ir"):  # which warn of parts that are not used here
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
+
+    model = to_onnx(
+        _portable(network, params),
+        [("batch", *size)],
+        input_names=["images"],
+        output_names=["probabilities"],
+    )
+    return model.SerializeToString()
+
+
+def _portable(network: UNet, params: Params) -> Callable[[Array], Array]:
+    constants = jax.device_get(params)
+    portable = network.clone(convolve=convolve_xla)
+
+    def probabilities(images: Array) -> Array:
+        return jax.nn.softmax(_logits(portable, constants, images))
+
+    return probabilities
 
 
 @contextmanager

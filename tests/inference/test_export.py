@@ -13,6 +13,7 @@ import jax.export
 import numpy as np
 import pytest
 
+from jaxseg.config.settings import SettingsError
 from jaxseg.data import load_case
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference import export as module
@@ -383,3 +384,20 @@ def test_a_bundle_can_be_read_by_others_as_the_user_s_mask_says(small, random_ru
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "bundle").rglob("*")}
     assert modes <= {0o750, 0o640}
     assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o750
+
+
+def test_onnx_beside_stablehlo(random_run, bundle_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "onnx_probabilities", lambda *_: b"a network")
+    monkeypatch.setattr(module, "find_spec", lambda _: True)
+    export(random_run, tmp_path / "bundle", onnx=True)
+    assert (tmp_path / "bundle" / "model.onnx").read_bytes() == b"a network"
+    assert set(names(tmp_path / "bundle")) - set(names(bundle_folder)) == {"model.onnx"}
+    assert "model.onnx" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert load_run(tmp_path / "bundle").checkpoint == "last"
+
+
+def test_onnx_without_jax2onnx_is_refused_before_the_work(random_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match="--onnx: needs jax2onnx"):
+        export(random_run, tmp_path / "bundle", onnx=True)
+    assert not list(tmp_path.iterdir())
