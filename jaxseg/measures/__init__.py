@@ -1,0 +1,1 @@
+"""What a clinician reads off a label map; arrays in, numbers out."""
