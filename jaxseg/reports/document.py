@@ -13,10 +13,12 @@ class Table:
     Attributes:
       header: names of the columns.
       rows: rows with one cell per column.
+      sortable: whether a click on a column sorts the rows by it, where the form allows it.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    sortable: bool = False
 
 
 @dataclass(frozen=True)

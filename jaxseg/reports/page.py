@@ -1,6 +1,7 @@
-"""Reports as one self-contained HTML file, without scripts or external references."""
+"""Reports as one self-contained HTML file; its only script sorts tables."""
 
 import base64
+import hashlib
 import re
 import struct
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,14 @@ figcaption { max-width: 46rem; margin-top: .3rem; color: var(--dim); font-size: 
   td::before { content: attr(data-column); flex: 0 0 32%; color: var(--dim);
     overflow-wrap: anywhere; }
 }
+th button { all: unset; cursor: pointer; color: var(--link); }
+th button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
+@media screen and (max-width: 40rem) {
+  .sortable thead { display: block; background: var(--head); }
+  .sortable thead tr { display: flex; flex-wrap: wrap; padding: .4rem 0; }
+}
 @media print {
   @page { margin: 15mm; }
   main { max-width: none; padding: 0; }
@@ -90,12 +99,36 @@ figcaption { max-width: 46rem; margin-top: .3rem; color: var(--dim); font-size: 
 """
 
 
+# A click sorts by a column, the next one the other way round; empty cells and dashes stay last.
+_SORT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => {
+    const way = head.ariaSort === "ascending" ? -1 : 1;
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.ariaSort = way > 0 ? "ascending" : "descending";
+    const text = (row) => row.cells[column].textContent.trim();
+    const missing = (value) => value === "" || value === "-";
+    const compare = (a, b) => missing(a) || missing(b) ? missing(a) - missing(b)
+      : way * a.localeCompare(b, "en", { numeric: true });
+    const number = (value) => missing(value) ? NaN : Number(value);
+    const ordered = [...table.tBodies[0].rows].sort((a, b) => {
+      const difference = number(text(a)) - number(text(b));
+      return isNaN(difference) ? compare(text(a), text(b)) : way * difference;
+    });
+    table.tBodies[0].append(...ordered);
+  }));
+}
+"""
+
+
 def html(title: str, sections: Sequence[Section]) -> str:
     """Format the document as one HTML page that includes its pictures.
 
     The page blocks all external content, so it looks the same offline. It follows the reader's
     light or dark color scheme and can be printed. Wide tables scroll in their own box; on a phone,
-    their rows are stacked. Each picture can be switched between the page's width and its full size.
+    their rows are stacked. A click on a column sorts a sortable table; no other script runs. Each
+    picture can be switched between the page's width and its full size.
 
     Args:
       title: title of the page.
@@ -116,6 +149,11 @@ def html(title: str, sections: Sequence[Section]) -> str:
                 body.append(_figure(item, next(figure_anchors)))
         body.append("</section>")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    tables = [c for section in sections for c in section.content if isinstance(c, Table)]
+    if any(table.sortable for table in tables):
+        digest = base64.b64encode(hashlib.sha256(_SORT.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+        body.append(f"<script>{_SORT}</script>")
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -167,11 +205,15 @@ def _paragraphs(text: str) -> list[str]:
 
 def _table(table: Table, name: str) -> str:
     """Format a table whose first column names the rows and stays visible when scrolling."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
+    names = [escape(cell) for cell in table.header]
+    if table.sortable:
+        names = [f'<button type="button">{name}</button>' for name in names]
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    opening = '<table class="sortable">' if table.sortable else "<table>"
     lines = [
         # Focusable, so that it scrolls with the arrow keys.
         f'<div class="table" role="region" tabindex="0" aria-label="Table: {escape(name)}">',
-        f"<table>\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>",
+        f"{opening}\n<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>",
     ]
     for row in table.rows:
         if len(row) != len(table.header):

@@ -1,6 +1,7 @@
 """The HTML page, read back with the standard library's parser."""
 
 import base64
+import hashlib
 import re
 import struct
 from html.parser import HTMLParser
@@ -150,6 +151,21 @@ def test_a_table_to_the_letter(text, page):
 def test_each_cell_knows_its_column_where_a_phone_hides_the_header(page):
     columns = [column for _ in TABLE.rows for column in TABLE.header[1:]]
     assert page.attributes("td", "data-column") == columns
+
+
+def test_a_sortable_table_and_the_only_script_that_may_run():
+    """The policy names the script by its digest, so that no other one runs."""
+    plain, sortable = (Section("A", "", (Table(*cells),)) for cells in (
+        (TABLE.header, TABLE.rows), (TABLE.header, TABLE.rows, True)
+    ))  # fmt: skip
+    page = Page(html("", [plain, sortable]))
+    assert page.texts["button"] == list(TABLE.header)
+    assert page.attributes("table", "class") == ["sortable"]
+    (script,) = page.texts["script"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for _, a in page.tags if a.get("http-equiv")]
+    assert policy.endswith(f"; script-src 'sha256-{digest}'")
+    assert "script" not in Page(html("", [plain])).texts
 
 
 def test_wide_pictures_are_wide_on_a_phone_too():
