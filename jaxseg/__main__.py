@@ -1,7 +1,8 @@
-"""Command line for finished runs: segment stacks, score a run, hand its network on."""
+"""Command line for finished runs: segment and measure stacks, score a run, export its network."""
 
 import argparse
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,9 +12,11 @@ from jaxseg.command_line import command
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.evaluation.score_files import summary_markdown
 from jaxseg.inference.export import export
+from jaxseg.inference.measure import measure
 from jaxseg.inference.orientation import directions_of
 from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
+from jaxseg.measures.aha import Septum
 from jaxseg.runs.trained import load_run
 
 _LOG = logging.getLogger(__package__)
@@ -53,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"jaxseg {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_predict(commands)
+    _add_measure(commands)
     _add_evaluate(commands)
     _add_export(commands)
     return root
@@ -63,7 +67,7 @@ def _add_predict(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        "segment NIfTI stacks or a DICOM series, which need no label maps",
+        "segment NIfTI stacks or a DICOM series, which need no label maps, and measure them",
         "jaxseg predict scans --run=runs/best-emidec --output=segmented --mirror",
     )
     add = parser.add_argument
@@ -76,7 +80,7 @@ def _add_predict(commands: Any) -> None:
         type=_path,
         metavar="DIR",
         required=True,
-        help="folder for label maps, pictures and volumes",
+        help="folder for label maps, pictures, volumes and measures",
     )
     text = "position of the hearts as fractions of the field of view; default: they are located"
     add("--center", type=_center, metavar="ROW,COLUMN", help=text)
@@ -88,8 +92,38 @@ def _add_predict(commands: Any) -> None:
     text = "DICOM series to take of several: its description, or the end of its UID"
     add("--series", metavar="SERIES", help=text)
     add("--probabilities", action="store_true", help="write the probabilities as well")
+    _add_septum(parser)
     add("--overwrite", action="store_true", help="replace existing files")
     _add_inference(parser)
+
+
+def _add_measure(commands: Any) -> None:
+    parser = _subparser(
+        commands,
+        "measure",
+        measure,
+        "measure label maps: masses, transmurality, polar maps, and a report of all cases",
+        "jaxseg measure segmented/*.nii.gz --output=measured --septum=125",
+    )
+    add = parser.add_argument
+    text = ".nii or .nii.gz label maps, or folders of them"
+    add("sources", type=_path, nargs="+", metavar="LABEL_MAP", help=text)
+    add("--output", type=_path, metavar="DIR", required=True, help="folder for all files")
+    text = "run folder or bundle whose labels the files hold; default: EMIDEC's, 0 to 4"
+    add("--run", type=_path, metavar="RUN", help=text)
+    _add_septum(parser)
+    text = "slice 0 is the base; default: the apex, as in EMIDEC, or as in the config of RUN"
+    add("--base_first", action="store_true", help=text)
+    add("--overwrite", action="store_true", help="replace existing files")
+
+
+def _add_septum(parser: argparse.ArgumentParser) -> None:
+    text = (
+        "directions, from the cavity's center, of the anterior and, if known, the inferior "
+        "insertion of the right ventricle: degrees in the picture, 0 right, 90 up; for the AHA "
+        "segments of all cases"
+    )
+    parser.add_argument("--septum", type=_septum, metavar="ANTERIOR[,INFERIOR]", help=text)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -177,6 +211,20 @@ def _orientation(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _septum(text: str) -> Septum:
+    expected = argparse.ArgumentTypeError(
+        f"expected degrees of one or of two distinct directions, got {text!r}"
+    )
+    try:
+        anterior, *inferior = (float(part) for part in text.split(","))
+        septum = Septum.between(anterior, *inferior) if inferior else Septum(anterior)
+    except (ValueError, TypeError):
+        raise expected from None
+    if not (math.isfinite(septum.anterior) and 0 < abs(septum.extent) < 180):
+        raise expected
+    return septum
 
 
 def _fractions(text: str, count: int) -> tuple[float, ...]:

@@ -81,7 +81,7 @@ def test_predict_with_every_flag(call, random_run, finished_run, stack, tmp_path
         assert any(line.startswith(f"{run}: ") and "parameters" in line for line in lines)
     assert "out: 1 label maps, their volumes in volumes.csv" in lines
     assert (tmp_path / "out" / "probabilities" / "Case_P002.nii.gz").is_file()
-    refused(call(*arguments), 1, "out/Case_P002.nii.gz and 2 more exist already; pass --overwrite")
+    refused(call(*arguments), 1, "out/Case_P002.nii.gz and 4 more exist already; pass --overwrite")
     assert call(*arguments, "--overwrite")[0] == 0
 
 
@@ -95,6 +95,22 @@ def test_predict_tells_bad_files_last_with_status_1(call, random_run, stack, tmp
     assert errors.splitlines()[0] == "error: 1 of 2 files not predicted:"
     assert errors.splitlines()[1].startswith("  in/bad.nii.gz: ")
     assert (tmp_path / "out" / "good.nii.gz").is_file()
+
+
+def test_measure_what_was_predicted(call, random_run, stack, tmp_path):
+    predict = ("predict", f"--run={random_run}", stack, "--output=out", "--septum=120")
+    assert call(*predict)[0] == 0
+    status, output, errors = call(
+        "measure", "out", "--output=again", f"--run={random_run}", "--septum=120,240"
+    )
+    assert (status, errors) == (0, "")
+    assert "again: 1 label maps measured" in output
+    first, second = (tmp_path / folder / "measures" for folder in ("out", "again"))
+    name = "Case_P002.json"
+    assert (first / name).read_text() == (second / name).read_text()
+    assert json.loads((first / name).read_text())["septum"]
+    refused(call("measure", stack, "--output=bad"), 1, f"{stack}: label values ")
+    refused(call("measure", "out", "--output=again"), 1, "again/")
 
 
 def test_export_then_predict_from_the_bundle_alone(call, random_run, stack, tmp_path):
@@ -134,6 +150,12 @@ USAGE = {
     "confidence in words": ["evaluate", "--run=x", "--min_confidence=high"],
     "half a center": ["predict", "--run=x", "y", "--output=z", "--center=0.5"],
     "center outside": ["predict", "--run=x", "y", "--output=z", "--center=0.5,1.2"],
+    "no label map": ["measure", "--output=y"],
+    "no output of measures": ["measure", "x"],
+    "septum in words": ["measure", "x", "--output=y", "--septum=left"],
+    "three insertions": ["measure", "x", "--output=y", "--septum=1,2,3"],
+    "one insertion twice": ["measure", "x", "--output=y", "--septum=120,480"],
+    "septum nowhere": ["measure", "x", "--output=y", "--septum=nan"],
     "unknown checkpoint": ["evaluate", "--run=x", "--checkpoint=7"],
 }
 

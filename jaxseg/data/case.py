@@ -47,7 +47,7 @@ class Case:
         These are the first two of nibabel's axis codes. Each code is the anatomical direction (left
         or right, anterior or posterior, superior or inferior) closest to the axis.
         """
-        affine = self._stated_affine()
+        affine = stated_affine(self.header)
         return None if affine is None else "".join(map(str, nib.aff2axcodes(affine)[:2]))
 
     @property
@@ -56,21 +56,10 @@ class Case:
 
         None if the header states none.
         """
-        affine = self._stated_affine()
+        affine = stated_affine(self.header)
         return (
             None if affine is None else (affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)).T
         )
-
-    def _stated_affine(self) -> np.ndarray | None:
-        """The header's affine, unless its voxels are of another size than those of the stack.
-
-        Such an affine was not made for the stack. EMIDEC's is diag(-1, -1, 1) for every case.
-        """
-        affine = _position(self.header)
-        if affine is None:
-            return None
-        edges = np.linalg.norm(affine[:3, :3], axis=0)
-        return affine if np.allclose(edges, self.header["pixdim"][1:4], rtol=1e-2) else None
 
 
 def read_case(
@@ -156,8 +145,21 @@ def _check_same_grid(
         )
 
 
+def stated_affine(header: nib.Nifti1Header) -> np.ndarray | None:
+    """The (4, 4) affine that a header states; None if it states no orientation of its voxels.
+
+    An affine whose voxels have another size than those of the stack was not made for the stack.
+    EMIDEC's is diag(-1, -1, 1) for every case.
+    """
+    affine = _position(header)
+    if affine is None:
+        return None
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    return affine if np.allclose(edges, header["pixdim"][1:4], rtol=1e-2) else None
+
+
 def _position(header: nib.Nifti1Header) -> np.ndarray | None:
-    """The affine that a header states; None if it is missing or degenerate."""
+    """The (4, 4) affine of a header; None if it is missing or degenerate."""
     if not any(float(header[code]) > 0 for code in ("sform_code", "qform_code")):
         return None
     affine = np.asarray(header.get_best_affine(), float)

@@ -14,6 +14,7 @@ from jaxseg.data.nifti import DataError
 # Floats saved under an integer header are scaled and come back slightly off: labels up to 4 in
 # 8 bits by up to 4 / 255 / 2.
 _TOLERANCE = 0.01
+_REMEDY = "The field data.label_values says which values stand for which labels"
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,13 @@ class LabelValues:
             return None
         return tuple(int(value) for value in first)
 
-    def to_labels(self, array: np.ndarray, path: Path) -> NDArray[np.uint8]:
+    def to_labels(
+        self, array: np.ndarray, path: Path, *, remedy: str = _REMEDY
+    ) -> NDArray[np.uint8]:
         """Convert the array of a label file, of any shape, to labels 0 to L - 1.
 
         Raises:
-          DataError: a value stands for no label. The message names `path` and `data.label_values`.
+          DataError: a value stands for no label. The message names `path` and ends in `remedy`.
         """
         pairs = sorted((value, k) for k, values in enumerate(self.of_labels) for value in values)
         known, labels = (np.array(column) for column in zip(*pairs, strict=True))
@@ -98,6 +101,6 @@ class LabelValues:
                 listed = f"whole numbers 0 to {len(known) - 1}"
             raise DataError(
                 f"{path}: label values {shown}{' ...' if wrong.size > 5 else ''}; expected"
-                f" {listed}. The field data.label_values says which values stand for which labels"
+                f" {listed}. {remedy}"
             )
         return labels[nearest].astype(np.uint8)

@@ -10,11 +10,14 @@ from tqdm import tqdm
 
 from jaxseg.data import Case, DataError, labels_to_network, to_network, write_like
 from jaxseg.errors import UserError
-from jaxseg.inference import volumes_file
+from jaxseg.inference import measure_files, volumes_file
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.inputs import Stack, find_inputs
+from jaxseg.inference.measurer import Measurer
 from jaxseg.inference.predictor import Prediction
 from jaxseg.inference.segmenter import Segmenter, make_segmenter
+from jaxseg.measures.aha import Septum
+from jaxseg.measures.heart import HeartLabels, MeasureError
 from jaxseg.metrics import volume
 from jaxseg.reports import pictures
 from jaxseg.runs.files import ExistsError, WorkdirError, atomic, check_writable
@@ -22,8 +25,6 @@ from jaxseg.runs.trained import Trained
 
 _LOG = logging.getLogger(__name__)
 
-# A wider overview would be illegible; of a taller stack, it shows evenly spaced slices.
-_OVERVIEW_SLICES = 12
 # An image has more gray levels than this; label maps of whole hearts have about ten values.
 _MOST_LABELS = 16
 # In a CT, a tenth or more of the voxels are air, at -1000 HU.
@@ -41,6 +42,7 @@ class _Outputs:
     labels: Path
     overview: Path
     probabilities: Path | None
+    measures: list[Path]
     overwrite: bool
 
     @classmethod
@@ -50,13 +52,15 @@ class _Outputs:
         file = f"{name}.nii.gz"
         return cls(
             labels=folder / file,
-            overview=folder / "overviews" / f"{name}.png",
+            overview=measure_files.overview_path(folder, name),
             probabilities=folder / "probabilities" / file if probabilities else None,
+            measures=measure_files.case_paths(folder, name),
             overwrite=overwrite,
         )
 
     def all(self) -> list[Path]:
-        return [path for path in (self.labels, self.overview, self.probabilities) if path]
+        files = (self.labels, self.overview, self.probabilities, *self.measures)
+        return [path for path in files if path]
 
 
 def predict(
@@ -72,9 +76,10 @@ def predict(
     probabilities: bool = False,
     orientation: str | None = None,
     series: str | None = None,
+    septum: Septum | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Segment one stack, or every stack in a folder, on its native grid.
+    """Segment one stack, or every stack in a folder, on its native grid, and measure it.
 
     Args:
       runs: one or more runs of one label set, whose probabilities are averaged.
@@ -84,7 +89,8 @@ def predict(
       output: folder for NAME.nii.gz, with the label values of the training data,
         overviews/NAME.png and volumes.csv; created if needed. NAME is that of the input file, for
         a run on nnU-Net data without the channel suffix `_0000`; of a DICOM series it is
-        `dicom.Series.name`. Rows of other cases in an existing volumes.csv are kept.
+        `dicom.Series.name`. Rows of other cases in an existing volumes.csv are kept. The files of
+        `jaxseg.inference.measure.measure` are written as well, if the run's labels can be measured.
       mirror: as in `make_predictor`.
       center: as in `make_predictor`.
       drop_small: as in `presence_rule`, for whole stacks; probabilities are not affected.
@@ -93,6 +99,7 @@ def predict(
       probabilities: whether to write probabilities/NAME.nii.gz, (X, Y, slices, labels) float32.
       orientation: as in `make_predictor`.
       series: the DICOM series to take, as in `dicom.find_series`.
+      septum: where the septum lies in all pictures, as in `jaxseg.inference.measure.measure`.
       overwrite: whether to replace existing files.
 
     Raises:
@@ -125,13 +132,16 @@ def predict(
     volumes_file.read_rows(output / volumes_file.FILE, header, overwrite)
     for run in runs:
         _LOG.info(run.describe())
+    measurer = _make_measurer(runs[0], output, septum, overwrite)
     for name, stack in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
-            volumes, prediction = _predict_file(runs[0], segment, name, stack, outputs[name])
+            volumes, prediction, unmeasured = _predict_file(
+                runs[0], segment, measurer, name, stack, outputs[name]
+            )
             row = volumes_file.row_of(runs[0].anatomy, name, volumes, prediction)
             volumes_file.add_row(output, header, row, overwrite)
-            if prediction.remarks():
-                remarks.append(f"{stack.path}: {'; '.join(prediction.remarks())}")
+            if phrases := [*prediction.remarks(), *unmeasured]:
+                remarks.append(f"{stack.path}: {'; '.join(phrases)}")
             done += 1
         except DataError as error:
             earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
@@ -142,6 +152,9 @@ def predict(
             raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     if done:
         _LOG.info(f"{output}: {done} label maps, their volumes in {volumes_file.FILE}")
+        if measurer:
+            measure_files.write_study(output)
+            _LOG.info(f"{output}: measures and pictures of all cases in {measure_files.REPORT}")
         for remark in remarks:
             _LOG.info(remark)
         if case_decision:
@@ -172,14 +185,19 @@ def _check_output(
 
 
 def _predict_file(
-    run: Trained, segment: Segmenter, name: str, stack: Stack, outputs: _Outputs
-) -> tuple[list[float], Prediction]:
+    run: Trained,
+    segment: Segmenter,
+    measurer: Measurer | None,
+    name: str,
+    stack: Stack,
+    outputs: _Outputs,
+) -> tuple[list[float], Prediction, list[str]]:
     """Predict one case and write its files.
 
     The label map is written last, so its presence marks a complete case.
 
     Returns:
-      Volumes in mm3 of the anatomy's case regions, and the prediction.
+      Volumes in mm3 of the anatomy's case regions, the prediction, and why it was not measured.
     """
     case, path = stack.read(name), stack.path
     _check_is_image(case, path)
@@ -196,10 +214,28 @@ def _predict_file(
     if outputs.probabilities:
         with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
             write_like(temporary, prediction.probabilities, stack.geometry(case))
+    unmeasured = []
+    if measurer:
+        try:
+            measurer.write(name, labels, case.spacing, case.header)
+        except MeasureError as error:
+            unmeasured.append(str(error))
     with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
         write_like(temporary, run.written(labels), stack.geometry(case))
     regions = run.anatomy.case_regions
-    return [volume(labels, values, case.spacing) for _, values in regions], prediction
+    volumes = [volume(labels, values, case.spacing) for _, values in regions]
+    return volumes, prediction, unmeasured
+
+
+def _make_measurer(
+    run: Trained, output: Path, septum: Septum | None, overwrite: bool
+) -> Measurer | None:
+    try:
+        labels = HeartLabels.of(run.anatomy)
+    except MeasureError as error:
+        _LOG.info(f"{run.folder}: nothing is measured ({error})")
+        return None
+    return Measurer(labels, run.setup.source.apex_first, septum, output, overwrite)
 
 
 def _check_is_image(case: Case, path: Path) -> None:
@@ -225,8 +261,7 @@ def _save_overview(
     grid = prediction.grid
     images, _ = to_network(case.image, case.spacing, grid, case.tissue)
     maps = labels_to_network(labels, case.spacing, grid, run.anatomy.num_labels)
-    count = min(len(images), _OVERVIEW_SLICES)
-    shown = np.linspace(0, len(images) - 1, count).round().astype(int)
+    shown = pictures.shown_slices(len(images))
     titles = [f"slice {number}" for number in shown]
     remarks = list(prediction.remarks())
     if prediction.center is not None:

@@ -14,8 +14,13 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from jaxseg.data import Grid, labels_to_network
+
 # Okabe and Ito's color-blind safe palette, by label value; the background is transparent.
 COLORS = ("#000000", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#E69F00")
+
+# A picture of more slices would be illegible.
+_MOST_SLICES = 12
 
 
 def overlay(
@@ -122,6 +127,34 @@ def comparison(
     if caption:
         figure.text(0.01, 0.005, caption, fontsize=6, color="dimgray")
     return figure
+
+
+def label_picture(
+    labels: NDArray[np.integer], spacing: tuple[float, ...], label_names: Sequence[str]
+) -> Figure:
+    """Draw the slices of a label map with square pixels, cut out around its labels.
+
+    Args:
+      labels: (X, Y, slices), not all background.
+      spacing: voxel size in mm.
+      label_names: names by label value, background first, for the legend.
+    """
+    edge = min(spacing[:2])
+    occupied = [np.flatnonzero((labels > 0).any((1 - k, 2))) for k in (0, 1)]
+    row, column = (int(one[0] + one[-1]) // 2 for one in occupied)
+    widths = [(one[-1] - one[0] + 1) * spacing[k] for k, one in enumerate(occupied)]
+    side = int(1.2 * max(widths) / edge) + 2
+    grid = Grid((side, side), edge).at((row, column), labels.shape)
+    shown = shown_slices(labels.shape[2])
+    maps = labels_to_network(labels, spacing, grid, len(label_names))[shown]
+    cells = [overlay(np.zeros(one.shape), one, opacity=1.0) for one in maps]
+    titles = [f"slice {number}" for number in shown]
+    return panels([cells], ["label map"], titles, label_handles(label_names))
+
+
+def shown_slices(count: int) -> NDArray[np.intp]:
+    """Indices of the slices in a picture of a stack: all, or 12 evenly spaced ones."""
+    return np.linspace(0, count - 1, min(count, _MOST_SLICES)).round().astype(np.intp)
 
 
 def panels(

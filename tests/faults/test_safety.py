@@ -131,9 +131,9 @@ def test_names_of_cases_cannot_lead_out_of_the_output(reference, tmp_path):
     made = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
     # "...nii.gz" and "..%2f..%2fx.nii.gz" are hidden files, which are passed over.
     names = {"-rf", "a b\n", "link"}
-    assert made == {"volumes.csv", ".lock"} | {f"{n}.nii.gz" for n in names} | {
-        f"overviews/{n}.png" for n in names
-    }
+    study = {"volumes.csv", "measures.csv", "measures_slices.csv", "report.html", ".lock"}
+    patterns = ("{}.nii.gz", "overviews/{}.png", "bullseyes/{}.png", "measures/{}.json")
+    assert made == study | {pattern.format(n) for pattern in patterns for n in names}
     assert {path.name for path in tmp_path.iterdir()} == {"in", "out"}
 
 

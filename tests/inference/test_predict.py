@@ -17,8 +17,10 @@ from jaxseg.data import DataError, most_probable, read_case, read_volume
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.inference import inputs, volumes_file
 from jaxseg.inference import predict as module
+from jaxseg.inference.measure import measure
 from jaxseg.inference.predict import PredictionError, predict
 from jaxseg.inference.predictor import Prediction, make_predictor
+from jaxseg.measures.aha import Septum
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
 from tests.logged import logged
@@ -52,8 +54,9 @@ def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
     output = tmp_path / "new" / "out"
     lines = go(run, stack, output, probabilities=True)
     assert files(output) == [
-        "Case_P001.nii.gz", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
-        "volumes.csv",
+        "Case_P001.nii.gz", "bullseyes/Case_P001.png", "measures.csv", "measures/Case_P001.json",
+        "measures_slices.csv", "overviews/Case_P001.png", "probabilities/Case_P001.nii.gz",
+        "report.html", "volumes.csv",
     ]  # fmt: skip
     assert "synthetic" in lines[0]
     assert f"{output}: 1 label maps, their volumes in volumes.csv" in lines
@@ -93,6 +96,40 @@ def test_a_share_of_nothing_is_left_empty(run):
     row = volumes_file.row_of(run.anatomy, "B", [4000.0, 1000.0, 0.0], found)
     assert row[:-1] == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88]
     assert "border" in row[-1]
+
+
+def test_measures_are_those_of_the_label_map(run, stack, tmp_path):
+    go(run, stack, tmp_path / "out", septum=Septum(120))
+    measure([tmp_path / "out"], tmp_path / "again", septum=Septum(120))
+    for file in ("measures.csv", "measures_segments.csv", "measures/Case_P001.json"):
+        assert (tmp_path / "out" / file).read_text() == (tmp_path / "again" / file).read_text()
+
+
+def test_a_label_map_that_cannot_be_measured_is_written(run, stack, tmp_path, monkeypatch):
+    go(run, stack, tmp_path)
+    label = read_volume(stack)[0]
+    cavity = np.zeros(label.shape, np.uint8)
+    cavity[20:30, 20:30] = 1
+    make = module.make_segmenter
+    monkeypatch.setattr(
+        module, "make_segmenter",
+        lambda *given, **options: lambda case, path: (
+            cavity, make(*given, **options)(case, path)[1]
+        ),
+    )  # fmt: skip
+    lines = go(run, stack, tmp_path, overwrite=True)
+    assert any("no myocardium" in line for line in lines)
+    np.testing.assert_array_equal(read_volume(tmp_path / "Case_P001.nii.gz")[0], cavity)
+    assert not (tmp_path / "measures" / "Case_P001.json").exists()
+
+
+def test_labels_without_a_cavity_are_not_measured(run, stack, tmp_path):
+    names = tuple(name.replace("cavity", "blood") for name in run.anatomy.labels)
+    anatomy = dataclasses.replace(run.anatomy, labels=names)
+    other = dataclasses.replace(run, setup=dataclasses.replace(run.setup, anatomy=anatomy))
+    lines = go(other, stack, tmp_path)
+    assert any("blood" in line for line in lines)
+    assert files(tmp_path) == ["Case_P001.nii.gz", "overviews/Case_P001.png", "volumes.csv"]
 
 
 def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
@@ -264,7 +301,10 @@ def test_bad_files_are_told_at_the_end_and_the_others_done(run, stack, tmp_path)
     assert "spacing 10 x 1.4 x 1.4 mm; expected the slices along the last" in reasons["turned.nii"]
     assert "2 files of this name, also " in reasons["z_good.nii"]
     assert "z_good.nii.gz; expected one" in reasons["z_good.nii"]
-    assert files(output) == ["good.nii.gz", "overviews/good.png", "volumes.csv"]
+    assert files(output) == [
+        "bullseyes/good.png", "good.nii.gz", "measures.csv", "measures/good.json",
+        "measures_slices.csv", "overviews/good.png", "report.html", "volumes.csv",
+    ]  # fmt: skip
 
 
 def test_a_single_bad_file_leaves_nothing(run, tmp_path):
@@ -302,9 +342,10 @@ def test_what_exists_is_kept_unless_told_otherwise(run, stack, tmp_path):
     go(run, stack, tmp_path)
     label = tmp_path / "Case_P001.nii.gz"
     label.write_bytes(b"mine")
-    with pytest.raises(WorkdirError, match=r"P001\.nii\.gz and 1 more exist already; pass --over"):
+    with pytest.raises(WorkdirError, match=r"P001\.nii\.gz and 3 more exist already; pass --over"):
         go(run, stack, tmp_path)
-    (tmp_path / "overviews" / "Case_P001.png").unlink()
+    for other in ("overviews/Case_P001.png", "bullseyes/Case_P001.png", "measures/Case_P001.json"):
+        (tmp_path / other).unlink()
     with pytest.raises(WorkdirError, match=r"Case_P001\.nii\.gz exists already; pass --overwrite"):
         go(run, stack, tmp_path)
     assert label.read_bytes() == b"mine"

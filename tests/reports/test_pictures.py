@@ -12,6 +12,7 @@ from jaxseg.reports.pictures import (
     comparison,
     cut_out,
     label_color,
+    label_picture,
     overlay,
     pixels,
     png,
@@ -206,3 +207,16 @@ def test_notes_stand_in_their_cells():
     cell, text = drawn.axes[4].get_window_extent(), note.get_window_extent()
     assert cell.x0 <= text.x0 < text.x1 <= cell.x1
     assert cell.y0 <= text.y0 < text.y1 <= (cell.y0 + cell.y1) / 2
+
+
+def test_a_label_map_is_drawn_with_square_pixels_around_its_labels():
+    labels = np.zeros((40, 80, 14), np.uint8)
+    labels[10:20, 30:50] = 2  # 20 x 20 mm
+    figure = label_picture(labels, (2.0, 1.0, 8.0), ("background", "a", "b"))
+    assert len(figure.axes) == 12
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    inside = (shown > 0).any(-1)
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=1)
+    assert 0.6 < len(rows) / inside.shape[0] < 0.95
+    assert [axis.get_title() for axis in figure.axes][-1] == "slice 13"
