@@ -26,7 +26,7 @@ _COLUMNS = {
     "no-reflow, g": "no_reflow_g",
     "no-reflow, % of infarct": "no_reflow_percent_of_infarct",
     "transmurality, %": "transmurality_mean_percent",
-    "subendocardial extent, %": "subendocardial_extent_percent",
+    "endocardium infarcted, %": "subendocardial_extent_percent",
 }
 _ROWS = {
     **_COLUMNS,

@@ -29,7 +29,7 @@ def test_a_table_of_cases_and_a_section_a_case():
     number = {
         "cavity, ml": "cavity_ml",
         "infarct, % of myocardium": "infarct_percent_of_myocardium",
-        "subendocardial extent, %": "subendocardial_extent_percent",
+        "endocardium infarcted, %": "subendocardial_extent_percent",
     }
     for head, field in number.items():
         assert cells[heads.index(head) - 1] == f"{NUMBERS[field]:.1f}"
