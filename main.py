@@ -26,6 +26,7 @@ from configs import attention, awce, awce_penalty, baseline, default
 from jaxseg.command_line import command
 from jaxseg.config.flags import parse
 from jaxseg.config.settings import SettingsError, starting_from
+from jaxseg.home import expanded
 from jaxseg.runs.hosts import connected
 from jaxseg.studies.ablation.ablate import ablate
 from jaxseg.studies.ablation.stages import stage_changes
@@ -58,7 +59,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # includes JAX's warning of an unused GPU
     with command():
         config, mode = starting_from(CONFIG.value.to_dict(), INIT_FROM.value), str(MODE.value)
-        folder = Path(WORKDIR.value or _default_folder(config, mode)).expanduser()
+        folder = expanded(WORKDIR.value or _default_folder(config, mode), "--workdir")
         options: dict[str, Any] = {flag.name: flag.value for flag in OPTIONS if flag.present}
         run = {"train": connected, "ablate": ablate, "crossvalidate": crossvalidate}[mode]
         for name in options.keys() - inspect.signature(run).parameters.keys():
@@ -75,7 +76,7 @@ def main(_: list[str]) -> None:
             others = options.pop("ensemble", [])
             if not all(others):
                 raise SettingsError("--ensemble: expected folders, got an empty name")
-            studies = [Path(other).expanduser() for other in others]
+            studies = [expanded(other, "--ensemble") for other in others]
             crossvalidate(config, folder, ensemble=studies, **options)
 
 

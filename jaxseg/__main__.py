@@ -11,6 +11,7 @@ from jaxseg import __version__
 from jaxseg.command_line import command
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.evaluation.score_files import summary_markdown
+from jaxseg.home import HomeError, expanded
 from jaxseg.inference.export import export
 from jaxseg.inference.measure import measure
 from jaxseg.inference.orientation import directions_of
@@ -194,7 +195,10 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()  # few shells expand ~ after --flag=
+    try:
+        return expanded(text)  # few shells expand ~ after --flag=
+    except HomeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _share(text: str) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jaxseg.errors import UserError
-from jaxseg.machine.stdout import StdoutError, StdoutHandler
+from jaxseg.machine.stdout import StdoutError, StdoutHandler, flushed, open_missing_streams
 from jaxseg.runs.orbax_setup import quiet_orbax
 from jaxseg.runs.signals import Interrupted
 
@@ -21,9 +21,10 @@ def command() -> Iterator[None]:
     Raises:
       SystemExit: on such an error, or if the command is stopped.
     """
+    open_missing_streams()
     quiet_orbax()
     try:
-        with _logged_to_stdout():
+        with flushed(), _logged_to_stdout():
             yield
     except Interrupted as stop:
         _exit(f"\n{stop}", 128 + stop.signal)
@@ -35,10 +36,6 @@ def command() -> Iterator[None]:
         _exit(f"error: {error}", 1)
     except MemoryError as error:  # while reading or reporting, where no field of a config helps
         _exit(f"error: out of memory ({error})", 1)
-    except RuntimeError as error:  # pathlib's, on ~nobody, or on ~ if there is no home
-        if "home directory" not in str(error):
-            raise
-        _exit(f"error: a path that begins with ~: {error}", 1)
 
 
 @contextmanager

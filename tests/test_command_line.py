@@ -132,11 +132,6 @@ def test_export_then_predict_from_the_bundle_alone(call, random_run, stack, tmp_
     )  # fmt: skip
 
 
-def test_a_home_that_is_not_there_is_one_line_and_status_1(call, stack):
-    path = "~no-such-user/x"
-    refused(call("predict", stack, f"--run={path}", "--output=out"), 1, "a path that begins with ~")
-
-
 USAGE = {
     "no command": [],
     "unknown command": ["train"],
@@ -148,6 +143,7 @@ USAGE = {
     "a config": ["evaluate", "--run=x", "--config.seed=1"],
     "confidence past 1": ["evaluate", "--run=x", "--min_confidence=1.5"],
     "confidence in words": ["evaluate", "--run=x", "--min_confidence=high"],
+    "a home that is not there": ["evaluate", "--run=~no-such-user/x"],
     "half a center": ["predict", "--run=x", "y", "--output=z", "--center=0.5"],
     "center outside": ["predict", "--run=x", "y", "--output=z", "--center=0.5,1.2"],
     "no label map": ["measure", "--output=y"],

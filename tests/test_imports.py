@@ -14,7 +14,7 @@ METHOD = {
 }  # fmt: skip
 LINES = [
     {"command_line"}, {"studies"}, {"evaluation"}, {"inference", "training"}, {"reports"}, {"runs"},
-    {"config"}, {"data"}, {"measures"}, {"machine"}, METHOD, {"anatomy", "errors"},
+    {"config"}, {"data"}, {"measures"}, {"machine"}, METHOD, {"anatomy", "home"}, {"errors"},
 ]  # fmt: skip
 LINE = {room: number for number, rooms in enumerate(LINES) for room in rooms}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem in LINE)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxseg.machine.stdout import StdoutError
+from jaxseg.home import HomeError, expanded
+from jaxseg.machine.stdout import StdoutError, flushed, open_missing_streams
 
-_STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC)
+_STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EBADF)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -22,8 +23,10 @@ def parse(argv: Sequence[str]) -> list[str]:
     Raises:
       SystemExit: if a flag or the config file cannot be used.
     """
+    open_missing_streams()
     try:
-        program, *rest = flags.FLAGS(_without_repeats(argv))
+        with flushed():  # of --help
+            program, *rest = flags.FLAGS(_with_home(_without_repeats(argv)))
         if rest:
             raise flags.Error(f"unexpected argument {rest[0]!r}; every setting is a --flag=VALUE")
         config = flags.FLAGS["config"].value
@@ -36,8 +39,12 @@ def parse(argv: Sequence[str]) -> list[str]:
             raise flags.Error(
                 f"--config: get_config returned {type(config).__name__}; expected a ConfigDict"
             )
+    except StdoutError as error:
+        error.leave()
+    except HomeError as error:
+        problem = str(error)
     except OSError as error:
-        if error.errno in _STDOUT_ERRORS:  # of --help
+        if error.errno in _STDOUT_ERRORS:  # of --help, if stdout has no buffer
             StdoutError(error).leave()
         problem = f"--config: {str(error).strip().splitlines()[-1].strip()}"
     except Exception as error:  # a config file is the user's code
@@ -56,6 +63,15 @@ def _without_repeats(argv: Sequence[str]) -> list[str]:
         for place, argument in enumerate(argv)
         if not re.match(r"--?config\..*=", argument) or last[argument.split("=")[0]] == place
     ]
+
+
+def _with_home(argv: Sequence[str]) -> list[str]:
+    """Expand ~ in --config=~/FILE, which few shells do."""
+
+    def expand(found: re.Match[str]) -> str:
+        return f"--config={expanded(found[1], '--config')}"
+
+    return [re.sub(r"\A--?config=(~.*)", expand, argument, flags=re.S) for argument in argv]
 
 
 def _reason(error: Exception) -> str:

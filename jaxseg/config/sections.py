@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from jaxseg.data.label_values import LabelValues
+from jaxseg.home import expanded
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,13 @@ class DataSource:
 
     @property
     def folder(self) -> Path:
-        """Absolute folder of the cases; the default one of a phantom lies below the current one."""
-        return (self.root.expanduser() if self.root else self._default_folder()).absolute()
+        """Absolute folder of the cases; the default one of a phantom lies below the current one.
+
+        Raises:
+          HomeError: as in `expanded`.
+        """
+        folder = expanded(self.root, "data.root") if self.root else self._default_folder()
+        return folder.absolute()
 
     def _default_folder(self) -> Path:
         kind = "phantom" if self.layout == "emidec" else f"phantom-{self.layout}"

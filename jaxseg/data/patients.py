@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxseg.data.nifti import DataError
+from jaxseg.home import expanded
 
 _MAX_BYTES = 2**24
 _SIDES = {"train": "train", "training": "train", "val": "val", "validation": "val"}
@@ -27,7 +28,7 @@ def read_patients(source: str, cases: Sequence[str]) -> dict[str, str]:
         not match in a name.
     """
     if source.endswith(".csv"):
-        path = Path(source).expanduser()
+        path = expanded(source, "data.patients")
         rows = _read_csv(path, ("case", "patient"))
         _check_names(path, [row["case"] for row in rows], cases)
         return {row["case"]: row["patient"] for row in rows}
@@ -55,7 +56,7 @@ def read_held_out(source: str, cases: Sequence[str], *, folds: int, fold: int) -
       DataError: the file cannot be read, its names differ from `cases`, it has too few folds or not
         the expected number, or one side is empty.
     """
-    path = Path(source).expanduser()
+    path = expanded(source, "data.splits")
     sides = _json_sides(path) if source.endswith(".json") else _csv_sides(path)
     if folds and folds != len(sides):
         raise DataError(f"{path}: has {len(sides)} folds; expected data.folds = {folds}")

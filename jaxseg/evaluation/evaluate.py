@@ -13,6 +13,7 @@ from jaxseg.data.identity import digests
 from jaxseg.evaluation import score_files
 from jaxseg.evaluation.case_scores import CaseScores, score_case
 from jaxseg.evaluation.scores import Evaluation
+from jaxseg.home import expanded
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, heart_notes
 from jaxseg.inference.segmenter import make_segmenter
@@ -157,7 +158,7 @@ def _own_root(run: Trained) -> Path:
         raise WorkdirError(
             f"{run.folder}: has no data set of its own; expected CASES, a folder of labeled cases"
         )
-    folder = root.expanduser()
+    folder = expanded(root, "data.root")
     if not folder.is_dir():
         raise DataError(
             f"{folder}: no such folder; it is the run's own data.root; expected "

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import jax.ffi
 
+from jaxseg.home import HomeError, expanded
+
 TARGETS = ("jaxseg_convolve", "jaxseg_kernel_gradient")
 """Names of the library's functions for `jax.ffi.ffi_call`."""
 _SOURCES = ("handlers.cc", "convolve.h", "kernel_gradient.h", "threads.h")
@@ -60,14 +62,14 @@ def _once() -> Path | NativeError:
         return error
     except (OSError, AttributeError) as error:
         return NativeError(f"expected a library that can be loaded ({error}); or delete it")
-    except RuntimeError as error:  # there is no home directory
-        return NativeError(f"$XDG_CACHE_HOME: expected a folder ({error})")
+    except HomeError as error:
+        return NativeError(str(error))
     return path
 
 
 def _file() -> Path:
     """Path of the cached library."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    cache_home = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "$XDG_CACHE_HOME")
     return cache_home / "jaxseg" / "native" / f"{_digest()}.so"
 
 

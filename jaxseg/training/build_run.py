@@ -11,6 +11,7 @@ from jaxseg.batch import DeviceCohort
 from jaxseg.config.settings import SettingsError
 from jaxseg.config.setup import Setup
 from jaxseg.data import Cohort
+from jaxseg.home import HomeError, expanded
 from jaxseg.models.segment import make_labels
 from jaxseg.runs import hosts
 from jaxseg.train_step import (
@@ -50,9 +51,15 @@ def count_devices(setup: Setup) -> int:
 
 
 def use_compilation_cache(folder: str) -> None:
-    """Keep compiled functions in a folder; do nothing if its name is empty."""
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+    """Keep compiled functions in a folder; do nothing if its name is empty or has no such home."""
+    if not folder:
+        return
+    try:
+        place = expanded(folder, "run.compilation_cache")
+    except HomeError as error:
+        _LOG.warning(f"every function is compiled anew: {error}")
+        return
+    jax.config.update("jax_compilation_cache_dir", str(place))
 
 
 def log_slow_convolution(setup: Setup) -> None:

@@ -11,11 +11,13 @@ from jaxseg.machine.stdout import StdoutHandler
 from tests.conftest import MAIN
 
 
-def run(stdout: int, *flags: str) -> tuple[int, str]:
+def run(stdout: int, *flags: str, closing: str = "") -> tuple[int, str]:
+    """Status and stderr; `closing` is what the shell closes, such as `>&-`."""
     program = [str(MAIN)] if flags[0].startswith("--") else ["-m", "jaxseg"]
+    command = [sys.executable, *program, *flags]
     process = subprocess.run(
-        [sys.executable, *program, *flags], cwd=MAIN.parent, stdout=stdout, stderr=subprocess.PIPE,
-        text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=False,
+        ["sh", "-c", f'exec "$@" {closing}', "sh", *command], cwd=MAIN.parent, stdout=stdout,
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=False,
     )  # fmt: skip
     return process.returncode, process.stderr
 
@@ -46,6 +48,25 @@ def test_stdout_that_is_closed_or_full(mode, broken, command_line, finished_run,
     assert status == (141 if closed else 1)
     assert errors.count("\n") == (0 if closed else 1)
     assert closed or errors.startswith("error: stdout: ")
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["evaluate", "--help"]])
+def test_help_without_a_stdout_is_one_line(flags):
+    status, errors = run(subprocess.DEVNULL, *flags, closing=">&-")
+    assert status == 1
+    assert errors.startswith("error: stdout: ")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_work_needs_no_standard_streams(closing, command_line, finished_run, tmp_path):
+    flags = [f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
+    cases = str(command_line.phantom)
+    done = run(subprocess.DEVNULL, "evaluate", cases, *flags, closing=closing)
+    assert done[0] == 0
+    assert (tmp_path / "out" / "summary.md").exists()
+    status, errors = run(subprocess.DEVNULL, "evaluate", "none", *flags, closing=closing)
+    assert (status, errors.count("\n")) == (1, int("2" not in closing))
 
 
 def test_lines_of_the_log_go_to_stdout(capfd):

@@ -127,14 +127,12 @@ def test_what_others_may_write_to_is_not_run(empty_cache):
 
 
 def test_no_home_is_told(monkeypatch):
-    def unknown(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.setenv("HOME", "")
     found = library._once.__wrapped__()
     assert isinstance(found, NativeError)
-    assert "expected a folder (Could not determine home" in str(found)
+    assert "$XDG_CACHE_HOME" in str(found)
+    assert "~/.cache" in str(found)
 
 
 def test_a_failure_is_remembered(monkeypatch):
