@@ -112,6 +112,16 @@ def test_flags_that_cannot_be_read_are_one_line_and_status_2(call, case, tmp_pat
 
 
 UNSUITABLE = {
+    "a folder of no user": (
+        ["--workdir=~no-such-user/x"],
+        "--workdir: expected a path below a home folder that exists, got ~no-such-user/x\n",
+    ),
+    "cases of no user": (["--config.data.root=~no-such-user/x"], "data.root: expected a path"),
+    "a source of no user": (["--init_from=~no-such-user/x"], "train.init_from: expected a path"),
+    "a split of no user": (
+        ["--config.data.splits=~no-such-user/x.csv"],
+        "data.splits: expected a path",
+    ),
     "seeds of a training": (["--seeds=2"], "--seeds: not a flag of --mode=train\n"),
     "no mirrors in a training": (["--nomirror"], "--mirror: not a flag of --mode=train\n"),
     "folds of a training": (["--folds=2"], "--folds: not a flag of --mode=train\n"),
@@ -214,6 +224,18 @@ def test_config_files_that_cannot_be_used_are_one_line_and_status_2(
     assert errors.count("\n") == 1
 
 
+def test_a_config_below_the_home_folder(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text(FILES["a dict"][0])
+    status, errors = call("--config=~/mine.py")
+    assert (status, errors) == (2, f"error: --config: {FILES['a dict'][1]}")
+    monkeypatch.setenv("HOME", "")
+    status, errors = call("--config=~/mine.py")
+    assert status == 2
+    assert errors.startswith("error: --config: expected a path below a home folder")
+    assert errors.count("\n") == 1
+
+
 def test_a_config_without_a_variant_is_checked_like_any_other(call, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
@@ -304,6 +326,15 @@ def test_all_bad_settings_are_told_at_once_and_nothing_is_made(call, tmp_path):
     first, second = errors.removeprefix("error: ").splitlines()
     assert {first.split(":")[0], second.split(":")[0]} == {"train.epochs", "mixup.probability"}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["train", "ablate", "crossvalidate"])
+def test_a_phantom_that_cannot_be_split_is_not_written(call, tmp_path, mode):
+    flags_of_mode = [f"--mode={mode}", f"--config={STAGE}", "--config.data.split=case"]
+    for wrong in ("data.phantom_cases=1", "data.splits=none.csv"):
+        status, errors = call(*flags_of_mode, f"--config.{wrong}")
+        assert (status, errors.count("\n")) == (1, 1)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_split_that_the_cases_do_not_allow_is_status_1(call, command_line, finished_run):

@@ -1,6 +1,6 @@
 """Find, read and split the cases of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from jaxseg.config.settings import SettingsError
 from jaxseg.config.setup import Setup, build
 from jaxseg.data import Cohort, DataError, build_cohort, split
 from jaxseg.data.patients import read_held_out, read_patients
-from jaxseg.data.phantom.write import MANIFEST, write_phantom
+from jaxseg.data.phantom.write import MANIFEST, case_names, write_phantom
+from jaxseg.data.split import check_count
+from jaxseg.home import expanded
 from jaxseg.presence import smallest_volumes
 
 
@@ -52,10 +54,8 @@ def split_cohort(how: Split, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
         puts cases of one patient on both sides.
     """
     names = cohort.case_names
-    patients = read_patients(how.patients, names) if how.patients else None
-    if how.file:
-        held = read_held_out(how.file, names, folds=how.folds, fold=how.fold)
-        _check_patients(how.file, patients or {}, held)
+    patients, held = _given(how, names)
+    if held is not None:
         is_held = np.array([name in held for name in names])[cohort.case_index]
         return np.flatnonzero(~is_held), np.flatnonzero(is_held)
     try:
@@ -70,6 +70,34 @@ def split_cohort(how: Split, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:
         )
     except ValueError as error:
         raise SettingsError(f"data: {error}") from None
+
+
+def check_phantom_split(setup: Setup) -> None:
+    """Check the split of a phantom by the names of its cases, before the phantom is written.
+
+    Raises:
+      SettingsError, DataError: as in `split_cohort`.
+    """
+    source, how = setup.source, setup.split
+    if not source.phantom_cases:
+        return
+    names = case_names(source.phantom_seed, source.phantom_cases, source.layout)
+    patients, held = _given(how, names)
+    if how.kind == "case" and held is None:
+        try:
+            check_count(len(set(patients.values() if patients else names)), how.folds, how.kind)
+        except ValueError as error:
+            raise SettingsError(f"data: {error}") from None
+
+
+def _given(how: Split, names: Sequence[str]) -> tuple[dict[str, str] | None, set[str] | None]:
+    """Read what the config states: the patient of each case, and the cases that are held out."""
+    patients = read_patients(how.patients, names) if how.patients else None
+    if not how.file:
+        return patients, None
+    held = read_held_out(how.file, names, folds=how.folds, fold=how.fold)
+    _check_patients(how.file, patients or {}, held)
+    return patients, held
 
 
 def _check_patients(source: str, patients: Mapping[str, str], held: set[str]) -> None:
@@ -133,14 +161,17 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Make the folders and files in a checked config absolute, so that it holds from any directory.
 
     A phantom whose `data.root` is None gets its default folder below the current directory.
+
+    Raises:
+      HomeError: as in `expanded`.
     """
     data, train = settings["data"], settings["train"]
     files = {
-        name: _absolute(data[name])
+        name: _absolute(data[name], f"data.{name}")
         for name in ("patients", "splits")
         if (data[name] or "").endswith((".csv", ".json"))
     }
-    source = train["init_from"] and _absolute(train["init_from"])
+    source = train["init_from"] and _absolute(train["init_from"], "train.init_from")
     return {
         **settings,
         "data": {**data, "root": str(build(settings).source.folder), **files},
@@ -148,8 +179,8 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+def _absolute(path: str, name: str) -> str:
+    return str(expanded(path, name).absolute())
 
 
 def is_synthetic(source: DataSource) -> bool:

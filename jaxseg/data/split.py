@@ -69,6 +69,21 @@ def split(
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
+def check_count(count: int, folds: int, kind: str) -> None:
+    """Check that there are enough slices or cases for a split.
+
+    Args:
+      count: number of slices, or of patients with the kind "case".
+      folds: as in `split`.
+      kind: as in `split`.
+
+    Raises:
+      ValueError: there are too few.
+    """
+    if count < max(2, folds):
+        raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
+
+
 def _stratum(cohort: Cohort, case: int) -> int:
     if cohort.highest_labels:
         return cohort.highest_labels[case]
@@ -82,8 +97,7 @@ def _choose(
     count = len(order)
     if not folds and not fraction:
         return order[:0]
-    if count < max(2, folds):
-        raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
+    check_count(count, folds, kind)
     if folds:
         return order[fold::folds]
     # 1e-9 is for rounding: 0.29 * 100 is 28.999999999999996.

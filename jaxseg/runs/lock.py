@@ -88,9 +88,9 @@ def _is_current(lock: IO[str], path: Path) -> bool:
 
 
 def _is_alone(path: Path) -> bool:
-    """Return whether the folder has no other file, so that nothing was written."""
+    """Return whether the folder has nothing but locks, so that nothing was written."""
     try:
-        return [other.name for other in path.parent.iterdir()] == [path.name]
+        return all(other.name.endswith(".lock") for other in path.parent.iterdir())
     except OSError:
         return False
 

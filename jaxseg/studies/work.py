@@ -68,6 +68,7 @@ def complete(
         own = run_data.resolved(run.settings)  # as recorded by training
         check_settings(run.folder, own)
         resolved = build(own)
+        run_data.check_phantom_split(resolved)
         source = resolved.course.init_from
         if source is not None and not start.is_begun(run.folder):
             start.check(source, own)

@@ -168,6 +168,8 @@ def _origin(config: Mapping[str, Any], setup: Setup, folder: Path) -> start.Star
 
 def _read(setup: Setup) -> Cohort:
     """Read all cases in every process; a single process writes the phantom."""
+    with hosts.agreed():
+        run_data.check_phantom_split(setup)
     if hosts.count() > 1:
         with hosts.agreed():
             if hosts.is_writer():

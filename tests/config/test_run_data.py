@@ -12,6 +12,7 @@ from jaxseg.config import run_data
 from jaxseg.config.settings import replace
 from jaxseg.config.setup import build
 from jaxseg.data import DataError
+from jaxseg.data.phantom.write import case_names
 
 
 def settings(**changes):
@@ -26,6 +27,36 @@ def in_tmp(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"phantom_cases": 1, "split": "case"}, "1 cases"),
+        ({"split": "case", "folds": 7}, "6 cases"),
+        ({"split": "case", "folds": 3, "patients": "(Case)"}, "1 cases"),
+        ({"split": "case", "patients": "none.csv"}, "none.csv: cannot be read"),
+        ({"split": "case", "splits": "none.csv"}, "none.csv: cannot be read"),
+        ({"split": "case", "splits": "other.csv"}, "other.csv: 'P001' is not the name of a case"),
+    ],
+)
+def test_a_split_of_the_phantom_is_checked_before_it_is_written(in_tmp, changes, message):
+    (in_tmp / "other.csv").write_text("case,fold\nP001,0\n")
+    changes = {"phantom_cases": 6} | changes
+    setup = build(settings(**{f"data__{name}": value for name, value in changes.items()}))
+    with pytest.raises(ValueError, match=message):
+        run_data.check_phantom_split(setup)
+
+
+@pytest.mark.parametrize(("layout", "name"), [("emidec", "Case_N001"), ("nnunet", "N001")])
+def test_sound_splits_of_a_phantom_pass(in_tmp, layout, name):
+    source = {"data__phantom_cases": 2, "data__phantom_seed": 3, "data__layout": layout}
+    names = case_names(3, 2, layout)
+    assert names[0] == name
+    (in_tmp / "own.csv").write_text("case,side\n" + f"{names[0]},train\n{names[1]},val\n")
+    for split in ({}, {"data__split": "case"}, {"data__split": "case", "data__splits": "own.csv"}):
+        run_data.check_phantom_split(build(settings(**source, **split)))
+    run_data.check_phantom_split(build(settings(data__phantom_cases=0, data__splits="none.csv")))
+
+
 def num_slices(root, name):
     image: Any = nib.load(root / name / "Images" / f"{name}.nii.gz")
     return image.shape[2]
@@ -38,7 +69,7 @@ def test_a_cohort_of_the_phantom(in_tmp):
     root = in_tmp / "data" / "phantom-2-cases-seed-3"
     names = sorted(path.name for path in root.glob("Case_*"))
     assert cohort.case_names == tuple(names)
-    assert len(names) == 2
+    assert set(names) == set(case_names(3, 2, "emidec"))
     depths = [num_slices(root, name) for name in names]
     assert np.bincount(cohort.case_index).tolist() == depths
     assert cohort.images.shape == cohort.labels.shape == (sum(depths), 64, 64)

@@ -152,3 +152,10 @@ def test_a_lock_of_a_command_that_wrote_nothing_goes_with_it(tmp_path):
     with pytest.raises(KeyError):
         fail(tmp_path / "run", write=True)
     assert names(tmp_path / "run") == [".lock", "a"]
+
+
+def test_nested_locks_of_a_command_that_wrote_nothing_go_with_it(tmp_path):
+    folder = tmp_path / "runs" / "first"
+    with pytest.raises(KeyError), locked(folder, name=".study.lock"), locked(folder):
+        raise KeyError
+    assert names(tmp_path) == []

@@ -75,7 +75,18 @@ def phantom_case(seed: int, index: int, *, num_cases: int) -> PhantomCase:
     )
     levels, label = _render(rng, ventricle, x, y, spacing)
     image = _acquire(rng, levels, spacing)
-    return PhantomCase(f"{'P' if infarcted else 'N'}{index + 1:03d}", image, label, spacing)
+    return PhantomCase(_name(seed, index, num_cases), image, label, spacing)
+
+
+def case_names(seed: int, num_cases: int, layout: str) -> list[str]:
+    """Names by which a cohort's cases are read, known before it is written."""
+    prefix = "" if layout == "nnunet" else "Case_"
+    return [f"{prefix}{_name(seed, index, num_cases)}" for index in range(num_cases)]
+
+
+def _name(seed: int, index: int, num_cases: int) -> str:
+    infarcted, _ = _role(seed, index, num_cases)
+    return f"{'P' if infarcted else 'N'}{index + 1:03d}"
 
 
 def _role(seed: int, index: int, num_cases: int) -> tuple[bool, bool]:
@@ -261,8 +272,7 @@ def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
     if differ:
         raise ValueError(f"{path} is of another phantom: {'; '.join(differ)}")
     for index in range(manifest["num_cases"]):
-        infarcted, _ = _role(manifest["seed"], index, manifest["num_cases"])
-        name = f"{'P' if infarcted else 'N'}{index + 1:03d}"
+        name = _name(manifest["seed"], index, manifest["num_cases"])
         for file in case_files(root, name, manifest["layout"]):
             if not file.is_file():
                 raise ValueError(f"{file} is missing from the phantom; delete {root} to rebuild it")
