@@ -12,13 +12,14 @@ class _Collector(logging.Handler):
         self._react = react
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-        self._react(record.getMessage())
+        line = "warning: " * (record.levelno >= logging.WARNING) + record.getMessage()
+        self.lines.append(line)
+        self._react(line)
 
 
 @contextmanager
 def logged(react: Callable[[str], object] = lambda line: None) -> Iterator[list[str]]:
-    """Collect what is logged in the block; `react` receives each line at once, and may raise."""
+    """Collect the lines as they are printed; `react` receives each line at once, and may raise."""
     logger, collector = logging.getLogger("jaxseg"), _Collector(react)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(collector)

@@ -41,6 +41,11 @@ class Case:
         return tissue_of(self.image)
 
     @property
+    def has_affine(self) -> bool:
+        """Whether the header has an affine, be it for voxels of another size."""
+        return _position(self.header) is not None
+
+    @property
     def orientation(self) -> str | None:
         """Directions of increasing row and column, such as "LP"; None if the header states none.
 

@@ -1,7 +1,7 @@
 """Preprocess a set of cases into one set of arrays, the cohort."""
 
 import dataclasses
-import warnings
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,6 +16,8 @@ from jaxseg.data.identity import Digests, digests
 from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import Preprocessing, preprocess_case
 from jaxseg.data.scout import center_of
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,16 +146,13 @@ def build_cohort(
       how: preprocessing of a case.
       margin: pixels of surroundings to keep beyond the network grid on each side.
       apex_first: whether slice 0 is the apex, as in EMIDEC, or the base.
-      allow_outside: warn instead of failing if labeled voxels lie outside the grid.
+      allow_outside: log a warning instead of failing if labeled voxels lie outside the grid.
       soft_labels: whether to also compute `Cohort.shares`.
 
     Raises:
       DataError: there is no case; a case has no label map; two cases share a name; labeled voxels
         lie outside the grid; `preprocess_case` rejects a case; the grid has no center and a case no
         labeled heart.
-
-    Warns:
-      UserWarning: labeled voxels lie outside the grid and `allow_outside` is set.
     """
     parts: list[dict[str, np.ndarray]] = []
     names: list[str] = []
@@ -242,4 +241,4 @@ def _check_inside(case: Case, grid: Grid, allow_outside: bool) -> None:
     )
     if not allow_outside:
         raise DataError(f"{message}; expected a larger grid, or one centered on the heart")
-    warnings.warn(message, stacklevel=3)
+    _LOG.warning(message)

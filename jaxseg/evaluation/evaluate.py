@@ -64,9 +64,6 @@ def evaluate(
       SettingsError: if the config does not describe a run; also as in `choose_rule`.
       DeviceError: as in `load_run`.
       DataError: if a case cannot be scored, also as in `check_case`, or if no case is left over.
-
-    Warns:
-      UserWarning: as in `check_case`.
     """
     run = load_run(folder, checkpoint=checkpoint)
     rule, sentences = choose_rule(
@@ -81,12 +78,15 @@ def evaluate(
     check_data(run)
     _LOG.info(run.describe())
     cases, hearts, notes, left_out = _score(run, root, mirror, rule)
+    remarks = heart_notes(hearts)
+    for remark in remarks:
+        _LOG.warning(remark)
     evaluation = Evaluation(
         name=run.setup.name,
         checkpoint=f"{run.checkpoint}, step {run.step}",
         mirror=mirror,
         anatomy=run.anatomy,
-        notes=notes + heart_notes(hearts) + sentences,
+        notes=notes + remarks + sentences,
         cases=tuple(cases),
         centers={name: heart.center for name, heart in hearts.items() if heart.center is not None},
         left_out=left_out,

@@ -1,6 +1,5 @@
 """Checks of whether a case resembles the training cases of a run."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from jaxseg.runs.trained import Trained
 _SPACING_TOLERANCE = 2.0
 # A stack with more slices than this multiple of the largest training stack is not short-axis.
 _SLICES_TOLERANCE = 2
+# Slices of a usual short-axis stack, for runs that do not record those of their training stacks.
+_USUAL_SLICES = 10
 # Slice distances outside the training range by more than this factor are remarked on.
 _DISTANCE_TOLERANCE = 1.25
 # A long-axis view has one slice, or two.
@@ -35,23 +36,35 @@ def check_case(
 
     Raises:
       DataError: as in `check_slices` and `check_spacing`.
-
-    Warns:
-      UserWarning: if the stack fits the orientation of the training data in two ways.
     """
     for run in runs:
         check_slices(run, case, path)
-        view, ambiguous = view_to_training(run, case, orientation)
+        view, _ = view_to_training(run, case, orientation)
         check_spacing(run, turned_case(case, view), path)
+
+
+def orientation_remark(
+    runs: Sequence[Trained], case: Case, orientation: str | None = None
+) -> str | None:
+    """Describe why a case may have been turned wrongly; arguments as in `check_case`.
+
+    Returns:
+      A phrase if the header has no affine, or if the stack fits the orientation of the training
+      data in two ways and a run was not trained on all of them; otherwise None.
+    """
+    if not (orientation or case.has_affine):
+        return "orientation unknown, as the header states none"
+    for run in runs:
+        _, ambiguous = view_to_training(run, case, orientation)
         augmentation = run.setup.augmentation
         every_way = augmentation.probability and augmentation.flip and augmentation.turn
         if ambiguous and not every_way:
-            warnings.warn(
-                f"{path}: rows and columns lead to {orientation or case.orientation}, about midway "
-                "between two ways of storing the training data; the nearer is taken; check the "
-                "label map, and if it is bad, say --orientation",
-                stacklevel=3,
+            return (
+                f"rows and columns lead to {orientation or case.orientation}, about midway between "
+                "two ways of storing the training data, of which the nearer is taken; see "
+                "--orientation"
             )
+    return None
 
 
 def check_slices(run: Trained, case: Case, path: Path) -> None:
@@ -98,16 +111,18 @@ def unusual_shape(runs: Sequence[Trained], case: Case) -> tuple[str, ...]:
 
     Returns:
       Up to three phrases: a field of view smaller than a heart, many more slices, an unusual
-      distance between slices. Runs that do not record their training shapes contribute none.
+      distance between slices. If no run records its training stacks, the number of slices is
+      compared with a usual stack's, and the distance with none.
     """
     phrases = []
     rows, columns = (n * edge for n, edge in zip(case.image.shape, case.spacing[:2], strict=False))
     if min(rows, columns) < _HEART_MM:
         phrases.append(f"field of view {rows:.0f} x {columns:.0f} mm is smaller than a heart")
     count, distance = case.image.shape[2], case.spacing[2]
-    most = max((run.data["slices"][1] for run in runs if "slices" in run.data), default=count)
-    if count > _SLICES_TOLERANCE * most:
-        phrases.append(f"{count} slices, in training at most {most}")
+    most = max((run.data["slices"][1] for run in runs if "slices" in run.data), default=None)
+    if count > _SLICES_TOLERANCE * (most or _USUAL_SLICES):
+        usual = f"in training at most {most}" if most else f"usual are about {_USUAL_SLICES}"
+        phrases.append(f"{count} slices, {usual}")
     edges = [run.data["spacing"] for run in runs if "spacing" in run.data]
     if edges and count > 1:
         low, high = min(low[2] for low, _ in edges), max(high[2] for _, high in edges)

@@ -100,7 +100,7 @@ def _stacks(source: Path, output: Path) -> list[Path]:
             if name not in _REFERENCES and (parent / name).resolve() != earlier
         ]
         found += [parent / name for name in files if is_volume(name)]
-    return sorted(path for path in found if path.is_file())
+    return sorted(found)
 
 
 def _case_name(path: Path, layout: str) -> str:

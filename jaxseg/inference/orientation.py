@@ -18,7 +18,7 @@ _CODES = {
     "S": (0, 0, 1),
 }  # fmt: skip
 # The usual display of a short-axis slice, with the right ventricle on the left and the diaphragm at
-# the bottom, as in every EMIDEC case: rows lead to the left and posterior, columns to posterior and
+# the bottom, as in most EMIDEC cases: rows lead to the left and posterior, columns to posterior and
 # inferior. Training data that states no orientation is taken to be stored like this.
 _USUAL = np.array([(-1, -1, 0), (0, -1, -1)]) / np.sqrt(2)
 # The second best view fits nearly as well as the best: 39 to 51 degrees between the axes.

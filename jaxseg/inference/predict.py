@@ -108,9 +108,6 @@ def predict(
       SettingsError: as in `choose_rule`.
       WorkdirError: as in `choose_rule`; if the runs have different label sets; if outputs exist or
         cannot be written; or if a label map would replace an input.
-
-    Warns:
-      UserWarning: as in `check_case`.
     """
     rule, sentences = choose_rule(
         runs,
@@ -136,9 +133,11 @@ def predict(
     for name, stack in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
         try:
             volumes, prediction, unmeasured = _predict_file(
-                runs[0], segment, measurer, name, stack, outputs[name]
+                runs, segment, measurer, name, stack, outputs[name]
             )
-            row = volumes_file.row_of(runs[0].anatomy, name, volumes, prediction)
+            row = volumes_file.row_of(
+                runs[0].anatomy, name, volumes, prediction.center, _remarks(runs, prediction)
+            )
             volumes_file.add_row(output, header, row, overwrite)
             if phrases := [*prediction.remarks(), *unmeasured]:
                 remarks.append(f"{stack.path}: {'; '.join(phrases)}")
@@ -156,7 +155,7 @@ def predict(
             measure_files.write_study(output)
             _LOG.info(f"{output}: measures and pictures of all cases in {measure_files.REPORT}")
         for remark in remarks:
-            _LOG.info(remark)
+            _LOG.warning(remark)
         if case_decision:
             _LOG.info(" ".join(sentences))
     if failures and (source.is_file() or any(stack.series for stack in inputs.values())):
@@ -185,7 +184,7 @@ def _check_output(
 
 
 def _predict_file(
-    run: Trained,
+    runs: Sequence[Trained],
     segment: Segmenter,
     measurer: Measurer | None,
     name: str,
@@ -199,7 +198,8 @@ def _predict_file(
     Returns:
       Volumes in mm3 of the anatomy's case regions, the prediction, and why it was not measured.
     """
-    case, path = stack.read(name), stack.path
+    path, run = stack.path, runs[0]
+    case = stack.read(str(path))  # errors name the path
     _check_is_image(case, path)
     labels, prediction = segment(case, path)
     if not prediction.heart_found:
@@ -210,7 +210,7 @@ def _predict_file(
     for file in outputs.all():
         file.parent.mkdir(parents=True, exist_ok=True)
     with atomic(outputs.overview, overwrite=outputs.overwrite) as temporary:
-        _save_overview(run, case, prediction, labels, temporary)
+        _save_overview(run, case, prediction, labels, _remarks(runs, prediction), temporary)
     if outputs.probabilities:
         with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
             write_like(temporary, prediction.probabilities, stack.geometry(case))
@@ -238,6 +238,12 @@ def _make_measurer(
     return Measurer(labels, run.setup.source.apex_first, septum, output, overwrite)
 
 
+def _remarks(runs: Sequence[Trained], prediction: Prediction) -> tuple[str, ...]:
+    """Return the remarks on a case for its row in the table and its overview."""
+    synthetic = any(run.data.get("synthetic") for run in runs)
+    return (*(["network trained on synthetic cases"] * synthetic), *prediction.remarks())
+
+
 def _check_is_image(case: Case, path: Path) -> None:
     """Reject a label map and a CT, which would otherwise be segmented as if they were LGE MR."""
     values = np.unique(case.image)
@@ -255,7 +261,12 @@ def _check_is_image(case: Case, path: Path) -> None:
 
 
 def _save_overview(
-    run: Trained, case: Case, prediction: Prediction, labels: np.ndarray, path: Path
+    run: Trained,
+    case: Case,
+    prediction: Prediction,
+    labels: np.ndarray,
+    remarks: Sequence[str],
+    path: Path,
 ) -> None:
     """Draw the slices on the network grid, whose pixels are square, above their label maps."""
     grid = prediction.grid
@@ -263,14 +274,12 @@ def _save_overview(
     maps = labels_to_network(labels, case.spacing, grid, run.anatomy.num_labels)
     shown = pictures.shown_slices(len(images))
     titles = [f"slice {number}" for number in shown]
-    remarks = list(prediction.remarks())
     if prediction.center is not None:
         row, column = prediction.center
-        remarks.insert(0, f"heart found at row {row}, column {column}")
-    name = "prediction" + ", trained on synthetic cases" * bool(run.data.get("synthetic"))
+        remarks = [f"heart found at row {row}, column {column}", *remarks]
     figure = pictures.comparison(
         images[shown],
-        {name: maps[shown]},
+        {"prediction": maps[shown]},
         titles,
         run.anatomy.labels,
         caption="; ".join(remarks),

@@ -9,7 +9,7 @@ import numpy as np
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
 from jaxseg.data.preprocess import network_images
-from jaxseg.inference.case_checks import unusual_shape
+from jaxseg.inference.case_checks import orientation_remark, unusual_shape
 from jaxseg.inference.locate import (
     FLIPS,
     TURNS_AND_FLIPS,
@@ -48,7 +48,8 @@ class Prediction:
       at_border: whether labels reach the border of the crop, so that some may be cut off.
       off_center_mm: distance in mm of the heart from the center of the crop, if the config states
         the center; otherwise 0.
-      unusual: how the stack differs from those of training, as returned by `unusual_shape`.
+      unusual: how the stack differs from those of training, by `unusual_shape` and
+        `orientation_remark`.
     """
 
     probabilities: np.ndarray
@@ -79,7 +80,7 @@ Predictor = Callable[[Case], Prediction]
 
 
 def heart_notes(predictions: Mapping[str, Prediction]) -> tuple[str, ...]:
-    """Return sentences on hearts that were not found or may be cut off, for readers of scores.
+    """Return sentences on hearts that were not found and on other remarks, for readers of scores.
 
     Args:
       predictions: predictions by case name.
@@ -88,13 +89,13 @@ def heart_notes(predictions: Mapping[str, Prediction]) -> tuple[str, ...]:
     notes = []
     if lost:
         notes.append(f"No heart was found in {', '.join(lost)}, scored as all background.")
-    others = [
-        f"{name} ({'; '.join(found.remarks())})"
-        for name, found in predictions.items()
-        if found.heart_found and found.remarks()
-    ]
-    if others:
-        notes.append(f"Hearts that may not be segmented in full: {', '.join(others)}.")
+    names: dict[str, list[str]] = {}  # by remark
+    for name, found in predictions.items():
+        for remark in found.remarks() if found.heart_found else ():
+            names.setdefault(remark, []).append(name)
+    if names:
+        parts = (f"{remark} ({', '.join(cases)})" for remark, cases in names.items())
+        notes.append(f"Cases that may be segmented worse: {'; '.join(parts)}.")
     return tuple(notes)
 
 
@@ -145,7 +146,7 @@ def make_predictor(
     }
 
     def predict(case: Case) -> Prediction:
-        found = []
+        found, turned = [], orientation_remark(runs, case, orientation)
         for run in runs:
             size, width = run.grid.size, run.network.width
             with memory.advised(memory.inference_advice(_BATCH_SIZE, size=size, width=width)):
@@ -158,7 +159,7 @@ def make_predictor(
             probabilities=total / np.float32(len(found)),
             at_border=any(one.at_border for one in found),
             off_center_mm=max(one.off_center_mm for one in found),
-            unusual=unusual_shape(runs, case),
+            unusual=(*unusual_shape(runs, case), *([turned] if turned else [])),
         )
 
     return predict

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxseg.anatomy import Anatomy, enclosing_region
-from jaxseg.inference.predictor import Prediction
 from jaxseg.reports import tables
 from jaxseg.runs.files import WorkdirError, write_atomic
 from jaxseg.runs.lock import locked
@@ -29,18 +28,21 @@ def header_of(anatomy: Anatomy) -> list[str]:
 
 
 def row_of(
-    anatomy: Anatomy, case: str, volumes: list[float], prediction: Prediction
+    anatomy: Anatomy,
+    case: str,
+    volumes: Sequence[float],
+    heart: tuple[int, int] | None,
+    remarks: Sequence[str],
 ) -> list[object]:
     """Format the row of a case.
 
     The row has volumes in ml and shares of the enclosing region; a share is empty if that region
-    is. The voxel of the heart is empty if the config states its position.
+    is. The voxel (row, column) of the heart is None if the config states its position.
     """
+    milliliters = [value / 1000 for value in volumes]
     shares = [volumes[k] / volumes[w] if volumes[w] else "" for k, w in _shares(anatomy)]
-    heart = prediction.center or ("", "")
-    remarks = "; ".join(prediction.remarks())
     name = case.encode(errors="backslashreplace").decode()  # the form in which it is read back
-    return [name, *(value / 1000 for value in volumes), *shares, *heart, remarks]
+    return [name, *milliliters, *shares, *(heart or ("", "")), "; ".join(remarks)]
 
 
 def read_rows(path: Path, header: list[str], overwrite: bool) -> dict[str, Sequence[object]]:

@@ -1,6 +1,7 @@
 """Pictures of slices, with image, reference and predictions side by side."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,9 @@ COLORS = ("#000000", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#00
 
 # A picture of more slices would be illegible.
 _MOST_SLICES = 12
+# Of a caption: characters in an inch, and inches from line to line.
+_CAPTION_CHARACTERS = 20
+_CAPTION_LINE = 0.11
 
 
 def overlay(
@@ -109,7 +113,7 @@ def comparison(
       titles: N titles above the columns.
       label_names: names by label value, background first, for the legend.
       notes: N short texts by row name, for example scores; rows may be missing.
-      caption: a line below the figure.
+      caption: remarks below the figure.
 
     Returns:
       A figure, to be saved with `save` or read with `pixels`.
@@ -117,16 +121,14 @@ def comparison(
     rows = {"image": np.zeros(images.shape, np.uint8), **label_maps}
     cells = [[overlay(*pair) for pair in zip(images, maps, strict=True)] for maps in rows.values()]
     none = [""] * len(images)
-    figure = panels(
+    return panels(
         cells,
         list(rows),
         titles,
         label_handles(label_names),
         notes=[(notes or {}).get(name, none) for name in rows],
+        caption=caption,
     )
-    if caption:
-        figure.text(0.01, 0.005, caption, fontsize=6, color="dimgray")
-    return figure
 
 
 def label_picture(
@@ -164,6 +166,7 @@ def panels(
     handles: Sequence[Artist],
     *,
     notes: Sequence[Sequence[str]] | None = None,
+    caption: str = "",
 ) -> Figure:
     """Draw a table of pictures with a legend below; a picture's first axis runs left to right.
 
@@ -173,14 +176,20 @@ def panels(
       columns: C names, above.
       handles: entries of the legend.
       notes: R rows of C texts for the lower left corners of the cells.
+      caption: text below the legend, wrapped to the width of the figure.
 
     Returns:
       A figure whose axes are the cells, row by row.
     """
     # A column is as wide as two legend entries.
     entries = max(1, min(len(handles), 2 * len(columns)))
-    foot = 0.15 + 0.15 * -(-len(handles) // entries)
-    figure = Figure(figsize=(1.7 * len(columns) + 0.4, 1.75 * len(rows) + 0.2 + foot), dpi=110)
+    width = 1.7 * len(columns) + 0.4
+    lines = textwrap.wrap(caption, int(_CAPTION_CHARACTERS * width))
+    below = _CAPTION_LINE * len(lines)
+    foot = 0.15 + 0.15 * -(-len(handles) // entries) + below
+    figure = Figure(figsize=(width, 1.75 * len(rows) + 0.2 + foot), dpi=110)
+    if lines:
+        figure.text(0.01, 0.01, "\n".join(lines), fontsize=6, color="dimgray")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, name in enumerate(rows):
         for column, title in enumerate(columns):
@@ -199,6 +208,7 @@ def panels(
     figure.legend(
         handles=list(handles),
         loc="lower center",
+        bbox_to_anchor=(0.5, below / figure.get_figheight()),
         ncols=entries,
         fontsize=8,
         frameon=False,

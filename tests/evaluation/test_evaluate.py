@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
+from tests.logged import logged
 
 FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md"]
 
@@ -277,8 +279,11 @@ def test_cases_unlike_those_trained_on_are_refused_or_told_of(random_run, phanto
         turned = image.slicer[:, ::-1]
         turned.header.set_zooms(image.header.get_zooms())  # which the affine does not hold
         nib.save(turned.__class__(np.array(turned.dataobj), None, turned.header), path)
-    with pytest.warns(UserWarning, match="Case_P101: rows and columns lead to L"):
-        evaluate(random_run, root=root, output=tmp_path / "turned")
+    with logged() as lines:
+        found = evaluate(random_run, root=root, output=tmp_path / "turned")
+    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    assert re.search(r"rows and columns lead to L.*\(Case_P101\)", warning)
+    assert warning.removeprefix("warning: ") in found.notes
     for part in ("Images", "Contours"):
         path = root / "Case_P101" / part / "Case_P101.nii.gz"
         image = nib.load(path)

@@ -8,7 +8,12 @@ import pytest
 
 from jaxseg.augment import Augmentation
 from jaxseg.data import DataError
-from jaxseg.inference.case_checks import check_case, check_spacing, unusual_shape
+from jaxseg.inference.case_checks import (
+    check_case,
+    check_spacing,
+    orientation_remark,
+    unusual_shape,
+)
 
 
 def stated(case, rows, columns):
@@ -28,22 +33,35 @@ def along(degrees):
 
 
 @pytest.mark.parametrize("degrees", [40, 45, 50, 130, -48])
-def test_a_stack_midway_between_two_orientations_is_told_of(run, case, degrees):
+def test_a_stack_midway_between_two_orientations_is_remarked_on(run, case, degrees):
     run = dataclasses.replace(run, data={**run.data, "orientations": ["LP"]})
     turned = stated(case, *along(degrees))
-    with pytest.warns(UserWarning, match=r"x\.nii: rows and columns lead to .*--orientation"):
-        check_case([run], turned, Path("x.nii"))
-    check_case([run], turned, Path("x.nii"), "LP")
+    remark = orientation_remark([run], turned)
+    assert remark is not None
+    assert "--orientation" in remark
+    assert orientation_remark([run], turned, "LP") is None
     every_way = Augmentation(probability=0.5, flip=True, turn=True)
     versed = dataclasses.replace(run, setup=dataclasses.replace(run.setup, augmentation=every_way))
-    check_case([versed], turned, Path("x.nii"))
+    assert orientation_remark([versed], turned) is None
+    assert orientation_remark([versed, run], turned) == remark
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 60, 90, 180, -100])
 def test_a_stack_of_a_clear_orientation_is_not(run, case, degrees):
     run = dataclasses.replace(run, data={**run.data, "orientations": ["LP"]})
-    check_case([run], stated(case, *along(degrees)), Path("x.nii"))
-    check_case([run], case, Path("x.nii"))
+    assert orientation_remark([run], stated(case, *along(degrees))) is None
+    assert orientation_remark([run], case) is None
+
+
+def test_a_header_without_an_affine_is_remarked_on(run, case):
+    header = case.header.copy()
+    header.set_sform(None, code=0)
+    header.set_qform(None, code=0)
+    silent = dataclasses.replace(case, header=header)
+    remark = orientation_remark([run], silent)
+    assert remark is not None
+    assert "unknown" in remark
+    assert orientation_remark([run], silent, "LP") is None
 
 
 def test_fewer_slices_than_a_short_axis_stack_are_refused(run, case):
@@ -110,7 +128,11 @@ def test_unusual_shapes_are_remarked_on(run, case):
     assert unusual_shape([run], single) == (), "a single slice is at no distance from others"
 
 
-def test_runs_without_notes_of_their_cases_say_nothing(run, case):
+def test_runs_without_notes_of_their_cases_expect_a_usual_stack(run, case):
     older = dataclasses.replace(run, data={})
     odd = resized(case, (*case.image.shape[:2], 60), (1.4, 1.4, 2.0))
+    (many,) = unusual_shape([older], odd)
+    assert many.startswith("60 slices")
+    assert "training" not in many
+    odd = resized(case, (*case.image.shape[:2], 20), (1.4, 1.4, 2.0))
     assert unusual_shape([older], odd) == ()

@@ -89,13 +89,10 @@ def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
 
 
 def test_a_share_of_nothing_is_left_empty(run):
-    nowhere = Prediction(np.empty(0))
-    row = volumes_file.row_of(run.anatomy, "A", [0.0] * 3, nowhere)
+    row = volumes_file.row_of(run.anatomy, "A", [0.0] * 3, None, ())
     assert row == ["A", 0.0, 0.0, 0.0, "", "", "", "", ""]
-    found = Prediction(np.empty(0), (90, 88), at_border=True)
-    row = volumes_file.row_of(run.anatomy, "B", [4000.0, 1000.0, 0.0], found)
-    assert row[:-1] == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88]
-    assert "border" in row[-1]
+    row = volumes_file.row_of(run.anatomy, "B", [4000.0, 1000.0, 0.0], (90, 88), ("x", "y"))
+    assert row == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88, "x; y"]
 
 
 def test_measures_are_those_of_the_label_map(run, stack, tmp_path):
@@ -255,8 +252,8 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
     original = module.pictures.comparison
 
     def spy(images, maps, titles, names, caption):
-        ((row, labels),) = maps.items()
-        assert "synthetic" in row
+        (labels,) = maps.values()
+        assert "synthetic" in caption
         shown.append((images.shape, labels.shape, list(titles)))
         return original(images, maps, titles, names, caption=caption)
 
@@ -271,7 +268,9 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
     case = read_case("A", stack)
     tall = dataclasses.replace(case, image=np.tile(case.image, 5)[..., :30])
     nothing = np.zeros(tall.image.shape, np.uint8)
-    module._save_overview(run, tall, Prediction(nothing), nothing, tmp_path / "tall.png")
+    module._save_overview(
+        run, tall, Prediction(nothing), nothing, ["synthetic"], tmp_path / "tall.png"
+    )
     assert len(shown[1][2]) == 12
     assert (shown[1][2][0], shown[1][2][-1]) == ("slice 0", "slice 29")
 
@@ -486,6 +485,47 @@ def test_an_orientation_may_be_given_where_none_is_stated(run, stack, tmp_path):
     )
     np.testing.assert_array_equal(one, plain)
     np.testing.assert_array_equal(other, plain[:, ::-1].swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_header_without_an_orientation_is_remarked_on(run, stack, tmp_path, code):
+    """Codes of 0, or a code whose affine is zero."""
+    content = bytearray(gzip.decompress(stack.read_bytes()))
+    content[252:256] = np.array([0, code], "<i2").tobytes()
+    content[280:328] = bytes(48)
+    (tmp_path / "a.nii").write_bytes(content)
+    lines = go(run, tmp_path / "a.nii", tmp_path / "out")
+    assert "orientation unknown" in lines[-1]
+    assert "orientation unknown" in volumes(tmp_path / "out")["a"]["remarks"]
+    assert not any("None" in line for line in lines)
+
+
+def test_a_network_of_synthetic_cases_says_so_of_every_case(run, stack, tmp_path):
+    go(run, stack, tmp_path / "out")
+    assert "synthetic" in volumes(tmp_path / "out")["Case_P001"]["remarks"]
+    real = dataclasses.replace(run, data={**run.data, "synthetic": False})
+    go(real, stack, tmp_path / "real")
+    assert "synthetic" not in volumes(tmp_path / "real")["Case_P001"]["remarks"]
+
+
+def test_a_link_that_leads_nowhere_is_named_and_the_others_done(run, stack, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    shutil.copy(stack, source / "good.nii.gz")
+    (source / "gone.nii.gz").symlink_to("/annex/none.nii.gz")
+    with pytest.raises(PredictionError, match=r"in/gone\.nii\.gz: no such file.*/annex/none"):
+        go(run, source, tmp_path / "out")
+    assert list(volumes(tmp_path / "out")) == ["good"]
+
+
+def test_errors_of_preprocessing_name_the_file_too(run, stack, tmp_path):
+    array, header = read_volume(stack)
+    narrow = np.zeros((1, *array.shape[1:]))
+    narrow[0, 0] = array[0, 0] + np.arange(array.shape[2])
+    stored(narrow, header, tmp_path / "narrow.nii", np.float32)
+    with pytest.raises(DataError) as caught:
+        go(run, tmp_path / "narrow.nii", tmp_path / "out")
+    assert str(caught.value).startswith(f"{tmp_path}/narrow.nii: ")
 
 
 @pytest.mark.parametrize("text", ["", "case,Lesion_ml\na,3.0\n", b"\xff\xfe"])

@@ -220,3 +220,20 @@ def test_a_label_map_is_drawn_with_square_pixels_around_its_labels():
     assert np.ptp(rows) == pytest.approx(np.ptp(columns), abs=1)
     assert 0.6 < len(rows) / inside.shape[0] < 0.95
     assert [axis.get_title() for axis in figure.axes][-1] == "slice 13"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_caption_of_any_length_stays_below_the_legend_and_within_the_picture(count):
+    maps = np.zeros((count, 16, 16), np.uint8)
+    caption = "network trained on synthetic cases; labels reach the border of the crop; " * 3
+    titles = ["slice"] * count
+    drawn = comparison(maps.astype(np.float32), {"a": maps}, titles, NAMES, caption=caption)
+    array = pixels(drawn)
+    (text,) = drawn.texts
+    assert text.get_text().split() == caption.split()
+    box, legend = text.get_window_extent(), drawn.legends[0]
+    assert 0 <= box.x0 < box.x1 <= array.shape[1]
+    lowest = min(entry.get_window_extent().y0 for entry in legend.get_texts())
+    assert 0 <= box.y0 < box.y1 <= lowest
+    highest = max(entry.get_window_extent().y1 for entry in legend.get_texts())
+    assert highest <= min(axis.get_window_extent().y0 for axis in drawn.axes)
