@@ -23,12 +23,12 @@ def load_cohort(setup: Setup) -> Cohort:
     """Read all cases of the run on the network grid; write the phantom first if it is configured.
 
     Raises:
-      DataError: a case is unusable, or the phantom cannot be written. The message names the file or
-        folder.
+      DataError: a case is unusable, no case is labeled, or the phantom cannot be written. The
+        message names the file or folder.
     """
     read, folder = reader(setup), root(setup.source)
     paths = tqdm(read.find(folder), desc="reading cases", unit="case", disable=None)
-    return build_cohort(
+    cohort = build_cohort(
         (read.load(path) for path in paths),
         setup.preprocessing,
         margin=setup.margin,
@@ -36,6 +36,9 @@ def load_cohort(setup: Setup) -> Cohort:
         allow_outside=setup.allow_outside,
         soft_labels=setup.soft_labels,
     )
+    if not any(cohort.highest_labels):
+        raise DataError(f"{folder}: no case has a labeled voxel; expected labeled hearts")
+    return cohort
 
 
 def split_cohort(how: Split, cohort: Cohort) -> tuple[np.ndarray, np.ndarray]:

@@ -76,9 +76,9 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
     Raises:
       DataError: the file is unreadable, truncated or not NIfTI; the volume is not 3D or has more
         than `MAX_VOXELS` voxels; a spacing is not positive and finite, or is outside `EDGES_MM`;
-        the code of the spatial unit is invalid; the affine is not finite; the data offset lies
-        within the header; pixels are complex, colored or not finite; or more than
-        `MAX_EXTRA_BYTES` bytes precede or follow the data.
+        the code of the spatial unit is invalid; the affine is not finite; scl_slope is infinite;
+        the data offset lies within the header; pixels are complex, colored or not finite; or more
+        than `MAX_EXTRA_BYTES` bytes precede or follow the data.
     """
     path = Path(path)
     if not is_nifti(path.name):
@@ -89,7 +89,8 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
         with _open(path) as file:
             array, header = _read_stream(path, file)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        target = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise DataError(f"{path}: no such file{target}") from None
     except PermissionError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except DataError:
@@ -244,6 +245,8 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     low, high = EDGES_MM  # resampling needs memory in proportion to the ratio of two grids' edges
     if not low * (1 - 1e-6) <= min(edges) <= max(edges) <= high:  # 0.01 in float32 is below 0.01
         raise DataError(f"{path}: voxel edges of {edges} mm; expected {low} to {high} mm")
+    if np.isinf(slope := float(header["scl_slope"])):
+        raise DataError(f"{path}: scl_slope {slope}; expected a number, or 0 or NaN for no scaling")
     if int(header["datatype"]) not in _REAL_TYPES:
         raise DataError(
             f"{path}: data type code {header['datatype']}; expected real numbers, one of"

@@ -139,7 +139,7 @@ def check(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if other := ", ".join(condition_differences(theirs, config)):
         return (
-            f"warning: the parameters of {folder} were trained under other settings, and may do "
+            f"the parameters of {folder} were trained under other settings, and may do "
             f"worse here: {other}",
         )
     return ()

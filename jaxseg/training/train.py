@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxseg.anatomy import Anatomy
 from jaxseg.config import run_data, settings
 from jaxseg.config.setup import Setup, build
 from jaxseg.data import Cohort
@@ -158,7 +159,7 @@ def _origin(config: Mapping[str, Any], setup: Setup, folder: Path) -> start.Star
         return None
     with hosts.agreed():
         for line in start.check(source, config):
-            _LOG.info(line)
+            _LOG.warning(line)
     with hosts.exit_at_once(unless=_COMMON):
         origin = start.load(source, setup)
     known = provenance.without_places({STARTED_FROM: origin.facts})
@@ -205,9 +206,17 @@ def _split(
         f"{len(cohort.case_names)} cases, {len(cohort)} slices: {len(parts[0])} to train on, "
         f"{len(parts[1])} to validate on ({setup.split.kind} split)"
     )
+    if absent := _absent(cohort.labels[parts[0]], setup.anatomy):
+        _LOG.warning(f"no training slice holds {', '.join(absent)}: not to be learned from them")
     if names := unseen.validated_though_seen(facts):
-        _LOG.info(
-            f"warning: {len(names)} of the validation cases were {unseen.SEEN}, so that scores on "
+        _LOG.warning(
+            f"{len(names)} of the validation cases were {unseen.SEEN}, so that scores on "
             f"them are optimistic: {unseen.some(names)}"
         )
     return parts
+
+
+def _absent(labels: np.ndarray, anatomy: Anatomy) -> list[str]:
+    """Return the names of the labels that are in no slice, apart from the background."""
+    found = np.unique(labels)
+    return [name for value, name in enumerate(anatomy.labels) if value and value not in found]

@@ -106,6 +106,18 @@ def own_cases(root):
     )
 
 
+def test_a_data_set_without_any_label_is_refused(in_tmp):
+    """One case alone may be without."""
+    config = own_cases(in_tmp / "cases")
+    for name in ("Case_P002", "Case_N001"):
+        assert run_data.load_cohort(build(config)).case_names
+        path = in_tmp / "cases" / name / "Contours" / f"{name}.nii.gz"
+        volume: Any = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(volume.dataobj) * 0, None, volume.header), path)
+    with pytest.raises(DataError, match=f"^{in_tmp}/cases: no case has a labeled voxel"):
+        run_data.load_cohort(build(config))
+
+
 def test_a_cohort_of_one_s_own_cases(in_tmp):
     cohort = run_data.load_cohort(build(own_cases(in_tmp / "cases")))
     assert cohort.case_names == ("Case_N001", "Case_P002")

@@ -84,6 +84,12 @@ def test_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope, expected):
     np.testing.assert_array_equal(array, ramp() * expected)
 
 
+@pytest.mark.parametrize("slope", [np.inf, -np.inf])
+def test_an_infinite_slope_is_refused(tmp_path, slope):
+    patch = np.array([slope, 0], "<f4").tobytes()
+    refused(raw_file(tmp_path / "volume.nii", 112, patch), f"scl_slope {slope}; expected")
+
+
 @pytest.mark.parametrize(("code", "scale"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
 def test_spacing_is_in_millimeters_whatever_the_unit(tmp_path, code, scale):
     path = raw_file(tmp_path / "volume.nii", 123, bytes([code]))
