@@ -122,8 +122,8 @@ def choose_rule(
     Raises:
       WorkdirError: if a run has no readable case decision, or if the runs belong to different
         studies; also as in `presence_rule`.
-      SettingsError: if the bounds were fitted with another checkpoint or mirroring, or if
-        `case_decision` is combined with another rule; also as in `presence_rule`.
+      SettingsError: if no bound is above 0; if the bounds were fitted with another checkpoint or
+        mirroring; or if `case_decision` is combined with another rule; also as in `presence_rule`.
     """
     anatomy = runs[0].anatomy
     if not case_decision:
@@ -132,6 +132,11 @@ def choose_rule(
     if drop_small or min_confidence:
         raise SettingsError("--case_decision: expected without --drop_small and --min_confidence")
     decision = _read(runs[0])
+    if not any(decision.min_confidence):
+        raise SettingsError(
+            f"--case_decision: every bound in {runs[0].folder / FILE} is 0, so that nothing is "
+            "gained; expected without"
+        )
     for run in runs[1:]:
         if (other := _read(run)).json() != decision.json():  # in JSON, nan equals nan
             raise WorkdirError(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxseg.data import Case
+from jaxseg.inference.case_checks import check_case
 from jaxseg.inference.predictor import Prediction, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.runs.trained import Trained
@@ -33,7 +34,7 @@ def make_segmenter(
 
     Returns:
       A function of a case and the path that its errors name, which returns the label map
-      (X, Y, slices) and the prediction. It raises as `check_spacing`, and as the function
+      (X, Y, slices) and the prediction. It raises as `check_case`, and as the function
       from `make_predictor`.
 
     Raises:

@@ -22,10 +22,9 @@ from jaxseg.data import Cohort
 from jaxseg.evaluation.case_scores import score_case
 from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference import case_decision
+from jaxseg.inference.case_decision import CaseDecision
 from jaxseg.inference.predictor import heart_notes
-from jaxseg.presence import (
-    SMALL_DROPPED,
-)
+from jaxseg.presence import SMALL_DROPPED
 from jaxseg.runs import provenance
 from jaxseg.runs.data_file import read_data
 from jaxseg.runs.files import WorkdirError, write_files
@@ -204,12 +203,23 @@ def _write(study: _Study, folder: Path) -> None:
     final = list(steps.values())[-1][0]
     rule = rule_for_others(folder.resolve().name, study.setup.anatomy, study.mirror, found, final)
     texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
-    if inclusions and not study.others:  # bounds for averaged studies fit none of them
-        texts[case_decision.FILE] = rule.json()
-        for run in study.runs:
-            write_files(run.folder, {case_decision.FILE: rule.json()})
+    texts |= _store_rule(study, folder, rule)
     write_files(folder, texts)
     _LOG.info(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
+
+
+def _store_rule(study: _Study, folder: Path, rule: CaseDecision) -> dict[str, str]:
+    """Write the rule into the run folders if it gains anything; return the study's own file."""
+    if study.others:  # bounds for averaged studies fit none of them
+        return {}
+    if any(rule.min_confidence):
+        file = {case_decision.FILE: rule.json()}
+        for run in study.runs:
+            write_files(run.folder, file)
+        return file
+    for place in (folder, *(run.folder for run in study.runs)):  # from an earlier command
+        (place / case_decision.FILE).unlink(missing_ok=True)
+    return {}
 
 
 def _predict(study: _Study) -> Iterator[HeldOut]:

@@ -1,5 +1,6 @@
 """The rule of a study: read with its networks, refused where it is not theirs."""
 
+import dataclasses
 import json
 import math
 import re
@@ -81,6 +82,14 @@ def test_networks_without_it_or_of_different_studies_are_refused(folder, random_
     (other / FILE).write_text(DECISION.json().replace("0.25", "0.35"))  # of the same name
     with pytest.raises(WorkdirError, match=rf"other/{FILE}: of the study folds-best"):
         choose(folder, other)
+
+
+def test_a_rule_that_gains_nothing_is_not_applied(folder):
+    (folder / FILE).write_text(dataclasses.replace(DECISION, min_confidence=(0.0, 0.0)).json())
+    with pytest.raises(
+        SettingsError, match=f"--case_decision: every bound in {folder / FILE} is 0"
+    ):
+        choose(folder)
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,15 @@ def test_the_decision_lies_with_every_network_and_is_applied_to_new_cases(study,
     assert ours == theirs
 
 
+def test_a_rule_that_gains_nothing_is_not_kept(study, config, tmp_path, monkeypatch):
+    copy = shutil.copytree(study, tmp_path / "study")
+    for place in ("crossvalidate", "bounds"):
+        monkeypatch.setattr(f"jaxseg.studies.{place}.fit_bounds", lambda *_: (0.0, 0.0))
+    crossvalidate(config, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True)
+    assert not list(copy.rglob("case_decision.json"))
+    assert "--case_decision" not in (copy / "summary.md").read_text()
+
+
 def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_path):
     """A study is scored anew from another folder of the same cases, and to the same digits."""
     moved = shutil.copytree(config["data"]["root"], tmp_path / "elsewhere")
@@ -357,4 +366,6 @@ def test_as_a_user_runs_it(command_line, finished_run, tmp_path):
         written.append((tmp_path / "study" / "summary.md").read_text())
         assert written[-1] in output
     assert written[0] == written[1]
-    assert names(tmp_path / "study") == FILES
+    summary = json.loads((tmp_path / "study" / "summary.json").read_text())
+    rule = summary["presence"]["min_confidence"]["for_other_cases"]
+    assert names(tmp_path / "study") == FILES[0 if any(rule) else 1 :]
