@@ -24,8 +24,12 @@ HEART = np.stack([ring(PIXEL, endo=20, infarct=(0, 0.6, 0, 90)), *[ring(PIXEL)] 
 
 def write(path, label_map=HEART, affine=None):
     """A label map whose affine carries no spacing, as in EMIDEC; or one with an affine."""
-    image = nib.Nifti1Image(label_map, np.diag([-1, -1, 1, 1]) if affine is None else affine)
+    image = nib.Nifti1Image(label_map, np.diag([-1, -1, 1, 1]))
     image.header.set_zooms((*PIXEL, 10.0))
+    if affine is not None:
+        unit = affine / np.append(np.linalg.norm(affine[:3, :3], axis=0), 1)
+        image.header.set_sform(unit @ np.diag([*PIXEL, 10.0, 1.0]), code=1)
+        image = nib.Nifti1Image(label_map, None, image.header)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.to_filename(path)
     return path

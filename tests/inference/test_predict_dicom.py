@@ -62,7 +62,7 @@ def test_the_label_map_lies_where_the_series_lies(run, stack, series, tmp_path):
 def test_nothing_of_the_patient_is_printed_or_written(random_run, series, tmp_path, capsys):
     main(["predict", str(series), f"--run={random_run}", f"--output={tmp_path / 'out'}"])
     printed = "".join(capsys.readouterr())
-    for word in (*PATIENT.split("^"), "4711"):
+    for word in (*PATIENT.split("^"), "ID-4711"):
         assert word not in printed.replace(str(series), "")
         for path in (tmp_path / "out").rglob("*"):
             assert word not in path.name
