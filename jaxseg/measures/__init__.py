@@ -1,1 +1,1 @@
-"""What a clinician reads off a label map; arrays in, numbers out."""
+"""What a clinician reads off a stack and its label map; arrays in, numbers out."""

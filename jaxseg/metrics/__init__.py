@@ -1,10 +1,18 @@
 """Scores of a label map against a reference: overlap, distance, volume and inclusion.
 
-All functions take integer label maps; `labels` is one label or a tuple that stands for their union.
-An undefined score is NaN, never 0 or 1. `summarize` ignores NaN and returns the number of scores.
+All but `agreement` take integer label maps; `labels` is one label or a tuple that stands for their
+union. An undefined score is NaN, never 0 or 1. `summarize` ignores NaN and returns the number of
+scores.
 """
 
-from jaxseg.metrics.distance import HAUSDORFF_NOTE, hausdorff_distance, volume, volume_difference
+from jaxseg.metrics.agreement import Agreement, agreement
+from jaxseg.metrics.distance import (
+    HAUSDORFF_NOTE,
+    hausdorff_distance,
+    surface_dice,
+    volume,
+    volume_difference,
+)
 from jaxseg.metrics.inclusion import InclusionViolation, inclusion_violation
 from jaxseg.metrics.overlap import (
     Summary,
@@ -18,8 +26,10 @@ from jaxseg.metrics.overlap import (
 
 __all__ = [
     "HAUSDORFF_NOTE",
+    "Agreement",
     "InclusionViolation",
     "Summary",
+    "agreement",
     "dice",
     "dice_from_counts",
     "hausdorff_distance",
@@ -28,6 +38,7 @@ __all__ = [
     "slice_dice",
     "slice_scores",
     "summarize",
+    "surface_dice",
     "volume",
     "volume_difference",
 ]

@@ -1,5 +1,7 @@
 """Distances and volumes against values drawn by hand, SciPy and SimpleITK."""
 
+import itertools
+
 import nibabel
 import numpy as np
 import pytest
@@ -93,6 +95,106 @@ def test_hausdorff_of_equal_and_of_empty_regions():
     assert metrics.hausdorff_distance(some, some, (1, 2), (1, 2)) == 0.0
     for pair in ((some, none), (none, some), (none, none)):
         assert np.isnan(metrics.hausdorff_distance(*pair, (1, 2), (1, 2)))
+
+
+def surface(mask: np.ndarray, spacing) -> tuple[dict, list]:
+    """By definition, voxel by voxel and neighbor by neighbor: areas of corners, boxes of faces."""
+    areas, faces = {}, []
+    sizes = np.asarray(spacing)
+    for index in np.argwhere(mask):
+        for axis in range(mask.ndim):
+            for step in (0, 1):
+                beside = index.copy()
+                beside[axis] += 2 * step - 1
+                if (beside >= 0).all() and (beside < mask.shape).all() and mask[tuple(beside)]:
+                    continue
+                low, high = index.copy(), index + 1
+                low[axis] = high[axis] = index[axis] + step
+                faces.append((low * sizes, high * sizes))
+                corners = set(itertools.product(*zip(low.tolist(), high.tolist(), strict=True)))
+                for corner in corners:
+                    area = np.prod(np.delete(sizes, axis)) / len(corners)
+                    areas[corner] = areas.get(corner, 0.0) + area
+    return areas, faces
+
+
+def far(corners, faces, spacing) -> np.ndarray:
+    """Distances of corners to the nearest point of any face, in mm."""
+    points = np.array(list(corners)) * np.asarray(spacing)
+    gaps = [np.maximum(np.maximum(low - points, points - high), 0) for low, high in faces]
+    return np.sqrt(np.min([np.square(gap).sum(1) for gap in gaps], axis=0))
+
+
+@pytest.mark.parametrize("shape", [(24, 31), (5, 9, 11), (3, 4, 5, 6)])
+@pytest.mark.parametrize("labels", [2, (1, 2)])
+@pytest.mark.parametrize("tolerance", [0.0, 1.4, 2.0])
+def test_surface_dice_agrees_with_brute_force(shape, labels, tolerance):
+    spacing = SPACINGS[len(shape)]
+    prediction, reference = blobs(2, shape), blobs(3, shape)
+    ours, theirs = (surface(np.isin(m, labels), spacing) for m in (prediction, reference))
+    within = total = 0.0
+    for (areas, _), (_, faces) in ((ours, theirs), (theirs, ours)):
+        near = far(areas, faces, spacing) <= tolerance + 1e-9
+        within += np.array(list(areas.values()))[near].sum()
+        total += sum(areas.values())
+    assert 0 < within < total
+    args = (labels, spacing, tolerance)
+    found = metrics.surface_dice(prediction, reference, *args)
+    assert found == pytest.approx(within / total, abs=1e-12)
+    assert found == pytest.approx(metrics.surface_dice(reference, prediction, *args))
+
+
+def test_surface_dice_of_shifted_boxes_by_hand():
+    """Boxes of 4 x 6 pixels of 3 x 2 mm, one shifted by a pixel along the columns, 2 mm."""
+    prediction, reference = np.zeros((12, 12), int), np.zeros((12, 12), int)
+    prediction[2:6, 2:8] = reference[2:6, 3:9] = 1
+    args = (prediction, reference, 1, (3.0, 2.0))
+    assert metrics.surface_dice(*args, tolerance=2.0) == 1
+    # Below 2 mm each loses the side that the other does not reach, 4 * 3 mm with half of the two
+    # edges that meet it, and the inner corners of its other side: 3 corners of 3 mm.
+    perimeter = 2 * (6 * 2 + 4 * 3)
+    found = metrics.surface_dice(*args, tolerance=1.0)
+    assert found == pytest.approx(1 - (12 + 2 + 9) / perimeter)
+
+
+def test_surface_dice_weighs_thick_slices_by_their_area():
+    """A column of 6 x 6 pixels of 1 mm, two and three slices of 10 mm."""
+    prediction = np.zeros((3, 10, 10), int)
+    prediction[:2, 2:8, 2:8] = 1
+    reference = prediction.copy()
+    reference[2, 2:8, 2:8] = 1
+    # Sides of 4 * 6 * 10 mm2 a slice, caps of 36 mm2. The rim of the prediction's upper cap lies on
+    # a side of the reference; corners 2 mm from it are within as well, all but the 1 in the middle.
+    # The reference lacks its cap and half of the sides of the last slice.
+    within = 2 * (36 + 2 * 240) + 35 + 120
+    total = (2 * 240 + 72) + (3 * 240 + 72)
+    found = metrics.surface_dice(prediction, reference, 1, (10, 1, 1), tolerance=2)
+    assert found == pytest.approx(within / total)
+
+
+def test_surface_dice_of_a_ball_that_grows():
+    """Radii of 20 and 21 mm: agree at 2 mm; below 1 mm only where steps of both meet."""
+    radius = np.sqrt(np.square(np.mgrid[-22:23, -22:23, -22:23]).sum(0))
+    small, large = (radius <= 20).astype(int), (radius <= 21).astype(int)
+    args = (small, large, 1, (1, 1, 1))
+    assert metrics.surface_dice(*args, tolerance=2) == 1
+    assert metrics.surface_dice(*args, tolerance=0.25) < 0.5
+
+
+def test_surface_dice_of_equal_and_of_empty_regions():
+    some, none = blobs(0, (6, 7)), np.zeros((6, 7), np.int16)
+    found = [
+        metrics.surface_dice(*pair, (1, 2), (1, 2), tolerance=0)
+        for pair in ((some, some), (some, none), (none, some), (none, none))
+    ]
+    assert found[:3] == [1, 0, 0]
+    assert np.isnan(found[3])
+
+
+@pytest.mark.parametrize("tolerance", [-1, np.nan, np.inf])
+def test_bad_tolerance_is_refused(tolerance):
+    with pytest.raises(ValueError, match=r"^tolerance: expected"):
+        metrics.surface_dice(A, B, 1, (1, 1), tolerance=tolerance)
 
 
 def test_volume_by_hand():
