@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from jaxseg import __version__
 from jaxseg.command_line import command
 from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.methods import NAMES, WITHIN
+from jaxseg.evaluation.methods_files import methods_markdown
 from jaxseg.evaluation.score_files import summary_markdown
 from jaxseg.home import HomeError, expanded
 from jaxseg.inference.export import export
@@ -36,8 +38,11 @@ def _predict(run: Sequence[Path], checkpoint: str | None, **arguments: Any) -> N
     predict([load_run(folder, checkpoint=checkpoint) for folder in run], **arguments)
 
 
-def _evaluate(folder: Path, **arguments: Any) -> None:
-    _LOG.info(f"\n{summary_markdown(evaluate(folder, **arguments))}")
+def _evaluate(run: Sequence[Path], **arguments: Any) -> None:
+    found = evaluate(run, **arguments)
+    many = len(found) > 1
+    text = methods_markdown(found) if many else summary_markdown(next(iter(found.values())))
+    _LOG.info(f"\n{text}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,17 +143,14 @@ def _add_evaluate(commands: Any) -> None:
     add = parser.add_argument
     text = "data set folder; default: the held-out cases of the run"
     add("root", type=_path, nargs="?", metavar="CASES", help=text)
-    add(
-        "--run",
-        type=_path,
-        required=True,
-        dest="folder",
-        metavar="RUN",
-        help="run folder or bundle",
-    )
-    add(
-        "--output", type=_path, metavar="DIR", help="folder for the scores; default: RUN/evaluation"
-    )
+    text = "run folder or bundle; several, each with --run, score the cases that each held out"
+    add("--run", type=_path, required=True, action="append", metavar="RUN", help=text)
+    text = f"methods side by side, separated by commas: {', '.join(NAMES)}; default: network"
+    add("--method", type=_names, action="extend", dest="methods", default=[], help=text)
+    text = f"myocardium for thresholds, {' or '.join(WITHIN)}, or both; default: reference"
+    add("--within", type=_names, action="extend", default=[], help=text)
+    text = "folder for the scores; default: RUN/evaluation"
+    add("--output", type=_path, metavar="DIR", help=text)
     _add_inference(parser)
 
 
@@ -199,6 +201,10 @@ def _path(text: str) -> Path:
         return expanded(text)  # few shells expand ~ after --flag=
     except HomeError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _share(text: str) -> float:

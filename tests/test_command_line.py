@@ -64,8 +64,20 @@ def test_evaluate_writes_into_the_workdir(call, random_run, tmp_path):
     assert (status, errors) == (0, "")
     assert "Checkpoint: last, step 6, mirror images averaged." in output
     assert sorted(path.name for path in (run / "evaluation").iterdir()) == [
-        "cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md",
+        "agreement.csv", "bland_altman.png", "cases.csv", "inclusion.csv", "pixels.csv",
+        "slices.csv", "summary.json", "summary.md",
     ]  # fmt: skip
+
+
+def test_evaluate_thresholds_side_by_side(call, random_run, tmp_path):
+    status, output, errors = call(
+        "evaluate", f"--run={random_run}", "--method=otsu,5sd", "--method=fwhm", "--output=out"
+    )
+    assert (status, errors) == (0, "")
+    assert (tmp_path / "out" / "methods.md").read_text() in output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "otsu-reference", "5sd-reference", "fwhm-reference", "methods.csv", "methods.md",
+    }  # fmt: skip
 
 
 def test_predict_with_every_flag(call, random_run, finished_run, stack, tmp_path):
@@ -175,6 +187,9 @@ def test_what_the_user_can_correct_is_one_line_and_status_1(call, random_run, st
     twice = call("predict", stack, run, f"{run}/", "--output=out")
     refused(twice, 1, f"{random_run}: would count twice; expected every run once\n")
     refused(call("export", "--run=none", "--output=out"), 1, "none: no such folder")
+    method = call("evaluate", run, "--method=fwhm,7sd")
+    refused(method, 1, "--method: expected one of network, 2sd, 3sd,")
+    refused(call("evaluate", run, run), 1, "--output: expected a folder for the scores of several")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     refused(call("evaluate", run, "--output=file/x"), 1, "file/x: cannot write here (")

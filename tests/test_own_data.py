@@ -16,6 +16,7 @@ from jaxseg.config.setup import build
 from jaxseg.data import DataError
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.methods import NETWORK
 from jaxseg.training.train import train
 from tests.logged import logged
 
@@ -74,7 +75,7 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
     assert any(line.startswith("6 cases") for line in lines)
     # The same reader serves evaluation: the run's own cases, found by name and by content.
     with logged() as lines:
-        scored = evaluate(tmp_path / "run")
+        scored = evaluate(tmp_path / "run")[NETWORK]
     assert [region for region, _ in scored.anatomy.case_regions][-1] == "Scar"
     held_out = json.loads((tmp_path / "run" / "data.json").read_text())["validation"]["cases"]
     assert [case.name for case in scored.cases] == held_out

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from jaxseg import metrics
 from jaxseg.anatomy import Anatomy, LabelSet, Region, enclosing_region
 
+SURFACE_TOLERANCE = 2.0
+"""Tolerance of the surface Dice in mm."""
 # The last axis of `CaseScores.regions`.
 MEASURES: tuple[str, ...] = (
     "dsc",
@@ -17,6 +19,7 @@ MEASURES: tuple[str, ...] = (
     "volume_difference_ratio",
     "hausdorff_mm",
     "hd95_mm",
+    "surface_dice",
     "reference_mm3",
     "prediction_mm3",
 )
@@ -110,6 +113,7 @@ def _region_scores(
         difference / whole if whole else float("nan"),
         metrics.hausdorff_distance(prediction, reference, labels, spacing),
         metrics.hausdorff_distance(prediction, reference, labels, spacing, percentile=95),
+        metrics.surface_dice(prediction, reference, labels, spacing, tolerance=SURFACE_TOLERANCE),
         metrics.volume(reference, labels, spacing),
         metrics.volume(prediction, labels, spacing),
     ]

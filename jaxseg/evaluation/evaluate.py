@@ -1,167 +1,171 @@
-"""Evaluation of a trained network on the native grid of its held-out cases, or of other cases."""
+"""Evaluation of trained networks on the native grid of their held-out cases, or of other cases."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from jaxseg.config.reader import reader
-from jaxseg.data import DataError
-from jaxseg.data.identity import digests
-from jaxseg.evaluation import score_files
-from jaxseg.evaluation.case_scores import CaseScores, score_case
+from jaxseg.config.settings import SettingsError
+from jaxseg.evaluation import methods_files, score_files
+from jaxseg.evaluation.agreement_files import figures
+from jaxseg.evaluation.methods import NETWORK, Method, choose_methods
+from jaxseg.evaluation.run_scores import RunScores, score_run
 from jaxseg.evaluation.scores import Evaluation
-from jaxseg.home import expanded
 from jaxseg.inference.case_decision import choose_rule
-from jaxseg.inference.predictor import Prediction, heart_notes
-from jaxseg.inference.segmenter import make_segmenter
-from jaxseg.presence import PresenceRule
-from jaxseg.runs import provenance, unseen
+from jaxseg.inference.predictor import heart_notes
+from jaxseg.runs import provenance
 from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
-from jaxseg.runs.unseen import judge, judge_own
 
 _LOG = logging.getLogger(__name__)
 
 
 def evaluate(
-    folder: Path,
+    folders: Path | Sequence[Path],
     *,
     root: Path | None = None,
+    methods: Sequence[str] = (),
+    within: Sequence[str] = (),
     checkpoint: str | None = None,
     mirror: bool = False,
     drop_small: bool = False,
     min_confidence: Sequence[float] = (),
     case_decision: bool = False,
     output: Path | None = None,
-) -> Evaluation:
-    """Score a run on cases that it was not trained on, and write the tables.
+) -> dict[Method, Evaluation]:
+    """Score runs on cases that they were not trained on, and write the tables.
 
     A training case is never scored, except for the held-out slices of a split by slices. Cases are
     recognized by their images, whatever their names. Nothing is written outside `output`: if the
     run's cases are missing, a phantom is not generated again.
 
     Args:
-      folder: run folder, or a bundle exported from one.
-      root: folder of labeled cases. The default is the run's own data set, whose held-out cases
+      folders: run folder, or a bundle exported from one. Several, such as the folds of one config,
+        score the cases that each has not learned from, and no case twice.
+      root: folder of labeled cases. The default is each run's own data set, whose held-out cases
         must be unchanged since training. A bundle has no data set of its own.
+      methods: names of methods, as in `choose_methods`; by default the network.
+      within: myocardia that thresholds are applied to, as in `choose_methods`.
       checkpoint: "best" or "last", as in `load_run`.
       mirror: whether to average over the mirror images of every slice.
       drop_small: as in `presence_rule`.
       min_confidence: as in `presence_rule`.
       case_decision: as in `choose_rule`.
-      output: folder for the files; by default `evaluation` within `folder`.
+      output: folder for the files; by default `evaluation` within the folder of the only run.
 
     Returns:
-      All scores, which `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv` and
-      `inclusion.csv` also contain.
+      All scores by method. `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv`,
+      `inclusion.csv` and `agreement.csv` also contain them. Those of a threshold are in a folder of
+      the method's name. Of several methods, `methods.md` and `methods.csv` hold them side by side.
 
     Raises:
-      WorkdirError: if the run cannot be read, its own held-out cases have changed, or files cannot
-        be written; also as in `choose_rule`.
-      SettingsError: if the config does not describe a run; also as in `choose_rule`.
+      WorkdirError: if a run cannot be read, its own held-out cases have changed, two runs have
+        different label sets or score one case, or files cannot be written; also as in
+        `choose_rule`.
+      SettingsError: if a config does not describe a run, or there are several runs and no output;
+        also as in `choose_methods` and `choose_rule`.
       DeviceError: as in `load_run`.
       DataError: if a case cannot be scored, also as in `check_case`, or if no case is left over.
     """
-    run = load_run(folder, checkpoint=checkpoint)
-    rule, sentences = choose_rule(
-        [run],
-        mirror=mirror,
-        drop_small=drop_small,
-        min_confidence=min_confidence,
-        case_decision=case_decision,
-    )
-    output = output or folder / "evaluation"
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    if output is None and len(folders) > 1:
+        raise SettingsError("--output: expected a folder for the scores of several runs")
+    runs = [load_run(folder, checkpoint=checkpoint) for folder in folders]
+    _check_labels(runs)
+    chosen = choose_methods(methods, within, runs[0].anatomy)
+    rules = [
+        choose_rule(
+            [run],
+            mirror=mirror,
+            drop_small=drop_small,
+            min_confidence=min_confidence,
+            case_decision=case_decision,
+        )
+        for run in runs
+    ]
+    output = output or folders[0] / "evaluation"
     check_writable(output)
-    check_data(run)
-    _LOG.info(run.describe())
-    cases, hearts, notes, left_out = _score(run, root, mirror, rule)
-    remarks = heart_notes(hearts)
-    for remark in remarks:
-        _LOG.warning(remark)
-    evaluation = Evaluation(
-        name=run.setup.name,
-        checkpoint=f"{run.checkpoint}, step {run.step}",
-        mirror=mirror,
-        anatomy=run.anatomy,
-        notes=notes + remarks + sentences,
-        cases=tuple(cases),
-        centers={name: heart.center for name, heart in hearts.items() if heart.center is not None},
-        left_out=left_out,
-        made_with=provenance.trained_and_scored(folder),
-    )
-    files = score_files.files(evaluation)
-    write_files(output, files)
-    _LOG.info(f"{output}: {', '.join(files)}")
-    return evaluation
+    found = []
+    for run, (rule, _) in zip(runs, rules, strict=True):
+        check_data(run)
+        _LOG.info(run.describe())
+        one = score_run(run, root, chosen, mirror, rule)
+        _check_once(run, one, found)
+        found.append(one)
+    sentences = tuple(dict.fromkeys(s for _, described in rules for s in described))
+    evaluations = {m: _evaluation(m, runs, found, mirror, sentences) for m in chosen}
+    written = [_write(output, method, evaluation) for method, evaluation in evaluations.items()]
+    if len(chosen) > 1:
+        texts = methods_files.files(evaluations)
+        write_files(output, texts)
+        written.append(list(texts))
+    _LOG.info(f"{output}: {', '.join(name for names in written for name in names)}")
+    return evaluations
 
 
-def _score(
-    run: Trained, root: Path | None, mirror: bool, rule: PresenceRule
-) -> tuple[list[CaseScores], dict[str, Prediction], tuple[str, ...], dict[str, str]]:
-    """Score all cases that the run has not learned from.
-
-    Returns:
-      The scores, the heart position of each scored case, notes on the cases, and the reason why
-      each of the other cases is left out.
-    """
-    segment, read = make_segmenter([run], mirror=mirror, rule=rule), reader(run.setup)
-    folder = root or _own_root(run)
-    scores, hearts, scored, left_out, renamed = [], {}, {}, {}, []
-    paths = read.by_name(folder)
-    bar = tqdm(paths.items(), desc="scoring cases", unit="case", disable=None)
-    for name, path in bar:
-        known = run.data["digests"].get(name)
-        if root is None and known and (reason := judge_own(run, name).left_out):
-            left_out[name] = reason  # skipped before it is read
-            continue
-        case, reference = read.load_reference(path)
-        found = digests(case)
-        if known and known["image"] != found.image:
-            renamed.append(name)
-        if root is None and known and known != found._asdict():
+def _check_labels(runs: Sequence[Trained]) -> None:
+    for run in runs[1:]:
+        if run.anatomy != runs[0].anatomy:
             raise WorkdirError(
-                f"{path}: image, voxel size or label map changed since the run was trained; "
-                "restore it, or name the folder of its cases as CASES"
+                f"{run.folder}: a run of other labels or regions than {runs[0].folder}; expected "
+                "runs of one data set"
             )
-        verdict = judge(run, name, found.image)
-        if verdict.left_out:
-            left_out[name] = verdict.left_out
-            continue
-        labels, prediction = segment(case, path)
-        hearts[name] = prediction.heart()
-        held_out = None
-        if verdict.slices is not None:
-            held_out = np.isin(np.arange(reference.shape[-1]), verdict.slices)
-        scored[name] = verdict
-        scores.append(
-            score_case(name, labels, reference, case.spacing, run.anatomy, held_out=held_out)
-        )
-    if not scores:
-        raise DataError(
-            f"{folder}: the run was trained on all {len(paths)} cases here, or the one that it "
-            "started from was; expected other cases, "
-            "or the run's with those that it held out"
-        )
-    notes = unseen.notes(run, scored, [name for name in renamed if name in scored])
-    if root is None and (absent := [n for n in run.data["validation"]["cases"] if n not in paths]):
-        notes += (f"Held out by the run, but no longer there: {', '.join(absent)}.",)
-    return scores, hearts, notes, left_out
 
 
-def _own_root(run: Trained) -> Path:
-    """Return the folder of the run's own cases."""
-    root = run.setup.source.root
-    if root is None:
+def _check_once(run: Trained, new: RunScores, before: Sequence[RunScores]) -> None:
+    """Check that no case is scored by two runs; a mean over cases would count it twice."""
+    known = {case.name for one in before for cases in one.scores.values() for case in cases}
+    twice = [c.name for cases in new.scores.values() for c in cases if c.name in known]
+    if twice:
         raise WorkdirError(
-            f"{run.folder}: has no data set of its own; expected CASES, a folder of labeled cases"
+            f"{run.folder}: scores {twice[0]}, as another run does; expected runs that hold out "
+            "different cases, such as the folds of a cross-validation"
         )
-    folder = expanded(root, "data.root")
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; it is the run's own data.root; expected "
-            "CASES, the folder where they are now"
-        )
-    return folder
+
+
+def _evaluation(
+    method: Method,
+    runs: Sequence[Trained],
+    found: Sequence[RunScores],
+    mirror: bool,
+    sentences: tuple[str, ...],
+) -> Evaluation:
+    """Collect the scores of a method from all runs."""
+    cases = sorted((c for one in found for c in one.scores[method]), key=lambda case: case.name)
+    scored = {case.name for case in cases}
+    left_out = {name: reason for one in found for name, reason in one.left_out.items()}
+    hearts = {name: heart for one in found for name, heart in one.hearts.items()}
+    steps = dict.fromkeys(f"{run.checkpoint}, step {run.step}" for run in runs)
+    notes = tuple(
+        f"{run.folder.name}: {note}" if len(runs) > 1 else note
+        for run, one in zip(runs, found, strict=True)
+        for note in one.notes
+    )
+    made_with = dict.fromkeys(provenance.trained_and_scored(run.folder) for run in runs)
+    if method.uses_network:
+        remarks = heart_notes(hearts)
+        for remark in remarks:
+            _LOG.warning(remark)
+        notes += remarks + sentences
+    return Evaluation(
+        name=runs[0].setup.name if method == NETWORK else method.title,
+        checkpoint="; ".join(steps) if method.uses_network else "not used",
+        mirror=mirror and method.uses_network,
+        anatomy=runs[0].anatomy,
+        notes=notes + method.notes(),
+        cases=tuple(cases),
+        centers={
+            name: heart.center
+            for name, heart in hearts.items()
+            if method.uses_network and heart.center is not None
+        },
+        left_out={name: reason for name, reason in left_out.items() if name not in scored},
+        made_with=" ".join(made_with),
+    )
+
+
+def _write(output: Path, method: Method, evaluation: Evaluation) -> list[str]:
+    """Write the files of a method, and return their names within `output`."""
+    folder = "" if method == NETWORK else method.folder
+    content = score_files.files(evaluation) | figures(evaluation)
+    write_files(output / folder, content)
+    return [str(Path(folder) / name) for name in content]

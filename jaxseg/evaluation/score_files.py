@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxseg.anatomy import pair_name
+from jaxseg.evaluation.agreement import agreement_statistics
+from jaxseg.evaluation.agreement_files import agreement_csv, agreement_markdown
 from jaxseg.evaluation.bootstrap import DRAWS
-from jaxseg.evaluation.case_scores import AREAS, MEASURES, SIDES
+from jaxseg.evaluation.case_scores import AREAS, MEASURES, SIDES, SURFACE_TOLERANCE
 from jaxseg.evaluation.scores import (
     Evaluation,
     Pooled,
@@ -28,11 +30,12 @@ _COLUMNS = {
     "volume_difference_ratio": ("difference / whole", 4),
     "hausdorff_mm": ("Hausdorff, mm", 2),
     "hd95_mm": ("HD95, mm", 2),
+    "surface_dice": (f"surface Dice, {SURFACE_TOLERANCE:g} mm", 3),
 }
 
 
 def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Return the contents of all files, keyed by file name.
+    """Return the contents of all text files, keyed by file name.
 
     Args:
       evaluation: the scores.
@@ -43,6 +46,7 @@ def files(evaluation: Evaluation, more: Mapping[str, Any] | None = None) -> dict
         "pixels.csv": pixels_csv(evaluation),
         "cases.csv": cases_csv(evaluation),
         "inclusion.csv": inclusion_csv(evaluation),
+        "agreement.csv": agreement_csv(evaluation),
         "summary.json": summary_json(evaluation, more),
         "summary.md": summary_markdown(evaluation),
     }
@@ -115,6 +119,7 @@ def summary_json(evaluation: Evaluation, more: Mapping[str, Any] | None = None) 
         "slice_dsc": slices,
         "pooled_dsc": {name: p._asdict() for name, p in pooled_statistics(evaluation).items()},
         "case_scores": cases,
+        "agreement": agreement_statistics(evaluation),
         "inclusion": inclusion_statistics(evaluation),
         "heart_centers": {name: list(center) for name, center in evaluation.centers.items()},
         **(more or {}),
@@ -157,7 +162,8 @@ def summary_markdown(evaluation: Evaluation) -> str:
         text += f"\n## Cases in 3D: {titles[group]}\n\n" + tables.markdown(header, rows)
     text += f"\n{HAUSDORFF_NOTE}\n"
     made_with = f"\n{evaluation.made_with}\n" if evaluation.made_with else ""
-    return text + _inclusion_markdown(evaluation) + made_with
+    text += agreement_markdown(evaluation) + _inclusion_markdown(evaluation)
+    return text + made_with
 
 
 def _left_out(evaluation: Evaluation) -> list[str]:
@@ -186,28 +192,19 @@ def _inclusion_markdown(evaluation: Evaluation) -> str:
 
 
 def _cell(statistic: Statistic, decimals: int) -> str:
-    def shown(value: float) -> str:
-        return "-" if math.isnan(value) else f"{value:.{decimals}f}"
-
-    spread = "" if math.isnan(statistic.std) else f" ± {shown(statistic.std)}"
-    bounds = "" if math.isnan(statistic.low) else _bounds(statistic.low, statistic.high, decimals)
-    return f"{shown(statistic.mean)}{spread}{bounds} ({statistic.n})"
+    spread = "" if math.isnan(statistic.std) else f" ± {tables.fixed(statistic.std, decimals)}"
+    bounds = tables.interval(statistic.low, statistic.high, decimals)
+    return f"{tables.fixed(statistic.mean, decimals)}{spread}{bounds} ({statistic.n})"
 
 
 def _pooled(pooled: Pooled) -> str:
-    bounds = "" if math.isnan(pooled.low) else _bounds(pooled.low, pooled.high, 3)
-    return tables.score(pooled.dsc) + bounds
+    return tables.score(pooled.dsc) + tables.interval(pooled.low, pooled.high, 3)
 
 
 def _share(entry: dict[str, float]) -> str:
     if math.isnan(entry["share"]):
         return "-"
-    bounds = "" if math.isnan(entry["low"]) else _bounds(entry["low"], entry["high"], 4)
-    return f"{entry['share']:.4f}{bounds}"
-
-
-def _bounds(low: float, high: float, decimals: int) -> str:
-    return f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return f"{entry['share']:.4f}{tables.interval(entry['low'], entry['high'], 4)}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -10,7 +10,17 @@ from jaxseg.metrics import Summary
 
 def score(value: float) -> str:
     """Format a score with three decimals, or as a dash if it is nan."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return fixed(value, 3)
+
+
+def fixed(value: float, decimals: int) -> str:
+    """Format a number with fixed decimals, or as a dash if it is nan."""
+    return "-" if math.isnan(value) else f"{value:.{decimals}f}"
+
+
+def interval(low: float, high: float, decimals: int) -> str:
+    """Format bounds as ` [0.8, 0.9]`, to follow a number; empty if they are nan."""
+    return "" if math.isnan(low) else f" [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def mean_and_std(mean: float, std: float, count: int) -> str:

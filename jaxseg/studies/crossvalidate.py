@@ -19,6 +19,7 @@ from jaxseg.config import run_data
 from jaxseg.config.settings import SettingsError, check
 from jaxseg.config.setup import Setup, build
 from jaxseg.data import Cohort
+from jaxseg.evaluation.agreement_files import figures
 from jaxseg.evaluation.case_scores import score_case
 from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference import case_decision
@@ -204,7 +205,7 @@ def _write(study: _Study, folder: Path) -> None:
     rule = rule_for_others(folder.resolve().name, study.setup.anatomy, study.mirror, found, final)
     texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
     texts |= _store_rule(study, folder, rule)
-    write_files(folder, texts)
+    write_files(folder, texts | figures(list(evaluations.values())[-1]))
     _LOG.info(f"\n{texts['summary.md']}\n{folder}: {', '.join(texts)}, runs")
 
 

@@ -12,11 +12,15 @@ from jaxseg.config import run_data
 from jaxseg.config.setup import build
 from jaxseg.data import DataError, load_case, most_probable, split
 from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.methods import NETWORK
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
 
-FILES = ["cases.csv", "inclusion.csv", "pixels.csv", "slices.csv", "summary.json", "summary.md"]
+FILES = [
+    "agreement.csv", "bland_altman.png", "cases.csv", "inclusion.csv", "pixels.csv", "slices.csv",
+    "summary.json", "summary.md",
+]  # fmt: skip
 
 
 def table(path):
@@ -35,7 +39,7 @@ def phantom(random_run):
 @pytest.fixture(scope="module")
 def evaluated(random_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("evaluated") / "new" / "folder"
-    return evaluate(random_run, output=output), output
+    return evaluate(random_run, output=output)[NETWORK], output
 
 
 def test_the_validation_cases_are_scored(evaluated, random_run):
@@ -53,7 +57,7 @@ def test_the_validation_cases_are_scored(evaluated, random_run):
     lines = (output / "summary.md").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("Left out")]
     assert all(name in line for name in left)
-    assert (output / "summary.md").read_text().count("\n## ") == 4
+    assert (output / "summary.md").read_text().count("\n## ") == 5
 
 
 def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, phantom):
@@ -84,7 +88,7 @@ def test_scores_are_those_of_the_maps_on_the_native_grid(evaluated, random_run, 
 
 
 def test_best_and_mirrored_are_said(random_run, tmp_path):
-    found = evaluate(random_run, checkpoint="best", mirror=True, output=tmp_path)
+    found = evaluate(random_run, checkpoint="best", mirror=True, output=tmp_path)[NETWORK]
     assert (found.checkpoint, found.mirror) == ("best, step 5", True)
     assert any("chosen on these very slices" in note for note in found.notes)
     assert any("synthetic" in note for note in found.notes)
@@ -111,7 +115,7 @@ def test_pathology_smaller_than_in_training_is_dropped(random_run, evaluated, tm
     }
     for number, (smallest, volumes) in enumerate(expected.items()):
         run, output = noting(random_run, tmp_path / f"run-{number}", *smallest), tmp_path / "out"
-        found = evaluate(run, drop_small=True, output=output)
+        found = evaluate(run, drop_small=True, output=output)[NETWORK]
         rows = {row["region"]: row for row in table(output / "cases.csv")}
         predicted = [float(rows[name]["prediction_mm3"]) for name in ("NoReflow", "Infarction")]
         assert predicted == pytest.approx(volumes)
@@ -142,7 +146,7 @@ def test_other_cases_are_all_scored_whatever_their_names(random_run, phantom, tm
     """Case_P001 is a name of the run's, on which it was trained."""
     pairs = {"Case_P001": "Case_P001", "Case_N003": "Case_N103"}
     root = renamed(phantom, tmp_path / "other", pairs, other=True)
-    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out")
+    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out")[NETWORK]
     assert [case.name for case in found.cases] == ["Case_N103", "Case_P001"]
     assert "2 not among the run's cases" in found.notes[0]
     assert found.notes[1].endswith("Case_P001.")
@@ -156,7 +160,7 @@ def test_cases_trained_on_are_never_scored_whatever_their_names(random_run, phan
     chosen = {"Case_P001": "Case_X", "Case_P002": "Case_Y"}
     root = renamed(phantom, tmp_path / "mixed", chosen)
     renamed(phantom, root, {"Case_N003": "Case_N103"}, other=True)
-    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out")
+    found = evaluate(random_run, root=root, checkpoint="best", output=tmp_path / "out")[NETWORK]
     assert [case.name for case in found.cases] == ["Case_N103", "Case_Y"]
     assert "1 held out by the run" in found.notes[0]
     assert "1 not among the run's cases" in found.notes[0]
@@ -198,7 +202,7 @@ def test_new_and_missing_cases_in_the_run_s_own_folder_are_said(random_run, phan
     shutil.rmtree(root / "Case_P002")
     renamed(phantom, root, {"Case_P002": "Case_P777"}, other=True)
     run = rooted(random_run, tmp_path / "run", root)
-    found = evaluate(run, output=tmp_path / "out")
+    found = evaluate(run, output=tmp_path / "out")[NETWORK]
     assert [case.name for case in found.cases] == ["Case_P777"]
     assert any("no longer there: Case_P002" in note for note in found.notes)
 
@@ -229,7 +233,7 @@ def slice_run(random_run, tmp_path_factory):
 
 
 def test_of_a_slice_split_only_held_out_slices_count(slice_run, tmp_path):
-    found = evaluate(slice_run, output=tmp_path)
+    found = evaluate(slice_run, output=tmp_path)[NETWORK]
     cohort = run_data.load_cohort(load_run(slice_run).setup)
     _, held = split(cohort, kind="slice", validation_fraction=0.2, seed=0)
     wanted = {(cohort.case_names[cohort.case_index[i]], int(cohort.slice_index[i])) for i in held}
@@ -247,7 +251,7 @@ def test_other_cases_for_a_run_of_a_slice_split(slice_run, phantom, tmp_path):
     renamed(phantom, root, {"Case_N003": "Case_B"}, other=True)
     for name in set(names(phantom)) - set(held_out) - {"phantom.json"}:
         renamed(phantom, root, {name: name})
-    found = evaluate(slice_run, root=root, output=tmp_path / "out")
+    found = evaluate(slice_run, root=root, output=tmp_path / "out")[NETWORK]
     assert [case.name for case in found.cases] == ["Case_A", "Case_B"]
     first, second = found.cases
     assert first.slices.tolist() == held_out[known]
@@ -307,8 +311,8 @@ def test_a_label_of_another_set_is_refused(random_run, phantom, tmp_path):
         "slice_regions": [["A", ["a"]]], "case_regions": [["A", ["a"]]],
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(settings))
-    found = evaluate(folder, root=phantom, output=tmp_path / "same")
-    assert found.cases[0].regions.shape == (1, 8)  # five labels under other names will do
+    found = evaluate(folder, root=phantom, output=tmp_path / "same")[NETWORK]
+    assert found.cases[0].regions.shape == (1, 9)  # five labels under other names will do
     settings["anatomy"]["labels"] += ["e"]
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(WorkdirError, match="its checkpoint cannot be read"):
@@ -331,7 +335,7 @@ def test_real_cases_of_the_run_s_names_are_not_mistaken_for_the_phantom(
     root.mkdir()
     for name in ("Case_P001", "Case_P003", "Case_N012"):
         (root / name).symlink_to(emidec_root / name)
-    found = evaluate(random_run, root=root, output=tmp_path / "out")
+    found = evaluate(random_run, root=root, output=tmp_path / "out")[NETWORK]
     assert [case.name for case in found.cases] == ["Case_N012", "Case_P001", "Case_P003"]
     assert found.left_out == {}
     assert all(len(case.slices) == case.num_slices for case in found.cases)

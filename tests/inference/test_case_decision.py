@@ -12,6 +12,7 @@ import pytest
 from jaxseg.anatomy import EMIDEC
 from jaxseg.config.settings import SettingsError
 from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.methods import NETWORK
 from jaxseg.inference.case_decision import FILE, CaseDecision, Cost, choose_rule, pair_names
 from jaxseg.inference.export import export
 from jaxseg.presence import PresenceRule
@@ -67,7 +68,7 @@ def test_evaluate_applies_it_and_says_so(folder, tmp_path):
     found = evaluate(
         folder, root=root, checkpoint="last", mirror=True, case_decision=True,
         output=tmp_path / "out",
-    )  # fmt: skip
+    )[NETWORK]  # fmt: skip
     assert DECISION.described() in found.notes
     assert DECISION.described() in (tmp_path / "out" / "summary.md").read_text()
 

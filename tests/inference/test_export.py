@@ -16,6 +16,7 @@ import pytest
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import load_case
 from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.methods import NETWORK
 from jaxseg.inference import export as module
 from jaxseg.inference.export import export
 from jaxseg.inference.predict import predict
@@ -123,7 +124,7 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
 ):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
     evaluate(random_run, output=tmp_path / "run")
-    found = evaluate(bundle, root=phantom)
+    found = evaluate(bundle, root=phantom)[NETWORK]
     assert content(bundle / "evaluation") == content(tmp_path / "run")
     assert found.checkpoint == "last, step 6"
     assert [case.name for case in found.cases] == ["Case_P002"]
@@ -195,7 +196,7 @@ def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, 
     assert "At the end 0.123." in text
     summary = (folder / "evaluation" / "summary.md").read_text()
     rows = [line for line in summary.splitlines() if line.startswith("| Infarction")]
-    assert len(rows) == 2
+    assert len(rows) == 6
     assert all(row in text for row in rows)
     text = card("best", checkpoint="best")
     assert "The run's evaluation is of another checkpoint (last, step 6) and is not shown" in text

@@ -16,6 +16,7 @@ from jaxseg.config.setup import build
 from jaxseg.data import DataError
 from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
+from jaxseg.evaluation.methods import NETWORK
 from jaxseg.inference.export import export
 from jaxseg.runs import provenance, unseen
 from jaxseg.runs.config_file import read_settings
@@ -340,7 +341,7 @@ def test_the_run_notes_what_it_started_from(tuned, source, other_split):
 
 def test_cases_that_the_source_saw_are_left_out(tuned, other_split, tmp_path):
     folder, (fair, seen) = tuned[0], other_split[1]
-    found = evaluate(folder, output=tmp_path)
+    found = evaluate(folder, output=tmp_path)[NETWORK]
     assert [case.name for case in found.cases] == [fair]
     assert found.left_out[seen] == "seen by the run this one started from"
     assert [*found.left_out.values()].count("trained on") == 4
@@ -360,7 +361,7 @@ def test_by_their_images_whatever_their_names(tuned, config, other_split, tmp_pa
         type(run)(**{**vars(run), "data": facts}), "Case_X", image
     )  # no case of the run's own
     assert other.left_out == "seen by the run this one started from"
-    found = evaluate(folder, root=root, output=tmp_path / "out")
+    found = evaluate(folder, root=root, output=tmp_path / "out")[NETWORK]
     assert seen in found.left_out
     assert len(found.cases) == 2
 
