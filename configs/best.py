@@ -26,7 +26,7 @@ ADDITIONS = {
     "augment.turn": True,
     "augment.rotation": 30.0,
     "augment.zoom": 0.2,
-    "augment.shift": 4.0,
+    "augment.shift": 2.0,
     "augment.gamma": 0.5,
     "augment.contrast": 0.3,
     "augment.brightness": 0.3,

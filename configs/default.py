@@ -153,12 +153,13 @@ def _set_training(config: ConfigDict) -> None:
     train.batch_size = 16  # of all devices together; the paper's
     train.epochs = 400  # the paper's
     train.validate_every = 5  # epochs; validation and a checkpoint
-    # Fine-tuning: folder of another run (its last checkpoint) or exported bundle whose parameters
-    # this run starts from, with an optimizer and a schedule of its own; also --init_from=RUN. None:
-    # random parameters. model.width, depth, attention, dense and groups must be as there;
-    # where the labels are others, the layers that give one output a label start at random. Cases
-    # that the other run was trained on are left out of evaluation. Fewer epochs and a lower
-    # optimizer.learning_rate than for a new network will usually do.
+    # Fine-tuning: folder of another run (its last checkpoint) or exported bundle, or "pretrained"
+    # for the network that comes with jaxseg, whose parameters this run starts from, with an
+    # optimizer and a schedule of its own; also --init_from=RUN. None: random parameters.
+    # model.width, depth, attention, dense and groups must be as there; where the labels are others,
+    # the layers that give one output a label start at random. Cases that the other run was trained
+    # on are left out of evaluation. Fewer epochs and a lower optimizer.learning_rate than for a new
+    # network will usually do.
     train.init_from = placeholder(str)
 
     config.run = run = ConfigDict()  # changes nothing in the result, so a resumed run may differ

@@ -2,47 +2,65 @@
 
 import argparse
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxseg import __version__
+from jaxseg import __version__, arguments, pretrained
 from jaxseg.command_line import command
+from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.evaluation.methods import NAMES, WITHIN
 from jaxseg.evaluation.methods_files import methods_markdown
 from jaxseg.evaluation.score_files import summary_markdown
-from jaxseg.home import HomeError, expanded
 from jaxseg.inference.export import export
 from jaxseg.inference.measure import measure
-from jaxseg.inference.orientation import directions_of
 from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
-from jaxseg.measures.aha import Septum
+from jaxseg.runs.bundle import CARD
+from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
 
 _LOG = logging.getLogger(__package__)
+_PRETRAINED = (
+    "no --run: the network trained on EMIDEC that comes with jaxseg. For research, not for "
+    f"diagnosis; no commercial use (CC BY-NC-SA 4.0): {pretrained.EMIDEC / CARD}"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command of the given arguments, by default those of the process."""
     with command():
-        arguments = vars(parser().parse_args(argv))
-        run = arguments.pop("command")
+        options = vars(parser().parse_args(argv))
+        run = options.pop("command")
         _LOG.info(describe())
-        run(**arguments)
+        run(**options)
 
 
-def _predict(run: Sequence[Path], checkpoint: str | None, **arguments: Any) -> None:
-    predict([load_run(folder, checkpoint=checkpoint) for folder in run], **arguments)
+def _predict(run: Sequence[Path], checkpoint: str | None, **options: Any) -> None:
+    if not run:
+        run = [pretrained.EMIDEC]
+        options["mirror"] = True
+        options["drop_small"] = not options["case_decision"]
+        _LOG.info(_PRETRAINED)
+    predict([load_run(folder, checkpoint=checkpoint) for folder in run], **options)
 
 
-def _evaluate(run: Sequence[Path], **arguments: Any) -> None:
-    found = evaluate(run, **arguments)
+def _evaluate(run: Sequence[Path], **options: Any) -> None:
+    found = evaluate(run, **options)
     many = len(found) > 1
     text = methods_markdown(found) if many else summary_markdown(next(iter(found.values())))
     _LOG.info(f"\n{text}")
+
+
+def _example(output: Path) -> None:
+    try:
+        write_phantom(output, seed=0, num_cases=2)
+    except ValueError as error:
+        raise WorkdirError(str(error)) from error
+    except OSError as error:
+        raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
+    _LOG.info(f"{output}: two synthetic stacks (Images), with their label maps (Contours)")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     _add_measure(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_example(commands)
     return root
 
 
@@ -74,27 +93,30 @@ def _add_predict(commands: Any) -> None:
         "predict",
         _predict,
         "segment NIfTI stacks or a DICOM series, which need no label maps, and measure them",
-        "jaxseg predict scans --run=runs/best-emidec --output=segmented --mirror",
+        "jaxseg predict scans --output=segmented",
     )
     add = parser.add_argument
     text = "a .nii or .nii.gz file, a folder of them, or a folder of one DICOM series"
-    add("source", type=_path, metavar="STACK", help=text)
-    text = "run folder or bundle; of several, each with --run, the probabilities are averaged"
-    add("--run", type=_path, required=True, action="append", metavar="RUN", help=text)
+    add("source", type=arguments.path, metavar="STACK", help=text)
+    text = (
+        "run folder or bundle; of several, each with --run, the probabilities are averaged. "
+        "Default: the network of EMIDEC that comes with jaxseg, with --mirror and --drop_small"
+    )
+    add("--run", type=arguments.run, default=[], action="append", metavar="RUN", help=text)
     add(
         "--output",
-        type=_path,
+        type=arguments.path,
         metavar="DIR",
         required=True,
         help="folder for label maps, pictures, volumes and measures",
     )
     text = "position of the hearts as fractions of the field of view; default: they are located"
-    add("--center", type=_center, metavar="ROW,COLUMN", help=text)
+    add("--center", type=arguments.center, metavar="ROW,COLUMN", help=text)
     text = (
         "where rows and columns (the file's first and second axis) lead, such as LP: to the left "
         "and to posterior; default: what the file states"
     )
-    add("--orientation", type=_orientation, metavar="CODE", help=text)
+    add("--orientation", type=arguments.orientation, metavar="CODE", help=text)
     text = "DICOM series to take of several: its description, or the end of its UID"
     add("--series", metavar="SERIES", help=text)
     add("--probabilities", action="store_true", help="write the probabilities as well")
@@ -113,10 +135,10 @@ def _add_measure(commands: Any) -> None:
     )
     add = parser.add_argument
     text = ".nii or .nii.gz label maps, or folders of them"
-    add("sources", type=_path, nargs="+", metavar="LABEL_MAP", help=text)
-    add("--output", type=_path, metavar="DIR", required=True, help="folder for all files")
+    add("sources", type=arguments.path, nargs="+", metavar="LABEL_MAP", help=text)
+    add("--output", type=arguments.path, metavar="DIR", required=True, help="folder for all files")
     text = "run folder or bundle whose labels the files hold; default: EMIDEC's, 0 to 4"
-    add("--run", type=_path, metavar="RUN", help=text)
+    add("--run", type=arguments.path, metavar="RUN", help=text)
     _add_septum(parser)
     text = "slice 0 is the base; default: the apex, as in EMIDEC, or as in the config of RUN"
     add("--base_first", action="store_true", help=text)
@@ -129,7 +151,7 @@ def _add_septum(parser: argparse.ArgumentParser) -> None:
         "insertion of the right ventricle: degrees in the picture, 0 right, 90 up; for the AHA "
         "segments of all cases"
     )
-    parser.add_argument("--septum", type=_septum, metavar="ANTERIOR[,INFERIOR]", help=text)
+    parser.add_argument("--septum", type=arguments.septum, metavar="ANTERIOR[,INFERIOR]", help=text)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -142,15 +164,18 @@ def _add_evaluate(commands: Any) -> None:
     )
     add = parser.add_argument
     text = "data set folder; default: the held-out cases of the run"
-    add("root", type=_path, nargs="?", metavar="CASES", help=text)
-    text = "run folder or bundle; several, each with --run, score the cases that each held out"
-    add("--run", type=_path, required=True, action="append", metavar="RUN", help=text)
+    add("root", type=arguments.path, nargs="?", metavar="CASES", help=text)
+    text = (
+        f"run folder or bundle, or {pretrained.NAME}; several, each with --run, score the cases "
+        "that each held out"
+    )
+    add("--run", type=arguments.run, required=True, action="append", metavar="RUN", help=text)
     text = f"methods side by side, separated by commas: {', '.join(NAMES)}; default: network"
-    add("--method", type=_names, action="extend", dest="methods", default=[], help=text)
+    add("--method", type=arguments.names, action="extend", dest="methods", default=[], help=text)
     text = f"myocardium for thresholds, {' or '.join(WITHIN)}, or both; default: reference"
-    add("--within", type=_names, action="extend", default=[], help=text)
+    add("--within", type=arguments.names, action="extend", default=[], help=text)
     text = "folder for the scores; default: RUN/evaluation"
-    add("--output", type=_path, metavar="DIR", help=text)
+    add("--output", type=arguments.path, metavar="DIR", help=text)
     _add_inference(parser)
 
 
@@ -163,11 +188,26 @@ def _add_export(commands: Any) -> None:
         "jaxseg export --run=runs/best-emidec --output=bundle",
     )
     add = parser.add_argument
-    add("--run", type=_path, required=True, dest="folder", metavar="RUN", help="run folder")
-    add("--output", type=_path, metavar="DIR", required=True, help="folder of the bundle")
+    add(
+        "--run", type=arguments.path, required=True, dest="folder", metavar="RUN", help="run folder"
+    )
+    add("--output", type=arguments.path, metavar="DIR", required=True, help="folder of the bundle")
     add("--checkpoint", choices=["best", "last"], default="last", help="default: last")
     add("--onnx", action="store_true", help="write the network as ONNX as well; needs jax2onnx")
+    text = "parameters in half precision, no StableHLO: a quarter of the size"
+    add("--compact", action="store_true", help=text)
     add("--overwrite", action="store_true", help="replace an existing bundle")
+
+
+def _add_example(commands: Any) -> None:
+    parser = _subparser(
+        commands,
+        "example",
+        _example,
+        "write two synthetic stacks with label maps, to try the other commands on",
+        "jaxseg example scans",
+    )
+    parser.add_argument("output", type=arguments.path, metavar="DIR", help="folder to create")
 
 
 def _subparser(
@@ -191,62 +231,16 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         "replace pathology of lower confidence by the label around it; once for all inclusion "
         "pairs, or once for each (EMIDEC: no-reflow, then infarct)"
     )
-    add("--min_confidence", type=_share, action="append", default=[], metavar="P", help=text)
+    add(
+        "--min_confidence",
+        type=arguments.share,
+        action="append",
+        default=[],
+        metavar="P",
+        help=text,
+    )
     text = "apply the bounds that the cross-validation of these networks has found"
     add("--case_decision", action="store_true", help=text)
-
-
-def _path(text: str) -> Path:
-    try:
-        return expanded(text)  # few shells expand ~ after --flag=
-    except HomeError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _names(text: str) -> list[str]:
-    return text.split(",")
-
-
-def _share(text: str) -> float:
-    return _fractions(text, 1)[0]
-
-
-def _center(text: str) -> tuple[float, ...]:
-    return _fractions(text, 2)
-
-
-def _orientation(text: str) -> str:
-    try:
-        directions_of(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _septum(text: str) -> Septum:
-    expected = argparse.ArgumentTypeError(
-        f"expected degrees of one or of two distinct directions, got {text!r}"
-    )
-    try:
-        anterior, *inferior = (float(part) for part in text.split(","))
-        septum = Septum.between(anterior, *inferior) if inferior else Septum(anterior)
-    except (ValueError, TypeError):
-        raise expected from None
-    if not (math.isfinite(septum.anterior) and 0 < abs(septum.extent) < 180):
-        raise expected
-    return septum
-
-
-def _fractions(text: str, count: int) -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if len(found) != count or not all(0 <= number <= 1 for number in found):
-        raise argparse.ArgumentTypeError(
-            f"expected {'a number' if count == 1 else 'two numbers'} from 0 to 1, got {text!r}"
-        )
-    return found
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ METHOD = {
     "mixup", "models", "native", "objective", "presence", "train_step",
 }  # fmt: skip
 LINES = [
-    {"command_line"}, {"studies"}, {"evaluation"}, {"inference", "training"}, {"reports"}, {"runs"},
-    {"config"}, {"data"}, {"measures"}, {"machine"}, METHOD, {"anatomy", "home"}, {"errors"},
+    {"arguments", "command_line"}, {"studies"}, {"evaluation"}, {"inference", "training"},
+    {"reports"}, {"runs"}, {"config"}, {"data"}, {"measures"}, {"machine"}, METHOD,
+    {"anatomy", "pretrained"}, {"home"}, {"errors"},
 ]  # fmt: skip
 LINE = {room: number for number, rooms in enumerate(LINES) for room in rooms}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem in LINE)

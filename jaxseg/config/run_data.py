@@ -17,6 +17,7 @@ from jaxseg.data.phantom.write import MANIFEST, case_names, write_phantom
 from jaxseg.data.split import check_count
 from jaxseg.home import expanded
 from jaxseg.presence import smallest_volumes
+from jaxseg.pretrained import folder_of
 
 
 def load_cohort(setup: Setup) -> Cohort:
@@ -86,7 +87,7 @@ def check_phantom_split(setup: Setup) -> None:
         return
     names = case_names(source.phantom_seed, source.phantom_cases, source.layout)
     patients, held = _given(how, names)
-    if how.kind == "case" and held is None:
+    if how.kind == "case" and held is None and (how.folds or how.validation_fraction):
         try:
             check_count(len(set(patients.values() if patients else names)), how.folds, how.kind)
         except ValueError as error:
@@ -174,7 +175,7 @@ def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("patients", "splits")
         if (data[name] or "").endswith((".csv", ".json"))
     }
-    source = train["init_from"] and _absolute(train["init_from"], "train.init_from")
+    source = train["init_from"] and str(folder_of(train["init_from"], "train.init_from").absolute())
     return {
         **settings,
         "data": {**data, "root": str(build(settings).source.folder), **files},

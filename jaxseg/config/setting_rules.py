@@ -158,7 +158,7 @@ RULES: dict[str, Rule] = {
     "train.validate_every": _whole(1),
     "train.init_from": (
         lambda v: v is None or (isinstance(v, str) and bool(v.strip())),
-        "the folder of a run or of an exported bundle, or None",
+        "the folder of a run or of an exported bundle, pretrained, or None",
     ),
     "run.devices": _whole(0),
     "run.convolution": _one_of(native.CHOICES),

@@ -24,6 +24,7 @@ from jaxseg.data.label_values import LabelValues
 from jaxseg.localizer import make_localizer
 from jaxseg.models import Convolve, UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective
+from jaxseg.pretrained import folder_of
 
 
 @dataclass(frozen=True)
@@ -236,5 +237,5 @@ def _objective(loss: Mapping[str, Any], balance: Mapping[str, Any], anatomy: Ana
 
 
 def _course(fields: Mapping[str, Any]) -> Course:
-    source = fields["init_from"]
-    return Course(**{**fields, "init_from": Path(source) if source else None})
+    source = fields["init_from"] and folder_of(fields["init_from"], "train.init_from")
+    return Course(**{**fields, "init_from": source})

@@ -11,10 +11,9 @@ from jaxseg.anatomy import enclosing_region
 from jaxseg.evaluation.bootstrap import mean_interval
 from jaxseg.evaluation.case_scores import MEASURES
 from jaxseg.evaluation.scores import Evaluation
+from jaxseg.measures.masses import DENSITY
 from jaxseg.metrics import agreement
 
-# Grams in a ml of myocardium.
-_DENSITY = 1.05
 _REFERENCE, _PREDICTION = MEASURES.index("reference_mm3"), MEASURES.index("prediction_mm3")
 
 
@@ -52,7 +51,7 @@ def quantities(evaluation: Evaluation) -> list[Quantity]:
     found = []
     for k, (name, labels) in enumerate(regions):
         holds = volumes[:, k, 1] > 0
-        prediction, reference = volumes[:, k].T / 1000 * _DENSITY
+        prediction, reference = volumes[:, k].T / 1000 * DENSITY
         found.append(Quantity(name, "g", f"{name}, g", prediction, reference, holds))
         around = enclosing_region(labels, regions)
         if around is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxseg.config.settings import SettingsError, without_places
 from jaxseg.inference import case_decision
@@ -37,6 +38,7 @@ def export(
     *,
     checkpoint: str = "last",
     onnx: bool = False,
+    compact: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Write a bundle: parameters, config, preprocessing, StableHLO artifact and model card.
@@ -50,6 +52,8 @@ def export(
       output: folder to create, with its parents.
       checkpoint: "best" or "last".
       onnx: whether to write the network as `model.onnx` as well, which needs jax2onnx.
+      compact: whether to store the parameters in half precision and leave out the StableHLO
+        artifact, which makes the bundle a quarter as large.
       overwrite: whether to replace an existing bundle; nothing else is ever replaced.
 
     Raises:
@@ -72,7 +76,7 @@ def export(
     scores, remarks = _scores(run)
     try:
         with unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
-            size = _write(run, temporary, scores, remarks, onnx=onnx)
+            size = _write(run, temporary, scores, remarks, onnx=onnx, compact=compact)
     except OSError as error:
         raise WorkdirError(f"{output}: cannot write here ({error.strerror or error})") from error
     _LOG.info(
@@ -174,7 +178,13 @@ def _replace(target: Path, temporary: Path) -> None:
 
 
 def _write(
-    run: Trained, folder: Path, scores: dict[str, str], remarks: tuple[str, ...], *, onnx: bool
+    run: Trained,
+    folder: Path,
+    scores: dict[str, str],
+    remarks: tuple[str, ...],
+    *,
+    onnx: bool,
+    compact: bool,
 ) -> int:
     """Write the files of a bundle.
 
@@ -194,20 +204,17 @@ def _write(
         orientation=run.data.get("orientations", [None])[0],
     )
     _write_json(folder / bundle.PREPROCESSING, note)
+    precision = np.float16 if compact else np.float32
     try:
-        save_params(folder / bundle.PARAMS, run.params)
+        save_params(folder / bundle.PARAMS, run.params, precision)
         if run.localizer is not None:
-            save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params)
+            save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params, precision)
     except ValueError as error:  # raised by Orbax, for example on a full disk
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
-    exported = export_probabilities(run.network, run.params, run.grid.size)
-    (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
+    calling_convention = None if compact else _write_artifacts(run, folder)
     if onnx:
         artifact = onnx_probabilities(run.network, run.params, run.grid.size)
         (folder / bundle.ONNX).write_bytes(artifact)
-    if run.localizer is not None:
-        finder = export_probabilities(run.localizer, run.localizer_params, None)
-        (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
     files = bundle.list_files(folder)
     manifest = Manifest(
         name=run.setup.name,
@@ -226,12 +233,22 @@ def _write(
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(run.params)),
         scores=scores,
         remarks=remarks,
-        calling_convention=exported.calling_convention_version,
+        calling_convention=calling_convention,
         made_with=manifest.made_with,
         files={name: (file.size, file.sha256) for name, file in files.items()},
     )
     (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
     return sum(file.size for file in files.values())
+
+
+def _write_artifacts(run: Trained, folder: Path) -> int:
+    """Write the StableHLO artifacts; return their calling convention version."""
+    exported = export_probabilities(run.network, run.params, run.grid.size)
+    (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
+    if run.localizer is not None:
+        finder = export_probabilities(run.localizer, run.localizer_params, None)
+        (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
+    return exported.calling_convention_version
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -35,7 +35,8 @@ class Facts:
       num_parameters: number of parameters of the network.
       scores: Markdown reports by heading, each with its own headings starting at level 1.
       remarks: sentences on missing scores.
-      calling_convention: calling convention version of the artifact in `jax.export`.
+      calling_convention: calling convention version of the artifact in `jax.export`; None for a
+        compact bundle, which has no artifact.
       made_with: versions by package.
       files: size in bytes and SHA-256 by path.
     """
@@ -48,7 +49,7 @@ class Facts:
     num_parameters: int
     scores: Mapping[str, str]
     remarks: tuple[str, ...]
-    calling_convention: int
+    calling_convention: int | None
     made_with: Mapping[str, str]
     files: Mapping[str, tuple[int, str]]
 
@@ -254,15 +255,21 @@ def _limits(facts: Facts) -> str:
 
 
 def _usage(facts: Facts) -> str:
-    height, width = facts.setup.grid.size
-    return f"""\
+    parts = [_WITH_JAXSEG]
+    if facts.calling_convention is not None:
+        height, width = facts.setup.grid.size
+        parts.append(_WITH_JAX.format(height=height, width=width))
+    return "\n\n".join([*parts, _WITH_ORBAX])
+
+
+_WITH_JAXSEG = """\
 With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
 
 ```bash
 python -m jaxseg predict FILE_OR_FOLDER --run=BUNDLE --output=DIR
 python -m jaxseg evaluate CASES --run=BUNDLE --output=DIR
-```
-
+```"""
+_WITH_JAX = """\
 With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder; how slices
 are prepared and results brought back to the scan, preprocessing.json says:
 
@@ -276,8 +283,8 @@ network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
 images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
-```
-
+```"""
+_WITH_ORBAX = """\
 The parameters with Orbax alone:
 
 ```python
@@ -292,12 +299,17 @@ with ocp.StandardCheckpointer() as reader:
 
 def _versions(facts: Facts) -> str:
     made_with = ", ".join(f"{name} {version}" for name, version in facts.made_with.items())
+    if facts.calling_convention is None:
+        about = "A compact bundle: parameters in half precision, without model.stablehlo."
+    else:
+        about = (
+            "model.stablehlo is for deployment on cpu and cuda, not for the archive: it has "
+            f"calling convention {facts.calling_convention} of `jax.export`, which an older JAX "
+            "may not load, and a newer one promises to load for six months. params/ with the JSON "
+            "files is the archive."
+        )
     return (
-        f"Made with {made_with}.\n\n"
-        "model.stablehlo is for deployment on cpu and cuda, not for the archive: it has calling "
-        f"convention {facts.calling_convention} of `jax.export`, which an older JAX may not load, "
-        "and a newer one promises to load for six months. params/ with the JSON files is the "
-        "archive.\n\n"
+        f"Made with {made_with}.\n\n{about}\n\n"
         "The files that predictions stand on, as in manifest.json. jaxseg checks them whenever it "
         "reads the bundle; this card may be edited."
     )

@@ -4,21 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from numpy.typing import DTypeLike
 
 
-def save_params(folder: Path, params: Any) -> None:
+def save_params(folder: Path, params: Any, precision: DTypeLike = np.float32) -> None:
     """Write bare parameters as NumPy arrays, which any machine restores without a template.
 
     Args:
       folder: folder to create; its parent must exist.
       params: a tree of arrays.
+      precision: dtype in which they are stored.
 
     Raises:
       OSError, ValueError: if a file cannot be written.
     """
     with ocp.StandardCheckpointer() as writer:
-        writer.save(folder.resolve(), jax.device_get(params))
+        arrays = jax.tree.map(lambda x: np.asarray(x, precision), jax.device_get(params))
+        writer.save(folder.resolve(), arrays)
     # Orbax records the absolute path, which should not be passed on with a bundle.
     note = folder / "commit_success.txt"
     if note.exists():
@@ -33,7 +37,7 @@ def load_params(folder: Path, template: Any) -> Any:
       template: a tree of arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
-      The parameters, on the first local device.
+      The parameters, on the first local device and with the dtypes of the template.
 
     Raises:
       ValueError: if the names or shapes of the parameters differ from the template's.

@@ -107,7 +107,7 @@ def test_a_bundle_predicts_the_very_files_of_the_run(bundle_folder, run, phantom
     predict([run], source, tmp_path / "run", probabilities=True)
     predict([bundle], source, tmp_path / "bundle", probabilities=True)
     found = content(tmp_path / "bundle")
-    assert len(found) == 2 * 3 + 2  # the table of volumes and its lock
+    assert len(found) == 2 * 5 + 5  # tables of volumes and measures, the report and a lock
     assert found == content(tmp_path / "run")
     assert content(bundle_folder) == before
 
@@ -154,6 +154,20 @@ def test_the_artifact_is_the_network(bundle_folder, run, phantom):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, wanted[:count], atol=1e-6)
     assert len(np.unique(wanted.argmax(-1))) == 5
+
+
+def test_a_compact_bundle(random_run, run, phantom, tmp_path):
+    folder = tmp_path / "compact"
+    export(random_run, folder, compact=True)
+    assert "model.stablehlo" not in content(folder)
+    assert 'model.stablehlo")' not in (folder / "MODEL_CARD.md").read_text()
+    bundle, case = load_run(folder), load_case(phantom / "Case_P001")
+    for ours, theirs in zip(
+        jax.tree.leaves(bundle.params), jax.tree.leaves(run.params), strict=True
+    ):
+        np.testing.assert_array_equal(ours, np.asarray(theirs, np.float16).astype(np.float32))
+    expected, found = (make_predictor([one])(case).probabilities for one in (run, bundle))
+    np.testing.assert_allclose(found, expected, atol=0.01)
 
 
 def test_the_best_checkpoint(small, random_run, tmp_path):

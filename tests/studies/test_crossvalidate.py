@@ -29,6 +29,8 @@ pytestmark = pytest.mark.slow
 FOLDS, SEEDS = 3, (7, 8)
 PAIRS = (((4,), 3), ((3, 4), 2))
 FILES = [
+    "agreement.csv",
+    "bland_altman.png",
     "case_decision.json",
     "cases.csv",
     "inclusion.csv",
@@ -204,7 +206,7 @@ def test_the_steps_and_the_bounds_for_other_cases_are_told(study, by_hand):
     fitted_to_all = [fitted(by_hand.values(), k, PAIRS[k][0]) for k in range(2)]
     assert told["min_confidence"] == pytest.approx(fitted_to_all, abs=1e-4)
     assert told["smallest_mm3"] == [3000.0, 9000.0]  # of the fold that has the smallest
-    assert text.count("\n## ") == 5
+    assert text.count("\n## ") == 6
 
 
 def test_what_deciding_costs_is_told_by_nested_folds(study, by_hand):
@@ -258,7 +260,8 @@ def test_cases_that_were_moved_are_read_where_they_lie_now(study, config, tmp_pa
     """A study is scored anew from another folder of the same cases, and to the same digits."""
     moved = shutil.copytree(config["data"]["root"], tmp_path / "elsewhere")
     copy = shutil.copytree(study, tmp_path / "study")
-    before = {name: (copy / name).read_text() for name in FILES if name != "runs"}
+    texts = [name for name in FILES if name not in ("runs", "bland_altman.png")]
+    before = {name: (copy / name).read_text() for name in texts}
     for name in before:
         (copy / name).unlink()
     here = replace(config, {"data.root": str(moved), "data.phantom_cases": 0})
@@ -368,4 +371,5 @@ def test_as_a_user_runs_it(command_line, finished_run, tmp_path):
     assert written[0] == written[1]
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
     rule = summary["presence"]["min_confidence"]["for_other_cases"]
-    assert names(tmp_path / "study") == FILES[0 if any(rule) else 1 :]
+    kept = [file for file in FILES if any(rule) or file != "case_decision.json"]
+    assert names(tmp_path / "study") == kept

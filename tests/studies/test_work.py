@@ -10,6 +10,7 @@ from jaxseg.config import run_data
 from jaxseg.config.settings import replace
 from jaxseg.data import Cohort
 from jaxseg.data.identity import Digests
+from jaxseg.data.phantom.write import case_names
 from jaxseg.runs.data_file import claim
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.lock import InUseError
@@ -95,8 +96,13 @@ def test_what_is_done_is_not_done_again(bench):
     assert bench.reports == [ONE, TWO]
 
 
-def test_a_file_of_patients_is_the_same_by_its_relative_path(bench):
+def test_a_file_of_patients_is_the_same_by_its_relative_path(bench, tmp_path, monkeypatch):
     """Training notes it by the absolute one, which the second command must not take for another."""
+    monkeypatch.chdir(tmp_path)
+    data = bench.config["data"]
+    names = case_names(data["phantom_seed"], data["phantom_cases"], data["layout"])
+    rows = "".join(f"{name},{name}\n" for name in names)
+    (tmp_path / "patients.csv").write_text(f"case,patient\n{rows}")
     bench.config = replace(bench.config, {"data.patients": "patients.csv"})
     for _ in range(2):
         bench.ablate(seeds=1)

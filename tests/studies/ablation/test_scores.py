@@ -85,7 +85,7 @@ def first_lines(count):
         ("cases.csv", first_lines(4), "does not belong to the slices.csv beside it"),
         ("cases.csv", replaced("Myocardium,3,3,", "Myocardium,3,3,x"), "line 2 has 'x"),
         ("slices.csv", replaced("Case_N001,0,", f"Case_N001,{10**400},"), "line 2 has '10+' in pl"),
-        ("cases.csv", lambda text: text.rstrip("\n") + "\ninf", "line 8 has 1 of 12 cells"),
+        ("cases.csv", lambda text: text.rstrip("\n") + "\ninf", "line 8 has 1 of 13 cells"),
         ("cases.csv", replaced('"a, b"', '"a, b'), "cannot be read"),
     ],
 )

@@ -1,0 +1,66 @@
+"""The network in the box: complete, small, licensed, and good enough to be of use."""
+
+import nibabel
+import numpy as np
+import pytest
+
+from jaxseg.__main__ import main
+from jaxseg.metrics import dice
+from jaxseg.pretrained import EMIDEC, folder_of
+from jaxseg.runs.trained import check_data, load_run
+from tests.logged import logged
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans") / "example"
+    main(["example", str(folder)])
+    return folder
+
+
+def test_it_is_small_and_carries_its_license():
+    files = [path for path in EMIDEC.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20e6
+    for name in ("LICENSE", "MODEL_CARD.md"):
+        text = (EMIDEC / name).read_text()
+        assert "CC BY-NC-SA 4.0" in text
+        assert "Lalande" in text
+
+
+def test_it_was_trained_on_all_cases_that_it_names():
+    run = load_run(folder_of("pretrained"))
+    check_data(run)
+    assert len(run.data["training"]["cases"]) == len(run.data["cases"]) == 80
+    assert not run.data["synthetic"]
+
+
+def test_an_unseen_scan_is_segmented_without_a_run(scans, tmp_path):
+    """The phantom is another scanner to it."""
+    with logged() as lines:
+        main(["predict", str(scans), f"--output={tmp_path / 'out'}"])
+    assert any("CC BY-NC-SA 4.0" in line for line in lines)
+    references = sorted(scans.glob("*/Contours/*.nii.gz"))
+    assert len(references) == 2
+    for path in references:
+        expected, found = (
+            np.asarray(nibabel.load(file).dataobj) for file in (path, tmp_path / "out" / path.name)
+        )
+        assert dice(found, expected, (2, 3, 4)) > 0.75
+        assert dice(found, expected, 1) > 0.85
+        if path.name.startswith("Case_P"):
+            assert dice(found, expected, (3, 4)) > 0.5
+
+
+def test_it_has_the_rule_of_its_study(scans, tmp_path):
+    image = next(scans.glob("Case_P*/Images/*.nii.gz"))
+    with logged() as lines:
+        main(["predict", str(image), f"--output={tmp_path / 'out'}", "--case_decision"])
+    assert any("6 of 54 lost" in line for line in lines)
+
+
+def test_an_example_replaces_nothing(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["example", str(tmp_path)])
+    assert str(tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
