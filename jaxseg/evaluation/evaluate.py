@@ -1,7 +1,7 @@
 """Evaluation of trained networks on the native grid of their held-out cases, or of other cases."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxseg.config.settings import SettingsError
@@ -11,7 +11,7 @@ from jaxseg.evaluation.methods import NETWORK, Method, choose_methods
 from jaxseg.evaluation.run_scores import RunScores, score_run
 from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference.case_decision import choose_rule
-from jaxseg.inference.predictor import heart_notes
+from jaxseg.inference.predictor import Prediction, heart_notes
 from jaxseg.runs import provenance
 from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
@@ -91,8 +91,12 @@ def evaluate(
         one = score_run(run, root, chosen, mirror, rule)
         _check_once(run, one, found)
         found.append(one)
-    sentences = tuple(dict.fromkeys(s for _, described in rules for s in described))
-    evaluations = {m: _evaluation(m, runs, found, mirror, sentences) for m in chosen}
+    hearts = {name: heart for one in found for name, heart in one.hearts.items()}
+    remarks = heart_notes(hearts)
+    for remark in remarks:
+        _LOG.warning(remark)
+    sentences = (*remarks, *dict.fromkeys(s for _, described in rules for s in described))
+    evaluations = {m: _evaluation(m, runs, found, hearts, mirror, sentences) for m in chosen}
     written = [_write(output, method, evaluation) for method, evaluation in evaluations.items()]
     if len(chosen) > 1:
         texts = methods_files.files(evaluations)
@@ -126,14 +130,14 @@ def _evaluation(
     method: Method,
     runs: Sequence[Trained],
     found: Sequence[RunScores],
+    hearts: Mapping[str, Prediction],
     mirror: bool,
     sentences: tuple[str, ...],
 ) -> Evaluation:
-    """Collect the scores of a method from all runs."""
+    """Collect the scores of a method from all runs; `sentences` are on the network's use."""
     cases = sorted((c for one in found for c in one.scores[method]), key=lambda case: case.name)
     scored = {case.name for case in cases}
     left_out = {name: reason for one in found for name, reason in one.left_out.items()}
-    hearts = {name: heart for one in found for name, heart in one.hearts.items()}
     steps = dict.fromkeys(f"{run.checkpoint}, step {run.step}" for run in runs)
     notes = tuple(
         f"{run.folder.name}: {note}" if len(runs) > 1 else note
@@ -142,10 +146,7 @@ def _evaluation(
     )
     made_with = dict.fromkeys(provenance.trained_and_scored(run.folder) for run in runs)
     if method.uses_network:
-        remarks = heart_notes(hearts)
-        for remark in remarks:
-            _LOG.warning(remark)
-        notes += remarks + sentences
+        notes += sentences
     return Evaluation(
         name=runs[0].setup.name if method == NETWORK else method.title,
         checkpoint="; ".join(steps) if method.uses_network else "not used",

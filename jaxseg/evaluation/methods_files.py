@@ -48,12 +48,12 @@ def methods_csv(evaluations: Mapping[Method, Evaluation]) -> str:
 def methods_markdown(evaluations: Mapping[Method, Evaluation]) -> str:
     """Format a table for each region that lies within another one, with a row for each method."""
     first = next(iter(evaluations.values()))
-    shares = [e["region"] for e in agreement_statistics(first) if e["unit"] == "%"]
     scores = {method: case_statistics(evaluation) for method, evaluation in evaluations.items()}
     agreements = {
         method: {(e["region"], e["unit"], e["cases"]): e for e in agreement_statistics(evaluation)}
         for method, evaluation in evaluations.items()
     }
+    shares = [region for region, unit, _ in next(iter(agreements.values())) if unit == "%"]
     text = (
         f"# Methods side by side, {len(first.cases)} cases\n\n"
         "DSC in 3D over all cases by the challenge's rule, and over those that hold the region;\n"

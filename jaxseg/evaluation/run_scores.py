@@ -53,9 +53,6 @@ def score_run(
 
     Raises:
       WorkdirError, DataError: as in `jaxseg.evaluation.evaluate.evaluate`.
-
-    Warns:
-      UserWarning: as in `jaxseg.evaluation.evaluate.evaluate`.
     """
     segment, read = make_segmenter([run], mirror=mirror, rule=rule), reader(run.setup)
     predicts = any(method.uses_network for method in methods)
