@@ -10,6 +10,7 @@ Positions are in mm from the corner of the field of view; voxel i covers [i d, (
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +67,26 @@ class Grid:
         self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
     ) -> tuple[int, int]:
         """The voxel (row, column) of a stack at a grid position in pixels, clipped to the stack."""
+        row, column = (round(at) for at in self._position(pixel, shape, spacing))
+        return row, column
+
+    def voxels_near(
+        self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> set[tuple[int, int]]:
+        """The one, two or four voxels within 3/4 voxel of a position, along rows and columns."""
+        rows, columns = (
+            {round(at - 0.25), round(at + 0.25)} for at in self._position(pixel, shape, spacing)
+        )
+        return set(product(rows, columns))
+
+    def _position(
+        self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
+    ) -> list[float]:
         found = []
         for k in (0, 1):
             offset, step = _axis(shape[k], spacing[k], self.size[k], self.spacing, self._center[k])
-            found.append(min(max(round(offset + step * pixel[k]), 0), shape[k] - 1))
-        return found[0], found[1]
+            found.append(min(max(offset + step * pixel[k], 0), shape[k] - 1))
+        return found
 
     @property
     def _center(self) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,25 @@ _LEAST_ML = 5.0
 _ROUNDS = 8
 
 Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A crop of the whole stack and the heart in it.
+
+    Attributes:
+      grid: grid of the crop.
+      probabilities: (slices, H, W, L).
+      off_center_mm: distance of the heart from the center of the crop.
+      heart: voxel at the heart's center.
+      near: voxels within 3/4 voxel of the heart's center.
+    """
+
+    grid: Grid
+    probabilities: np.ndarray
+    off_center_mm: float
+    heart: tuple[int, int]
+    near: set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -101,21 +121,38 @@ def find_heart(
     if (heart > 0.5).sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
         return None
     voxel = scout.voxel(peak_of(heart), case.image.shape, case.spacing)
-    # By voxel: distance of the heart from the center of the crop in mm, grid and probabilities.
-    crops: dict[tuple[int, int], tuple[float, Grid, np.ndarray]] = {}
-    while voxel not in crops and len(crops) < _ROUNDS:
+
+    @cache
+    def crop_at(voxel: tuple[int, int]) -> _Crop | None:
         grid = how.grid.at(voxel, case.image.shape)
         probabilities = segment(grid)
         pixel = center_of(most_probable(probabilities) > 0)
         if pixel is None:
             return None
-        crops[voxel] = (off_center_mm(probabilities, grid, case.spacing), grid, probabilities)
-        voxel = grid.voxel(pixel, case.image.shape, case.spacing)
-    # If the crop alternates between centers, take the one whose heart is closest to the center.
-    path = list(crops)
-    last = path[path.index(voxel) :] if voxel in crops else path[-1:]
-    best = min(last, key=lambda at: (crops[at][0], at))
-    return best, *crops[best][1:]
+        return _Crop(
+            grid,
+            probabilities,
+            off_center_mm(probabilities, grid, case.spacing),
+            grid.voxel(pixel, case.image.shape, case.spacing),
+            grid.voxels_near(pixel, case.image.shape, case.spacing),
+        )
+
+    path: list[tuple[int, int]] = []
+    while voxel not in path and len(path) < _ROUNDS:
+        crop = crop_at(voxel)
+        if crop is None:
+            return None
+        path.append(voxel)
+        voxel = crop.heart
+    candidates = set(path[-1:])
+    if voxel in path:
+        # The crop rests, or alternates between voxels. If the heart lies between voxels, the crop
+        # may rest at each of them, depending on where it started; compare all of these.
+        rests = path[path.index(voxel) :]
+        candidates = {*rests, *(at for rest in rests if (c := crop_at(rest)) for at in c.near)}
+    crops = {at: crop for at in candidates if (crop := crop_at(at))}
+    best = min(crops, key=lambda at: (crops[at].off_center_mm, at))
+    return best, crops[best].grid, crops[best].probabilities
 
 
 def reaches_border(probabilities: np.ndarray) -> bool:

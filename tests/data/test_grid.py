@@ -331,3 +331,19 @@ def test_the_most_probable_of_equals_is_the_lowest():
     tied = np.array([[0.2, 0.4, 0.4 + 1e-7], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
     assert most_probable(tied).tolist() == [1, 0, 2]
     assert most_probable(tied).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("pixel", "near"),
+    [
+        ((19.5, 19.5), {(60, 50)}),
+        ((19.7, 19.5), {(60, 50)}),
+        ((19.9, 19.5), {(60, 50), (61, 50)}),
+        ((19.9, 19.0), {(60, 50), (61, 50), (60, 49), (61, 49)}),
+    ],
+)
+def test_voxels_near_a_position(pixel, near):
+    """On a grid of the stack's own pixels, centered on voxel (60, 50)."""
+    shape, spacing = (120, 100), (2.0, 2.0)
+    grid = Grid((40, 40), 2.0).at((60, 50), shape)
+    assert grid.voxels_near(pixel, shape, spacing) == near

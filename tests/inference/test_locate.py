@@ -150,6 +150,27 @@ def test_a_crop_that_rests_is_segmented_once_or_twice():
     assert 1 <= len(grids) == len(set(grids)) <= 3
 
 
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_a_heart_between_two_voxels_is_cropped_at_the_same_one_from_any_start(offset):
+    """Seen from row 60 it lies at 60.3, from row 61 at 60.8: the crop rests at either."""
+    case = disk_case(60, 50)
+
+    def segment(grid):
+        row = round(grid.center[0] * SHAPE[0] - 0.5)
+        # The median of n full rows from `top` and 6 pixels of another is top - 0.5 + n / 2 + 0.3.
+        top, n = (11 + 60 - row, 18) if row <= 60 else (10 + 61 - row, 19)
+        heart = np.zeros((SHAPE[2], 40, 40), bool)
+        heart[:, top : top + n, 15:25] = True
+        heart[:, top + n, 15:21] = True
+        return two(heart)
+
+    found = find_heart(
+        case, HOW, lambda scouts, views: np.roll(localize(scouts, views), offset, 1), segment
+    )
+    assert found is not None
+    assert found[0][0] == 61
+
+
 def test_nothing_found_is_nothing():
     case = disk_case(60, 50)
 
