@@ -20,6 +20,7 @@ ADDITIONS = {
     "loss.dice": 1.0,
     "loss.dice_of": "regions",  # what the challenge scores: the infarct with its no-reflow
     "model.groups": 0,  # instance normalization
+    "optimizer.method": "muon",
     # Flips, turns and changes of contrast: patients are few, and the network learns them by heart.
     "augment.probability": 0.5,
     "augment.flip": True,

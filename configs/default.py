@@ -140,7 +140,9 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
 
 
 def _set_training(config: ConfigDict) -> None:
-    config.optimizer = optimizer = ConfigDict()  # Adam
+    config.optimizer = optimizer = ConfigDict()
+    # "adam", the paper's, or "muon", which orthogonalizes the steps of convolution kernels.
+    optimizer.method = "adam"
     optimizer.learning_rate = 1e-2  # paper: from 1e-2 ...
     optimizer.final_learning_rate = 1e-6  # ... to 1e-6
     optimizer.schedule = "cosine"  # "cosine", "linear" or "constant"

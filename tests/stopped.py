@@ -34,7 +34,7 @@ def train_stopped(config: Mapping[str, Any], folder: Path) -> None:
 def end_state(run: Path) -> Any:
     """The state of the last checkpoint."""
     setup = build(read_settings(run))
-    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    optimizer = setup.optimization.optimizer(lambda step: 0.0 * step)
     template = jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.latest_step is not None

@@ -1,9 +1,16 @@
-"""Adam with its learning rate over the steps of a run."""
+"""The optimizer with its learning rate over the steps of a run."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import optax
+from optax import contrib
+
+# Root mean square of Adam's steps, in units of the learning rate (Liu et al., "Muon is Scalable for
+# LLM Training", arXiv:2502.16982).
+_ADAM_RMS = 0.2
 
 
 @dataclass(frozen=True)
@@ -11,6 +18,7 @@ class Optimization:
     """Parameters of the optimizer.
 
     Attributes:
+      method: "adam" or "muon" (K. Jordan et al., https://kellerjordan.github.io/posts/muon, 2024).
       learning_rate: learning rate after the warm-up.
       final_learning_rate: learning rate of the last step, unless the schedule is constant.
       schedule: "cosine", "linear" or "constant".
@@ -18,6 +26,7 @@ class Optimization:
       clip_norm: largest norm of each sub-network's gradient; 0 for no clipping.
     """
 
+    method: str
     learning_rate: float
     final_learning_rate: float
     schedule: str
@@ -54,10 +63,28 @@ class Optimization:
         rise = optax.linear_schedule(first / (warmup + 1), first, warmup)
         return optax.join_schedules([rise, decay], [warmup])
 
-    def adam(self, rates: optax.Schedule) -> optax.GradientTransformation:
-        """Adam, optionally with the gradient of each sub-network clipped to its own norm."""
+    def optimizer(self, rates: optax.Schedule) -> optax.GradientTransformation:
+        """The optimizer, optionally with each sub-network's gradient clipped to its own norm.
+
+        Muon orthogonalizes the momentum of every convolution kernel, read as a matrix from its
+        inputs to its outputs; its steps are scaled to the size of Adam's. All other parameters are
+        trained with Adam with Nesterov momentum.
+        """
         clip = clip_each(self.clip_norm) if self.clip_norm else optax.identity()
-        return optax.chain(clip, optax.adam(rates))
+        if self.method == "adam":
+            return optax.chain(clip, optax.adam(rates))
+        muon = contrib.muon(
+            rates,
+            adam_learning_rate=rates,
+            consistent_rms=_ADAM_RMS,
+            muon_weight_dimension_numbers=partial(jax.tree.map, _matrix_of),
+        )
+        return optax.chain(clip, muon)
+
+
+def _matrix_of(parameter: jax.Array) -> contrib.MuonDimensionNumbers | None:
+    """How Muon reads a parameter as a matrix; None for Adam."""
+    return contrib.MuonDimensionNumbers((0, 1, 2), (3,)) if parameter.ndim == 4 else None
 
 
 def clip_each(norm: float) -> optax.GradientTransformation:

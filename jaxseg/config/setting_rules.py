@@ -11,6 +11,7 @@ from jaxseg.data.preprocess import NORMALIZATIONS
 from jaxseg.data.split import SPLITS
 from jaxseg.losses import DICE_OF
 
+OPTIMIZERS = ("adam", "muon")
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "bfloat16")
 # Far larger than any short-axis slice: a larger value is a mistake and would exhaust memory.
@@ -148,6 +149,7 @@ RULES: dict[str, Rule] = {
     "balance.method": _one_of(label_weights.METHODS),
     "balance.strength": _at_least(0),
     "balance.width": _whole_between(1, _MAX_WIDTH),
+    "optimizer.method": _one_of(OPTIMIZERS),
     "optimizer.learning_rate": _above(0),
     "optimizer.final_learning_rate": _above(0),
     "optimizer.schedule": _one_of(SCHEDULES),

@@ -216,7 +216,7 @@ def _training(facts: Facts) -> dict[str, object]:
     epochs = facts.step / facts.steps * course.epochs
     return {
         "length": f"{course.epochs} epochs: {facts.steps} steps of {course.batch_size} slices",
-        "optimizer": f"Adam, learning rate {how.learning_rate:g} to "
+        "optimizer": f"{how.method.capitalize()}, learning rate {how.learning_rate:g} to "
         f"{how.final_learning_rate:g}, {how.schedule}",
         "seed": facts.setup.seed,
         "started from": " ".join(provenance.started_from(facts.data)) or "random parameters",

@@ -89,7 +89,7 @@ def build_run(
     training = cohort.take(parts[0])
     plan = setup.plan(len(training))
     rates = setup.optimization.rates(plan.epochs, plan.steps, plan.steps_per_epoch)
-    networks, optimizer = setup.networks, setup.optimization.adam(rates)
+    networks, optimizer = setup.networks, setup.optimization.optimizer(rates)
     step = make_train_step(
         networks, optimizer, setup.objective, setup.mixup, augmentation=setup.augmentation
     )

@@ -192,7 +192,7 @@ def load(folder: Path, setup: Setup) -> Start:
 def _generator(run: Trained) -> Params:
     """Load the label weight generator from the same checkpoint, by restoring the full state."""
     networks = run.setup.with_convolution("xla").networks
-    optimizer = run.setup.optimization.adam(optax.constant_schedule(0.0))
+    optimizer = run.setup.optimization.optimizer(optax.constant_schedule(0.0))
     template = jax.eval_shape(lambda: init_state(networks, optimizer, 0, run.grid.size))
     with Checkpoints(run.folder, read_only=True) as checkpoints:
         return checkpoints.restore(template, run.step).params["generator"]

@@ -1,4 +1,4 @@
-"""The learning rate over a run and Adam, by hand."""
+"""The learning rate over a run, Adam and Muon, by hand."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 
 from jaxseg.config.optimization import Optimization
 
-PAPER = Optimization(1e-2, 1e-6, "cosine", warmup_epochs=5.0, clip_norm=1.0)
+PAPER = Optimization("adam", 1e-2, 1e-6, "cosine", warmup_epochs=5.0, clip_norm=1.0)
 
 
 def rates(steps, steps_per_epoch, *, epochs=40, **fields):
@@ -79,10 +79,10 @@ def adam_by_hand(gradients, rate):
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_optimizer_is_adam_with_the_gradient_clipped_before_it(clip_norm):
+def test_adam_with_the_gradient_clipped_before_it(clip_norm):
     gradients = [np.array([3.0, 4.0]), np.array([0.3, -0.4])]  # norms 5 and 0.5
     huge = 1e3  # another sub-network's gradient, by which this one is not rescaled
-    optimizer = replace(PAPER, clip_norm=clip_norm).adam(optax.constant_schedule(0.1))
+    optimizer = replace(PAPER, clip_norm=clip_norm).optimizer(optax.constant_schedule(0.1))
     params: Any = {"network": jnp.zeros(2), "generator": jnp.zeros(1)}
     state = optimizer.init(params)
     for g in gradients:
@@ -93,3 +93,22 @@ def test_optimizer_is_adam_with_the_gradient_clipped_before_it(clip_norm):
     expected = adam_by_hand(clipped if clip_norm else gradients, 0.1)
     np.testing.assert_allclose(params["network"], expected, rtol=1e-5)
     assert abs(adam_by_hand(clipped, 0.1) - adam_by_hand(gradients, 0.1)).max() > 1e-3
+
+
+def test_muon_orthogonalizes_the_steps_of_kernels_and_leaves_the_rest_to_adam():
+    """The first step of a kernel G = U S V^T is close to -0.2 rate sqrt(36) U V^T."""
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(3, 3, 4, 5)), np.array([2.0, -0.5])
+    optimizer = replace(PAPER, method="muon", clip_norm=0.0).optimizer(optax.constant_schedule(0.1))
+    params: Any = {"network": {"kernel": jnp.zeros(kernel.shape), "bias": jnp.zeros(2)}}
+    gradients = {"network": {"kernel": jnp.array(kernel), "bias": jnp.array(bias)}}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    left, _, right = np.linalg.svd(kernel.reshape(36, 5), full_matrices=False)
+    step = -np.asarray(updates["network"]["kernel"]).reshape(36, 5) / (0.1 * 0.2 * 6)
+    seen = left.T @ step @ right.T
+    # Five Newton-Schulz iterations bring singular values to within about 0.3 of 1.
+    assert np.all(np.abs(np.diag(seen) - 1) < 0.35)
+    assert np.abs(seen - np.diag(np.diag(seen))).max() < 0.02
+    # The first step of Adam with Nesterov momentum: (1 + 0.9 * 0.1 / (1 - 0.9^2)) sign(g).
+    adam = -0.1 * (1 + 0.09 / 0.19) * np.sign(bias)
+    np.testing.assert_allclose(updates["network"]["bias"], adam, rtol=1e-5)

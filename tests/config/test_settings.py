@@ -84,6 +84,7 @@ BAD = {
     "balance.method": NAME,
     "balance.strength": FROM_0,
     "balance.width": WHOLE_FROM_1,
+    "optimizer.method": NAME,
     "optimizer.learning_rate": ABOVE_0,
     "optimizer.final_learning_rate": ABOVE_0,
     "optimizer.schedule": NAME,

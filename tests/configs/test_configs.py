@@ -55,7 +55,7 @@ def test_what_goes_beyond_the_paper_is_in_no_stage(variant):
         "augment.brightness": 0.0, "augment.noise": 0.0, "loss.dice": 0.0,
         "model.groups": 8, "grid.soft_labels": False,
         "loss.dice_of": "labels", "grid.center": (0.5, 0.5), "augment.shift": 0.0,
-        "augment.turn": False, "augment.bias": 0.0,
+        "augment.turn": False, "augment.bias": 0.0, "optimizer.method": "adam",
     }  # fmt: skip
     for module in STAGES.values():
         settings = flat(module, variant)

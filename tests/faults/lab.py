@@ -145,7 +145,7 @@ def notes(run: Path) -> dict[str, dict]:
 @cache
 def _template(config: str) -> object:
     setup = build(json.loads(config))
-    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    optimizer = setup.optimization.optimizer(lambda step: 0.0 * step)
     return jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
 
 

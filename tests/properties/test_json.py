@@ -139,7 +139,7 @@ def test_config_json(tmp_path):
         plan = setup.plan(35)
         assert plan.validates_after(plan.steps)
         rates = setup.optimization.rates(plan.epochs, plan.steps, plan.steps_per_epoch)
-        setup.optimization.adam(rates)
+        setup.optimization.optimizer(rates)
 
     content = json.loads(json.dumps(awce_penalty.get_config("phantom").to_dict()))
     outcomes(content, tmp_path / "config.json", read, (SettingsError, WorkdirError))

@@ -92,7 +92,7 @@ def template(run: Path) -> TrainState:
 
 def first_state(run: Path) -> TrainState:
     setup = build(read_settings(run))
-    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    optimizer = setup.optimization.optimizer(lambda step: 0.0 * step)
     return init_state(setup.networks, optimizer, 0, setup.grid.size)
 
 

@@ -71,7 +71,7 @@ def fresh(config) -> TrainState:
 @cache
 def _fresh(text: str) -> TrainState:
     setup = build(json.loads(text))
-    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    optimizer = setup.optimization.optimizer(lambda step: 0.0 * step)
     return init_state(setup.networks, optimizer, 7, setup.grid.size)
 
 

@@ -37,7 +37,7 @@ def config_of(run: Path) -> dict:
 
 def final_state(run: Path) -> TrainState:
     setup = build(config_of(run))
-    optimizer = setup.optimization.adam(lambda step: 0.0 * step)
+    optimizer = setup.optimization.optimizer(lambda step: 0.0 * step)
     template = jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.latest_step == STEPS
@@ -191,6 +191,7 @@ def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_r
     config["grid"]["center"] = None
     config["loss"] |= {"weighted": False, "penalty": 0.0}
     config["train"]["epochs"], config["run"]["pictures"] = 2, 0
+    config["optimizer"]["method"] = "muon"
     config["data"] |= {"phantom_cases": 0}
     train.train(config, tmp_path / "whole")
     stopped.train_stopped(config, tmp_path / "stopped")
