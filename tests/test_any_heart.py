@@ -1,4 +1,4 @@
-"""A heart anywhere in the picture, however it is stored, gets the label map that it gets anyway."""
+"""Position, orientation, padding and intensity of a scan do not change its label map."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def label_map(predict, case):
     return most_probable(prediction.probabilities)
 
 
-def hold(predict, untouched, change, back=lambda labels: labels, *, exactly=False):
+def assert_unchanged(predict, untouched, change, back=lambda labels: labels, *, exactly=False):
     """Predicted as changed, and brought back, a label map is what it was.
 
     Exactly, where the change is one of storage. Else to what this small network on pixels of
@@ -87,7 +87,7 @@ def moved(array, pixels):
 
 
 @pytest.mark.parametrize("shift", SHIFTS_MM)
-def test_shifted_by_cropping_and_padding(predict, untouched, shift):
+def test_a_shift_by_cropping_and_padding(predict, untouched, shift):
     def pixels(case):
         """Of the shift, or less, where the heart would not stay whole."""
         found = []
@@ -102,22 +102,22 @@ def test_shifted_by_cropping_and_padding(predict, untouched, shift):
         by = pixels(case)
         assert (moved(case.label, by) > 0).sum() == (case.label > 0).sum()
         whole = [(case, moved(wanted, by))]
-        hold(predict, whole, lambda case, by=by: moved(case.image, by))
+        assert_unchanged(predict, whole, lambda case, by=by: moved(case.image, by))
 
 
 @pytest.mark.parametrize("value", [0, -1, 9])
-def test_padded_on_one_side(predict, untouched, value):
+def test_padding_on_one_side(predict, untouched, value):
     def change(case):
         return dataclasses.replace(
             case, image=np.pad(case.image, ((0, 80), (0, 30), (0, 0)), constant_values=value)
         )
 
-    hold(predict, untouched, change, lambda labels: labels[:-80, :-30], exactly=True)
+    assert_unchanged(predict, untouched, change, lambda labels: labels[:-80, :-30], exactly=True)
 
 
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_in_all_eight_orientations(predict, untouched, turns, mirrored):
+def test_all_eight_orientations(predict, untouched, turns, mirrored):
     def change(case):
         x, y, z = case.spacing
         image = np.rot90(case.image[::-1] if mirrored else case.image, turns)
@@ -128,11 +128,11 @@ def test_in_all_eight_orientations(predict, untouched, turns, mirrored):
         labels = np.rot90(labels, -turns)
         return labels[::-1] if mirrored else labels
 
-    hold(predict, untouched, change, back)
+    assert_unchanged(predict, untouched, change, back)
 
 
 @pytest.mark.parametrize("value", [0, 55])
-def test_between_slices_that_show_nothing(predict, untouched, value):
+def test_empty_slices_around_the_stack(predict, untouched, value):
     def change(case):
         image = np.pad(case.image, ((0, 0), (0, 0), (1, 2)), constant_values=value)
         return dataclasses.replace(case, image=image)
@@ -141,11 +141,11 @@ def test_between_slices_that_show_nothing(predict, untouched, value):
         assert not labels[..., [0, -2, -1]].any()
         return labels[..., 1:-2]
 
-    hold(predict, untouched, change, back, exactly=True)
+    assert_unchanged(predict, untouched, change, back, exactly=True)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_near_a_surface_coil(predict, untouched, axis):
+def test_a_bias_field(predict, untouched, axis):
     """The signal rises by a fifth over the picture.
 
     Of a stronger field `best` keeps less of the infarct: docs/results.md, "A heart anywhere".
@@ -155,10 +155,10 @@ def test_near_a_surface_coil(predict, untouched, axis):
         field = np.linspace(0.9, 1.1, case.image.shape[axis], dtype=np.float32)
         return case.image * np.expand_dims(field, (1 - axis, 2))
 
-    hold(predict, untouched, change)
+    assert_unchanged(predict, untouched, change)
 
 
-def test_in_an_intensity_window(predict, untouched):
+def test_an_intensity_window(predict, untouched):
     """8 bits from the 2nd to the 98th percentile: the darkest of the picture are exact zeros."""
 
     def change(case):
@@ -166,10 +166,10 @@ def test_in_an_intensity_window(predict, untouched):
         window = np.clip((case.image - low) / (high - low), 0, 1)
         return np.round(window * 255).astype(np.float32)
 
-    hold(predict, untouched, change)
+    assert_unchanged(predict, untouched, change)
 
 
-def test_a_stranger_finds_the_heart_by_the_note_of_a_bundle(workdir, untouched, tmp_path):
+def test_following_preprocessing_json_finds_the_heart(workdir, untouched, tmp_path):
     """`preprocessing.json` followed without the package, in a picture whose heart is off center."""
     run = load_run(workdir, checkpoint="last")
     export(workdir, tmp_path / "bundle")

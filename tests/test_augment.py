@@ -36,15 +36,19 @@ def linear(angle=0.0, scale=1.0):
 
 def test_the_identity_changes_nothing():
     np.testing.assert_array_equal(resample(IMAGE, jnp.eye(2)), IMAGE)
+    for settings in (Augmentation(0.0, True, 30.0), Augmentation(probability=1.0)):
+        image, probabilities = augment(KEYS[0], IMAGE, PROBABILITIES, settings)
+        np.testing.assert_allclose(image, IMAGE, atol=1e-5)
+        np.testing.assert_allclose(probabilities, PROBABILITIES, atol=1e-6)
 
 
 @pytest.mark.parametrize(("axes", "signs"), [((0,), (-1, 1)), ((1,), (1, -1)), ((0, 1), (-1, -1))])
-def test_a_flip_is_numpys(axes, signs):
+def test_flips_match_numpy(axes, signs):
     flipped = resample(IMAGE, jnp.diag(jnp.array(signs, jnp.float32)))
     np.testing.assert_allclose(flipped, np.flip(IMAGE, axes), atol=1e-6)
 
 
-def test_a_quarter_turn_is_numpys():
+def test_quarter_turns_match_numpy():
     square = IMAGE[:, :9]
     for matrix, turns in (([[0, 1], [-1, 0]], 1), ([[0, -1], [1, 0]], 3)):
         turned = resample(square, jnp.array(matrix, jnp.float32))
@@ -52,7 +56,7 @@ def test_a_quarter_turn_is_numpys():
 
 
 @pytest.mark.parametrize("matrix", [linear(17), linear(-40, 1.2), linear(5, 0.8), linear(0, 3.0)])
-def test_sampling_is_scipys(matrix):
+def test_sampling_matches_scipy(matrix):
     center = (np.array(SHAPE) - 1) / 2
     offset = center - matrix @ center
     expected = [
@@ -63,7 +67,7 @@ def test_sampling_is_scipys(matrix):
     np.testing.assert_allclose(found, np.stack(expected, -1), atol=2e-5)
 
 
-def test_one_row_or_column_is_sampled_too():
+def test_single_rows_and_columns_are_sampled():
     for shape in ((1, 5, 1), (5, 1, 1), (1, 1, 1)):
         image = jnp.arange(math.prod(shape), dtype=jnp.float32).reshape(shape)
         np.testing.assert_allclose(resample(image, jnp.eye(2)), image, atol=1e-6)
@@ -78,7 +82,7 @@ def test_image_and_labels_move_together(key):
 
 
 def test_rotation_and_zoom_stay_within_their_sizes():
-    """Moments of a disk off the center tell where it went and how large it is."""
+    """Read off the moments of a disk off the center."""
     row, column = np.mgrid[:65, :65] - 32.0
     disk = (np.hypot(row, column - 12) < 6).astype(np.float32)[..., None]
     background = 1 - disk
@@ -97,7 +101,7 @@ def test_rotation_and_zoom_stay_within_their_sizes():
     assert 1 / 1.32 < min(scales) < 0.85 < 1.2 < max(scales) < 1.32
 
 
-def test_a_fourth_of_the_examples_has_each_pair_of_flips():
+def test_each_pair_of_flips_has_a_quarter_of_the_examples():
     settings = Augmentation(probability=1.0, flip=True)
     flips = {axes: np.flip(PROBABILITIES, axes) for axes in ((), (0,), (1,), (0, 1))}
     counts = dict.fromkeys(flips, 0)
@@ -111,7 +115,7 @@ def test_a_fourth_of_the_examples_has_each_pair_of_flips():
 
 @pytest.mark.parametrize("matrix", [linear(), linear(33), linear(-100, 1.2), -linear(5, 0.8)])
 @pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-1.7, 2.6)])
-def test_surroundings_are_sampled_as_by_scipy(matrix, shift):
+def test_sampling_with_a_margin_matches_scipy(matrix, shift):
     """From the larger image's middle to the smaller one's."""
     large = np.random.default_rng(2).normal(size=(27, 30, 2)).astype(np.float32)
     large_center, center = np.array([13, 14.5]), (np.array(SHAPE) - 1) / 2
@@ -127,7 +131,7 @@ def test_surroundings_are_sampled_as_by_scipy(matrix, shift):
     np.testing.assert_allclose(found, np.stack(expected, -1), atol=5e-5)
 
 
-def test_without_a_move_the_margin_is_cut_off():
+def test_without_a_transform_the_margin_is_cropped():
     settings = Augmentation(probability=0.0, rotation=90.0, shift=3.0)
     image, probabilities = augment(KEYS[0], IMAGE, PROBABILITIES, settings, margin=2)
     np.testing.assert_array_equal(image, IMAGE[2:-2, 2:-2])
@@ -164,7 +168,7 @@ def test_reach_by_hand(settings, size, reach):
 
 
 @pytest.mark.parametrize("size", [(9, 12), (16, 16)])
-def test_nothing_from_beyond_the_reach_is_ever_seen(size):
+def test_nothing_beyond_the_reach_is_sampled(size):
     settings = Augmentation(1.0, flip=True, rotation=180.0, zoom=0.3, shift=2.5)
     margin = settings.reach(size)
     marked = np.zeros([n + 2 * margin + 20 for n in size], np.float32)[..., None]
@@ -190,7 +194,7 @@ def test_a_bias_field_by_hand(monkeypatch):
     np.testing.assert_allclose(found[..., 0], expected, atol=1e-5)
 
 
-def test_a_bias_field_is_a_plane_of_logarithms_within_its_size():
+def test_the_logarithm_of_a_bias_field_is_a_bounded_plane():
     image = jnp.ones((15, 21, 1)).at[0, 0].set(0.0)  # black
     row, column = np.mgrid[-1:1:15j, -1:1:21j]
     sizes, angles = [], []
@@ -217,7 +221,7 @@ def test_intensity_by_hand(monkeypatch):
     np.testing.assert_allclose(np.ravel(found), expected, atol=1e-5)
 
 
-def test_noise_is_gaussian_and_apart_for_every_channel():
+def test_noise_is_gaussian_and_independent_by_channel():
     settings = Augmentation(noise=0.5)
     image = jnp.zeros((64, 64, 2))
     levels = []
@@ -231,7 +235,7 @@ def test_noise_is_gaussian_and_apart_for_every_channel():
     assert 0 < min(levels) < 0.25 < max(levels) <= 0.52
 
 
-def test_a_flat_image_stays_finite():
+def test_a_constant_image_stays_finite():
     image = jnp.full((4, 4, 1), 3.0)
     found = change_intensity(KEYS[0], image, Augmentation(gamma=2.0, contrast=2.0))
     np.testing.assert_allclose(found, image, rtol=1e-6)
@@ -249,19 +253,7 @@ def test_probabilities_stay_probabilities(key):
     assert np.isfinite(image).all()
 
 
-def test_no_probability_is_no_change():
-    image, probabilities = augment(KEYS[0], IMAGE, PROBABILITIES, Augmentation(0.0, True, 30.0))
-    np.testing.assert_array_equal(image, IMAGE)
-    np.testing.assert_array_equal(probabilities, PROBABILITIES)
-
-
-def test_sizes_of_zero_are_no_change():
-    image, probabilities = augment(KEYS[0], IMAGE, PROBABILITIES, Augmentation(probability=1.0))
-    np.testing.assert_allclose(image, IMAGE, atol=1e-5)
-    np.testing.assert_allclose(probabilities, PROBABILITIES, atol=1e-6)
-
-
-def test_moves_and_intensities_are_drawn_apart_with_the_probability():
+def test_geometry_and_intensity_are_drawn_independently():
     settings = Augmentation(probability=0.3, rotation=30.0, brightness=1.0)
     change = jax.jit(partial(augment, settings=settings))
     moved, changed = [], []

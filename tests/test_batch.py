@@ -1,4 +1,4 @@
-"""Batches: who mixes with whom, how often, and that an example depends on its place alone."""
+"""Batches: which slices are mixed, how often, and what an example depends on."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from jaxseg.batch import DeviceCohort, Mixup, augmented_batch, mixed_batch
 from tests.toy_cohort import SIZE, L, cohort, mixing
 
 
-def test_no_mixup_gives_the_slices_and_their_labels():
+def test_without_mixup_slices_are_unchanged():
     images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 0.0, 1.0)
     np.testing.assert_array_equal(images, cohort().images)
     np.testing.assert_array_equal(targets, np.eye(L)[np.asarray(cohort().labels)])
@@ -21,7 +21,7 @@ def mixed(images) -> list[bool]:
     return [bool(x) for x in (images != cohort().images).any((1, 2, 3))]
 
 
-def test_all_slices_mix_but_those_without_foreground_or_partner():
+def test_slices_without_foreground_or_partner_are_not_mixed():
     images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 1.0, 0.3)
     assert mixed(images) == [True] * 4 + [False] + [True] * 3
     np.testing.assert_allclose(targets.sum(-1), np.ones((8, *SIZE)), rtol=1e-6)
@@ -33,14 +33,14 @@ def test_all_slices_mix_but_those_without_foreground_or_partner():
     assert not any(mixed(alone))
 
 
-def test_the_probability_is_the_share_of_mixed_examples():
+def test_the_share_of_mixed_examples_is_the_probability():
     draws = [mixing(8)(jax.random.key(k), jnp.arange(8), 0, 0.25, 1.0)[0] for k in range(60)]
     share = np.mean([np.delete(mixed(images), 4) for images in draws])
     # 420 draws: three standard deviations are 0.063.
     assert 0.25 - 0.063 < share < 0.25 + 0.063
 
 
-def test_an_example_depends_on_its_place_in_the_global_batch_alone():
+def test_mixup_depends_on_the_global_position_only():
     key = jax.random.key(2)
     whole = mixing(8)(key, jnp.array([1, 2, 3, 5, 6, 7, 0, 1]), 0, 1.0, 0.3)
     share = mixing(4)(key, jnp.array([6, 7, 0, 1]), 4, 1.0, 0.3)  # of a second device
@@ -51,7 +51,7 @@ def test_an_example_depends_on_its_place_in_the_global_batch_alone():
     assert (other[0][0] != whole[0][0]).any()
 
 
-def test_with_a_margin_the_crop_is_mixed_and_pasted():
+def test_only_the_crop_inside_the_margin_is_mixed():
     rng, plain, margin = np.random.default_rng(3), cohort(), 3
     images = rng.normal(size=(8, 22, 22)).astype(np.float32)
     labels = rng.integers(0, L, (8, 22, 22)).astype(np.uint8)
@@ -72,7 +72,7 @@ def test_with_a_margin_the_crop_is_mixed_and_pasted():
     np.testing.assert_array_equal(still[0], found[inner])
 
 
-def test_an_augmented_example_depends_on_its_place_in_the_global_batch_alone():
+def test_augmentation_depends_on_the_global_position_only():
     settings = Augmentation(probability=0.7, rotation=30.0, noise=0.1)
     images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 0.0, 1.0)
     key = jax.random.key(2)

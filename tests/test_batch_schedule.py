@@ -28,6 +28,7 @@ def test_steps_by_hand():
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 12])
 def test_every_slice_exactly_once_an_epoch(batch_size):
     plan = dataclasses.replace(PLAN, batch_size=batch_size, epochs=6)
+    assert (plan.indices(0).dtype, plan.indices(0).shape) == (np.int32, (batch_size,))
     seen = examples(plan, plan.steps)
     assert len(seen) == plan.steps * batch_size >= 30
     for epoch in seen[:30].reshape(6, 5):
@@ -45,12 +46,7 @@ def test_order_does_not_depend_on_the_batch_size():
     np.testing.assert_array_equal(examples(small, 7), examples(large, 2))
 
 
-def test_batches_have_the_documented_type():
-    assert PLAN.indices(0).dtype == np.int32
-    assert PLAN.indices(6).shape == (3,)
-
-
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_the_order_differs_by_epoch_and_seed():
     plan = Plan(num_slices=50, batch_size=50, epochs=3, validate_every=1, seed=0)
     orders = [tuple(plan.indices(step)) for step in range(3)]
     orders += [tuple(dataclasses.replace(plan, seed=1).indices(0))]
@@ -58,7 +54,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(set(orders)) == 5
 
 
-def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen():
+def test_a_resumed_run_sees_the_same_batches():
     whole = [PLAN.indices(step).tolist() for step in range(7)]
     resumed = dataclasses.replace(PLAN)  # another process: nothing remembered
     assert [resumed.indices(step).tolist() for step in range(4, 7)] == whole[4:]

@@ -7,7 +7,7 @@ import pytest
 from jaxseg.home import HomeError, expanded
 
 
-def test_a_home_is_expanded_and_all_else_kept(monkeypatch):
+def test_a_home_is_expanded(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/x", "--run") == Path("/home/me/x")
     for path in ("/x/~", "x", ""):
@@ -15,7 +15,7 @@ def test_a_home_is_expanded_and_all_else_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["~no-such-user/x", "~/x", "~"])
-def test_a_home_that_is_not_there_is_refused(monkeypatch, path):
+def test_a_missing_home_is_refused(monkeypatch, path):
     """With an empty HOME, ~/x would be /x."""
     monkeypatch.setenv("HOME", "")
     with pytest.raises(HomeError, match=rf"^--run: .*{path}$"):

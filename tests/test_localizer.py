@@ -1,4 +1,4 @@
-"""The localizer: hearts stay whole in what it learns from, and it learns."""
+"""The localizer: batches of scouts, its loss, and a short training."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxseg.augment import Augmentation
 from jaxseg.batch import DeviceCohort
-from jaxseg.localizer import _cut, localizer_loss, make_localizer, scout_batch
+from jaxseg.localizer import localizer_loss, make_localizer, scout_batch
 from jaxseg.models import convolve_xla, initialize
 
 SIZE = (32, 40)
@@ -31,16 +32,19 @@ def cohort(count=6):
     )
 
 
-def test_a_cut_never_takes_from_the_heart():
-    scouts, hearts = disks(1)
-    scout, heart = jnp.asarray(scouts[0][..., None]), jnp.asarray(hearts[0])
-    cut = jax.jit(_cut)
+def test_cropping_keeps_the_heart_and_a_rectangle(monkeypatch):
+    """Without the geometry of augmentation; the intensity stays as it is."""
+    monkeypatch.setattr("jaxseg.localizer.AUGMENTATION", Augmentation())
+    slices, batch = cohort(1), jax.jit(scout_batch)
+    scout, heart = slices.scouts[0], np.asarray(slices.hearts[0])
     kept, sides = [], set()
     for k in range(100):
-        found = np.asarray(cut(jax.random.key(k), scout, heart))
-        changed = (found != scout)[..., 0]
-        assert not changed[np.asarray(heart) > 0.1].any()
-        np.testing.assert_array_equal(found[changed], scout.min())
+        found, _ = batch(jax.random.key(k), slices, jnp.array([0]), 0)
+        changed = np.asarray(found[0] != scout[..., None])[..., 0]
+        assert not changed[heart > 0.1].any()
+        np.testing.assert_array_equal(np.asarray(found[0, ..., 0])[changed], scout.min())
+        shown = np.asarray(found[0, ..., 0]) > scout.min()  # all but the darkest pixel
+        assert shown.any(0).sum() * shown.any(1).sum() - shown.sum() <= 1
         kept.append(1 - changed.mean())
         sides |= {i for i, line in enumerate((changed[0], changed[-1], changed.T[0], changed.T[-1]))
                   if line.all()}  # fmt: skip
@@ -49,24 +53,13 @@ def test_a_cut_never_takes_from_the_heart():
     assert sides == {0, 1, 2, 3}
 
 
-def test_what_is_kept_is_a_rectangle():
-    hearts = disks(1)[1]
-    marked = np.ones(SIZE)
-    marked[0, 0] = 0.5  # the darkest
-    cut = jax.jit(_cut)
-    for k in range(20):
-        found = cut(jax.random.key(k), jnp.asarray(marked, jnp.float32)[..., None], hearts[0])
-        shown = np.asarray(found[..., 0]) == 1
-        shown[0, 0] = shown[0].any() and shown[:, 0].any()
-        assert shown.sum() == shown.any(0).sum() * shown.any(1).sum()
-
-
-def test_without_a_heart_the_middle_stays():
-    scout = jnp.asarray(disks(1)[0][0][..., None])
-    cut = jax.jit(_cut)
+def test_cropping_without_a_heart_keeps_the_middle(monkeypatch):
+    monkeypatch.setattr("jaxseg.localizer.AUGMENTATION", Augmentation())
+    slices, batch = cohort(1), jax.jit(scout_batch)
+    slices = slices.replace(hearts=jnp.zeros_like(slices.hearts))
     for k in range(30):
-        found = cut(jax.random.key(k), scout, jnp.zeros(SIZE))
-        assert found[16, 20, 0] == scout[16, 20, 0]
+        found, _ = batch(jax.random.key(k), slices, jnp.array([0]), 0)
+        assert found[0, 16, 20, 0] == slices.scouts[0, 16, 20]
 
 
 def test_a_batch_of_scouts():

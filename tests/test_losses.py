@@ -127,7 +127,7 @@ def test_neighboring_loss_by_hand():
     np.testing.assert_allclose(gradient[0, 0, 0], [0, 0, -1, -3, -4])
 
 
-def test_perfect_nesting_costs_nothing():
+def test_perfect_nesting_has_no_penalty():
     # All no-reflow: a = b = 1 in both pairs, a b not below 1 - epsilon.
     assert penalties(jnp.array([[[[0.0, 0, 0, 0, 1]]]])) == 0
     # All infarct: the first inner region is empty (shut), the second pair is perfect.
@@ -210,21 +210,20 @@ def test_soft_dice_of_regions_by_hand():
     inner = 2 * (0.2 + 0.8) / (1.6 + 2)
     loss = soft_dice_loss(*single(np.log(p), y), regions=((0,), (1, 2), (2,)))
     np.testing.assert_allclose(loss, 1 - (outside + union + inner) / 3, rtol=1e-6)
-    # An image that lacks a whole region is not asked for it.
+    # An image without a region is not scored on it.
     healthy = np.eye(3)[np.array([[[0, 1, 1, 1]]])]
     union = 2 * 2.6 / (2.9 + 3)
     loss = soft_dice_loss(*single(np.log(p), healthy), regions=((0,), (1, 2), (2,)))
     np.testing.assert_allclose(loss, 1 - (outside + union) / 2, rtol=1e-6)
-    with pytest.raises(ValueError, match="regions name label 3, labels are 0 to 2"):
+    with pytest.raises(ValueError, match="regions name label 3"):
         soft_dice_loss(*single(np.log(p), y), regions=((0,), (1, 3)))
 
 
-def test_soft_dice_of_every_label_as_a_region_is_that_of_labels():
+def test_soft_dice_of_single_label_regions_equals_that_of_labels():
     logits, targets = single(*soft_case(4)[:2])
     each = tuple((label,) for label in range(logits.shape[-1]))
-    np.testing.assert_allclose(
-        soft_dice_loss(logits, targets, regions=each), soft_dice_loss(logits, targets), rtol=1e-6
-    )
+    found = soft_dice_loss(logits, targets, regions=each)
+    np.testing.assert_allclose(found, soft_dice_loss(logits, targets), rtol=1e-6)
 
 
 def test_soft_dice_gradient_matches_finite_differences():
@@ -244,14 +243,6 @@ def test_soft_dice_gradient_matches_finite_differences():
         step[place] = 1e-5
         slope = (dice64(logits + step) - dice64(logits - step)) / 2e-5
         np.testing.assert_allclose(gradient[place], slope, rtol=1e-3, atol=1e-7)
-
-
-def test_uniform_weights_are_plain_cross_entropy():
-    logits, targets = single(*soft_case(7)[:2])
-    for factor in (1.0, 2.5):
-        weights = jnp.full((2, 5), factor)
-        weighted = automated_weighted_cross_entropy(logits, targets, weights)
-        assert float(weighted) == pytest.approx(factor * float(cross_entropy(logits, targets)))
 
 
 ALL = {
@@ -286,13 +277,9 @@ def test_losses_stay_finite_at_the_extremes(loss):
         value, gradient = jax.value_and_grad(loss)(logits, targets)
         assert jnp.isfinite(value)
         assert jnp.isfinite(gradient).all()
-
-
-def test_nothing_to_learn_without_targets():
-    logits = single(soft_case(10)[0])[0]
-    value, gradient = jax.value_and_grad(cross_entropy)(logits, jnp.zeros(SHAPE))
-    assert value == 0
-    assert not gradient.any()
+    if loss is ALL["cross_entropy"]:  # zero targets came last
+        assert value == 0
+        assert not gradient.any()
 
 
 def test_bfloat16_logits_are_summed_in_float32():
@@ -312,27 +299,23 @@ def test_bfloat16_logits_are_summed_in_float32():
     assert neighborhood_penalty(a, a, epsilon=2**-7 - 2**-15) == 2**-7 - 1
 
 
-def test_refused_shapes():
+def test_shapes_that_differ_are_refused():
     z, w = jnp.zeros(SHAPE), jnp.ones((2, 5))
-    message = r"logits and targets must share one shape \(B, H, W, L\)"
     for logits, targets in ((z, z[..., :4]), (z[0], z[0]), (z, jnp.zeros(SHAPE[:3]))):
-        with pytest.raises(ValueError, match=message):
-            cross_entropy(logits, targets)
-        with pytest.raises(ValueError, match=message):
-            automated_weighted_cross_entropy(logits, targets, w)
+        for loss in (cross_entropy, partial(automated_weighted_cross_entropy, weights=w)):
+            with pytest.raises(ValueError, match="logits and targets"):
+                loss(logits, targets)
     for weights in (w[0], w[:1], w[:, :4]):
-        with pytest.raises(ValueError, match=r"weights must be \(B, L\) for logits"):
+        with pytest.raises(ValueError, match="weights"):
             automated_weighted_cross_entropy(z, z, weights)
     for inner, outer in ((z, z), (z[..., 0], z[:1, ..., 0])):
-        with pytest.raises(ValueError, match=r"inner and outer must share one shape \(B, H, W\)"):
+        with pytest.raises(ValueError, match="inner and outer"):
             neighborhood_penalty(inner, outer, epsilon=EPSILON)
-    with pytest.raises(ValueError, match=r"probabilities must be \(B, H, W, L\)"):
+    with pytest.raises(ValueError, match="probabilities"):
         penalties(z[0])
 
 
-def test_refused_inclusions():
-    with pytest.raises(ValueError, match="at least one pair"):
-        neighboring_loss(jnp.zeros(SHAPE), (), epsilon=EPSILON)
-    for pair in (((5,), (4, 5)), ((4,), (4, -1))):
-        with pytest.raises(ValueError, match=r"inclusions name label (5|-1), labels are 0 to 4"):
-            neighboring_loss(jnp.zeros(SHAPE), (pair,), epsilon=EPSILON)
+def test_inclusions_of_unknown_labels_are_refused():
+    for pairs in ((), (((5,), (4, 5)),), (((4,), (4, -1)),)):
+        with pytest.raises(ValueError, match="inclusions|pair"):
+            neighboring_loss(jnp.zeros(SHAPE), pairs, epsilon=EPSILON)

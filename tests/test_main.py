@@ -1,4 +1,4 @@
-"""The command line: a run end to end, and one clear line for whatever the user can mend."""
+"""The command line: a run end to end, and one line for each error that the user can correct."""
 
 import importlib.util
 import json
@@ -58,182 +58,105 @@ def call(main_module, monkeypatch, capsys, tmp_path) -> Call:
     return run
 
 
-UNREADABLE = {
-    "unknown field": (["--config.nope=1"], "--config: no such field ('nope')"),
-    "unknown field of a group": (["--config.train.nope=1"], "--config: no such field ('nope')"),
-    "field of a number": (["--config.train.epochs.x=1"], "--config: no such field (Attribute"),
-    "a list": (
-        ["--config.anatomy.labels=a,b"],
-        "--config.anatomy.labels: expected in a config file (docs/how-to/own-data.md), not as a "
-        "flag\n",
-    ),
-    "wrong type": (
-        ["--config.train.epochs=many"],
-        "flag --config.train.epochs=many: invalid literal for int() with base 10: 'many'\n",
-    ),
-    "fraction of an epoch": (["--config.train.epochs=1.5"], "flag --config.train.epochs=1.5: inv"),
-    "value for a group": (["--config.train=3"], "flag --config.train=3: Failed to parse '3' as a"),
-    "extra argument": (
-        ["resume"],
-        "unexpected argument 'resume'; every setting is a --flag=VALUE\n",
-    ),
-    "unknown flag": (["--work_dir=x"], "Unknown command line flag 'work_dir'. Did you mean: wor"),
-    "unknown mode": (["--mode=evaluate"], "flag --mode=evaluate: value should be one of <train|"),
-    "seeds in words": (
-        ["--mode=ablate", "--seeds=two"],
-        "flag --seeds=two: invalid literal for int()",
-    ),
-    "no time to connect": (["--connect_seconds=0"], "flag --connect_seconds=0: "),
-    "no heartbeat": (["--heartbeat_seconds=0"], "flag --heartbeat_seconds=0: "),
-    "no processes": (["--num_processes=0"], "flag --num_processes=0: "),
-    "a process before the first": (["--process_id=-1"], "flag --process_id=-1: "),
-    "unknown variant": (  # of several equal flags the last one counts
-        [f"--config={STAGE}:nope"],
-        "config variant: expected one of phantom, emidec, got 'nope'\n",
-    ),
-    "missing config": (
-        ["--config=nope.py"],
-        "--config: [Errno 2] No such file or directory: 'nope.py'\n",
-    ),
-    "override of a missing config": (
-        ["--config=nope.py", "--config.seed=1"],
-        "--config: [Errno 2] No such file or directory: 'nope.py'\n",
-    ),
-}
+def refused(outcome, status, name):
+    """One line that names the flag, field or file; nothing else is printed or written."""
+    assert outcome[0] == status
+    assert outcome[1].startswith("error: "), outcome[1]
+    assert name in outcome[1]
+    assert outcome[1].count("\n") == 1
 
 
-@pytest.mark.parametrize("case", UNREADABLE)
-def test_flags_that_cannot_be_read_are_one_line_and_status_2(call, case, tmp_path):
-    arguments, message = UNREADABLE[case]
-    status, errors = call(f"--config={STAGE}", *arguments)
-    assert (status, errors[: len(message) + 7]) == (2, f"error: {message}")
-    assert errors.count("\n") == 1
+UNREADABLE = [
+    ("nope", ["--config.nope=1"]),
+    ("nope", ["--config.train.nope=1"]),
+    ("--config: ", ["--config.train.epochs.x=1"]),
+    ("--config.anatomy.labels", ["--config.anatomy.labels=a,b"]),
+    ("--config.train.epochs=many", ["--config.train.epochs=many"]),
+    ("--config.train.epochs=1.5", ["--config.train.epochs=1.5"]),
+    ("--config.train=3", ["--config.train=3"]),
+    ("'resume'", ["resume"]),
+    ("work_dir", ["--work_dir=x"]),
+    ("--mode=evaluate", ["--mode=evaluate"]),
+    ("--seeds=two", ["--mode=ablate", "--seeds=two"]),
+    ("--connect_seconds=0", ["--connect_seconds=0"]),
+    ("--heartbeat_seconds=0", ["--heartbeat_seconds=0"]),
+    ("--num_processes=0", ["--num_processes=0"]),
+    ("--process_id=-1", ["--process_id=-1"]),
+    ("'nope'", [f"--config={STAGE}:nope"]),  # of several equal flags the last one counts
+    ("'nope.py'", ["--config=nope.py"]),
+    ("'nope.py'", ["--config=nope.py", "--config.seed=1"]),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), UNREADABLE)
+def test_unreadable_flags_are_one_line_and_status_2(call, name, arguments, tmp_path):
+    refused(call(f"--config={STAGE}", *arguments), 2, name)
     assert not list(tmp_path.iterdir())
 
 
-UNSUITABLE = {
-    "a folder of no user": (
-        ["--workdir=~no-such-user/x"],
-        "--workdir: expected a path below a home folder that exists, got ~no-such-user/x\n",
-    ),
-    "cases of no user": (["--config.data.root=~no-such-user/x"], "data.root: expected a path"),
-    "a source of no user": (["--init_from=~no-such-user/x"], "train.init_from: expected a path"),
-    "a split of no user": (
-        ["--config.data.splits=~no-such-user/x.csv"],
-        "data.splits: expected a path",
-    ),
-    "seeds of a training": (["--seeds=2"], "--seeds: not a flag of --mode=train\n"),
-    "no mirrors in a training": (["--nomirror"], "--mirror: not a flag of --mode=train\n"),
-    "folds of a training": (["--folds=2"], "--folds: not a flag of --mode=train\n"),
-    "processes of an ablation": (
-        ["--mode=ablate", "--distributed=auto"],
-        "--distributed: not a flag of --mode=ablate\n",
-    ),
-    "mirrors of an ablation": (
-        ["--mode=ablate", "--mirror"],
-        "--mirror: not a flag of --mode=ablate\n",
-    ),
-    "processes without a place": (
-        ["--process_id=1"],
-        "--process_id: expected only with --distributed=HOST:PORT\n",
-    ),
-    "number of processes that the environment knows": (
-        ["--distributed=auto", "--num_processes=2"],
-        "--num_processes: expected only with --distributed=HOST:PORT\n",
-    ),
-    "place without a port": (
-        ["--distributed=here"],
-        "--distributed: expected auto or HOST:PORT, got 'here'\n",
-    ),
-    "no port": (
-        ["--distributed=here:65536"],
-        "--distributed: expected auto or HOST:PORT, got 'here:65536'\n",
-    ),
-    "place without processes": (
-        ["--distributed=here:1"],
-        "--distributed=HOST:PORT: expected --num_processes and a --process_id from 0 to one below "
-        "it, got None",
-    ),
-    "process beyond the last": (
-        ["--distributed=here:1", "--num_processes=2", "--process_id=2"],
-        "--distributed=HOST:PORT: expected --num_processes and a --process_id from 0 to one below "
-        "it, got 2 and",
-    ),
-    "one fold": (
-        ["--mode=crossvalidate", "--folds=1"],
-        "--folds: expected at least 2 to cross-validate, got 1\n",
-    ),
-    "a split by slice": (
-        ["--mode=crossvalidate", "--config.data.split=slice"],
-        "data.split: expected case to cross-val",
-    ),
-    "no seeds": (["--mode=ablate", "--seeds=0"], "--seeds: expected at least 1, got 0\n"),
-    "one fold of an ablation": (
-        ["--mode=ablate", "--folds=1"],
-        "--folds: expected 0 (no folds) or at least 2, got 1\n",
-    ),
-    "no other study": (
-        ["--mode=crossvalidate", "--ensemble=none,nor-this"],
-        "none: no such folder; expected a study of",
-    ),
-    "a study without a name": (
-        ["--mode=crossvalidate", "--ensemble=a,,b"],
-        "--ensemble: expected folders, got an empty name\n",
-    ),
-}
+UNSUITABLE = [
+    ("--workdir: ", ["--workdir=~no-such-user/x"]),
+    ("data.root: ", ["--config.data.root=~no-such-user/x"]),
+    ("train.init_from: ", ["--init_from=~no-such-user/x"]),
+    ("data.splits: ", ["--config.data.splits=~no-such-user/x.csv"]),
+    ("--seeds: ", ["--seeds=2"]),
+    ("--mirror: ", ["--nomirror"]),
+    ("--folds: ", ["--folds=2"]),
+    ("--distributed: ", ["--mode=ablate", "--distributed=auto"]),
+    ("--mirror: ", ["--mode=ablate", "--mirror"]),
+    ("--process_id: ", ["--process_id=1"]),
+    ("--num_processes: ", ["--distributed=auto", "--num_processes=2"]),
+    ("--distributed: ", ["--distributed=here"]),
+    ("'here:65536'", ["--distributed=here:65536"]),
+    ("--num_processes", ["--distributed=here:1"]),
+    ("--process_id", ["--distributed=here:1", "--num_processes=2", "--process_id=2"]),
+    ("--folds: ", ["--mode=crossvalidate", "--folds=1"]),
+    ("data.split: ", ["--mode=crossvalidate", "--config.data.split=slice"]),
+    ("--seeds: ", ["--mode=ablate", "--seeds=0"]),
+    ("--folds: ", ["--mode=ablate", "--folds=1"]),
+    ("none: ", ["--mode=crossvalidate", "--ensemble=none,nor-this"]),
+    ("--ensemble: ", ["--mode=crossvalidate", "--ensemble=a,,b"]),
+]
 
 
-@pytest.mark.parametrize("case", UNSUITABLE)
-def test_flags_that_do_not_fit_are_one_line_and_status_1(call, case, tmp_path):
-    arguments, message = UNSUITABLE[case]
-    status, errors = call(f"--config={STAGE}", "--config.data.split=case", *arguments)
-    assert (status, errors[: len(message) + 7]) == (1, f"error: {message}")
-    assert errors.count("\n") == 1
+@pytest.mark.parametrize(("name", "arguments"), UNSUITABLE)
+def test_unsuitable_flags_are_one_line_and_status_1(call, name, arguments, tmp_path):
+    refused(call(f"--config={STAGE}", "--config.data.split=case", *arguments), 1, name)
     assert not list(tmp_path.iterdir())
 
 
-FILES = {
-    "slip": ("def get_config(:\n", "FILE, line 1: invalid syntax"),
-    "no module": ("import no_such_module\n", "FILE, line 1: ModuleNotFoundError: No module named"),
-    "no name": ("def get_config():\n    return x\n", "FILE, line 2: NameError: name 'x' is not"),
-    "no function": ("x = 1\n", "expected a file that defines get_config\n"),
-    "a dict": (
-        "def get_config():\n    return {'name': 'a'}\n",
-        "get_config returned dict; expected a ConfigDict\n",
-    ),
-    "unknown field": (
-        "from configs import awce\n\n\ndef get_config():\n    config = awce.get_config()\n"
-        "    config.loss.penalti = 0.1\n    return config\n",
-        'FILE, line 6: KeyError: Key "penalti" does not exist',
-    ),
-}
+A_DICT = "def get_config():\n    return {'name': 'a'}\n"
+UNKNOWN_FIELD = """
+from configs import awce
+def get_config():
+    config = awce.get_config()
+    config.loss.penalti = 0.1
+    return config
+"""
+FILES = [
+    ("mine.py, line 1: ", "def get_config(:\n"),
+    ("mine.py, line 1: ", "import no_such_module\n"),
+    ("mine.py, line 2: ", "def get_config():\n    return x\n"),
+    ("get_config", "x = 1\n"),
+    ("get_config", A_DICT),
+    ("mine.py, line 5: ", UNKNOWN_FIELD),
+]
 
 
-@pytest.mark.parametrize("case", FILES)
-def test_config_files_that_cannot_be_used_are_one_line_and_status_2(
-    call, tmp_path, monkeypatch, case
-):
+@pytest.mark.parametrize(("name", "text"), FILES)
+def test_unusable_config_files_are_one_line_and_status_2(call, tmp_path, monkeypatch, name, text):
     # As in a new process: a config file is executed in a module of this name.
     monkeypatch.delitem(sys.modules, "config_config", raising=False)
-    text, message = FILES[case]
     file = tmp_path / "mine.py"
     file.write_text(text)
-    status, errors = call(f"--config={file}")
-    message = f"error: --config: {message.replace('FILE', str(file))}"
-    assert (status, errors[: len(message)]) == (2, message)
-    assert errors.count("\n") == 1
+    refused(call(f"--config={file}"), 2, name)
 
 
 def test_a_config_below_the_home_folder(call, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "mine.py").write_text(FILES["a dict"][0])
-    status, errors = call("--config=~/mine.py")
-    assert (status, errors) == (2, f"error: --config: {FILES['a dict'][1]}")
-    monkeypatch.setenv("HOME", "")
-    status, errors = call("--config=~/mine.py")
-    assert status == 2
-    assert errors.startswith("error: --config: expected a path below a home folder")
-    assert errors.count("\n") == 1
+    (tmp_path / "mine.py").write_text(A_DICT)
+    for home, name in ((tmp_path, "get_config"), ("", "--config: ")):
+        monkeypatch.setenv("HOME", str(home))
+        refused(call("--config=~/mine.py"), 2, name)
 
 
 def test_a_config_without_a_variant_is_checked_like_any_other(call, tmp_path):
@@ -243,8 +166,7 @@ def test_a_config_without_a_variant_is_checked_like_any_other(call, tmp_path):
         "    del config.variant\n    config.train.epochs = -1\n    return config\n"
     )
     for mode in ("train", "crossvalidate", "ablate"):
-        status, errors = call(f"--mode={mode}", f"--config={file}")
-        assert (status, errors[:21]) == (1, "error: train.epochs: ")
+        refused(call(f"--mode={mode}", f"--config={file}"), 1, "train.epochs: ")
 
 
 def test_help_names_every_mode_and_flag(command_line):
@@ -255,70 +177,44 @@ def test_help_names_every_mode_and_flag(command_line):
     assert "Traceback" not in text
 
 
-def test_no_config_at_all_is_one_line_and_status_2(command_line):
+def test_a_missing_config_is_one_line_and_status_2(command_line):
     process = command_line.start(config=None)
     output, errors = process.communicate(timeout=120)
-    assert (process.returncode, output) == (2, "")
-    assert errors.startswith("error: --config: expected FILE")
-    assert errors.count("\n") == 1
+    assert output == ""
+    refused((process.returncode, errors), 2, "--config: ")
 
 
-def test_of_a_field_given_twice_the_last_counts(call, tmp_path):
-    """Tuples are not joined to one of four; the settings are fine, and a folder is missing."""
+def test_the_last_of_repeated_fields_counts(call, tmp_path):
+    """Tuples are not joined to one of four: only the folder is missing."""
     sizes = [f"--config.grid.size={size}" for size in ("48,48", "64,64")]
-    status, errors = call(EMIDEC, *sizes, "--config.data.root=nope")
-    assert (status, "grid.size" in errors, "nope" in errors) == (1, False, True)
+    refused(call(EMIDEC, *sizes, "--config.data.root=nope"), 1, "nope: ")
     status, errors = call(EMIDEC, "--config.grid.size=64x64", "--config.data.root=nope")
-    assert status != 0
-    assert "grid.size" in errors
-    assert errors.count("\n") == 1
+    refused((status, errors), status or 1, "grid.size")
 
 
 def test_a_missing_root_is_one_line_and_status_1(call, tmp_path):
-    message = "data.root: expected the folder of the cases, got nothing; pass --config.data.root"
-    status, errors = call(EMIDEC)
-    assert (status, errors) == (1, f"error: {message}=DIR\n")
-    status, errors = call(EMIDEC, "--config.data.root=nope")
-    assert (status, errors) == (
-        1, f"error: {tmp_path}/nope: no such folder; expected a folder of EMIDEC cases\n"
-    )  # fmt: skip
-    status, errors = call("--mode=ablate", EMIDEC, "--config.data.root=nope")
-    assert (status, errors[: len(f"error: {tmp_path}/nope: ")]) == (1, f"error: {tmp_path}/nope: ")
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_empty_root_is_one_line_and_status_1(command_line, tmp_path):
+    refused(call(EMIDEC), 1, "data.root: ")
+    for mode in ("train", "ablate"):
+        outcome = call(f"--mode={mode}", EMIDEC, "--config.data.root=nope")
+        refused(outcome, 1, f"{tmp_path}/nope: ")
     (tmp_path / "empty").mkdir()
-    process = command_line.start(
-        f"--config.data.root={tmp_path / 'empty'}",
-        f"--workdir={tmp_path / 'run'}",
-        config="awce_penalty.py:emidec",
-    )
-    _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (
-        1, f"error: {tmp_path / 'empty'}: no case; expected folders such as Case_P001/Images\n"
-    )  # fmt: skip
+    refused(call(EMIDEC, "--config.data.root=empty", "--workdir=run"), 1, f"{tmp_path}/empty: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_init_from_is_short_for_its_field(call, tmp_path, command_line, finished_run):
+def test_init_from_sets_its_field(call, tmp_path, command_line, finished_run):
     stage = [f"--config={STAGE}", f"--config.data.root={command_line.phantom}"]
     for mode in ("train", "crossvalidate"):
         flags_of_mode = [f"--mode={mode}", *stage, "--config.data.split=case"]
         for name in ("init_from", "config.train.init_from"):
-            status, errors = call(*flags_of_mode, f"--{name}=nope", "--workdir=run")
-            assert (status, errors.count("\n")) == (1, 1)
-            assert f"error: {tmp_path / 'nope'}: no such folder; expected the workdir of" in errors
+            outcome = call(*flags_of_mode, f"--{name}=nope", "--workdir=run")
+            refused(outcome, 1, f"{tmp_path / 'nope'}: ")
             assert not (tmp_path / "run").exists()
-    status, errors = call(*stage, "--init_from=a", "--config.train.init_from=b")
-    assert (status, errors) == (
-        1, "error: --init_from: expected b, as train.init_from says, got a\n"
-    )  # fmt: skip
-    status, errors = call(*stage, "--init_from=", "--workdir=run")
-    assert status == 1
-    assert errors.startswith("error: train.init_from: expected the folder of a run or of an exp")
+    refused(call(*stage, "--init_from=a", "--config.train.init_from=b"), 1, "--init_from: ")
+    refused(call(*stage, "--init_from=", "--workdir=run"), 1, "train.init_from: ")
 
 
-def test_all_bad_settings_are_told_at_once_and_nothing_is_made(call, tmp_path):
+def test_all_invalid_settings_are_reported_at_once(call, tmp_path):
     status, errors = call(
         f"--config={STAGE}", "--config.train.epochs=0", "--config.mixup.probability=2.0"
     )
@@ -331,44 +227,33 @@ def test_all_bad_settings_are_told_at_once_and_nothing_is_made(call, tmp_path):
 @pytest.mark.parametrize("mode", ["train", "ablate", "crossvalidate"])
 def test_a_phantom_that_cannot_be_split_is_not_written(call, tmp_path, mode):
     flags_of_mode = [f"--mode={mode}", f"--config={STAGE}", "--config.data.split=case"]
-    for wrong in ("data.phantom_cases=1", "data.splits=none.csv"):
-        status, errors = call(*flags_of_mode, f"--config.{wrong}")
-        assert (status, errors.count("\n")) == (1, 1)
+    for wrong, name in (("data.phantom_cases=1", "1 cases"), ("data.splits=none.csv", "none.csv")):
+        refused(call(*flags_of_mode, f"--config.{wrong}"), 1, name)
         assert not list(tmp_path.iterdir())
 
 
-def test_a_split_that_the_cases_do_not_allow_is_status_1(call, command_line, finished_run):
-    status, errors = call(
-        f"--config={STAGE}",
-        "--config.data.phantom_cases=6",
-        f"--config.data.root={command_line.phantom}",
-        "--config.data.folds=7",
-    )
-    assert status == 1
-    assert errors.endswith("6 cases; a split in 7 parts needs as many\n")
-    assert errors.startswith("error: data")
+def test_a_split_into_too_many_folds_is_status_1(call, command_line, finished_run):
+    root = f"--config.data.root={command_line.phantom}"
+    flags_of_run = [f"--config={STAGE}", "--config.data.phantom_cases=6", root]
+    refused(call(*flags_of_run, "--config.data.folds=7"), 1, "6 cases")
 
 
 def test_a_workdir_that_cannot_be_made_is_status_1(call, tmp_path):
     (tmp_path / "file").touch()
-    status, errors = call(f"--config={STAGE}", "--workdir=file/run")
-    assert (status, errors) == (1, "error: file/run: cannot write here (Not a directory)\n")
+    refused(call(f"--config={STAGE}", "--workdir=file/run"), 1, "file/run: ")
 
 
-def test_a_run_from_another_directory_writes_its_phantom_there(command_line, finished_run):
+def test_a_run_writes_its_phantom_below_the_current_directory(command_line, finished_run):
     assert (command_line.phantom / "Case_P001" / "Images" / "Case_P001.nii.gz").is_file()
     output = (finished_run / "output.txt").read_text()
-    first = output.splitlines()[:4]
-    assert first[0].startswith("jax ")
-    assert first[0].endswith(" 1 x cpu")
-    assert first[1] == "6 cases, 41 slices: 35 to train on, 6 to validate on (case split)"
-    assert first[2].startswith("network: 3,233 parameters, generator: 6,929 parameters; convol")
-    assert first[3].startswith("compiling ")
+    assert output.startswith("jax ")
+    assert "6 cases, 41 slices" in output
+    assert "3,233 parameters" in output
     assert output.count("\nepoch ") == 4
     assert output.strip().endswith((finished_run / "table.md").read_text().strip())
 
 
-def test_flags_reach_the_settings_of_the_stage(finished_run):
+def test_flags_change_the_settings_of_the_stage(finished_run):
     config = json.loads((finished_run / "config.json").read_text())
     assert config["name"] == "awce_penalty"
     assert (config["grid"]["size"], config["grid"]["spacing"]) == ([32, 32], 4.2)

@@ -105,13 +105,11 @@ def test_moments_match_float64(seed):
 
 
 def test_moments_of_nothing_and_of_one_pixel():
-    center, distance = foreground_moments(jnp.zeros((4, 4), bool))
-    np.testing.assert_array_equal(center, [0, 0])
-    assert distance == 0
-    center, distance = foreground_moments(points((2, 7)))
-    np.testing.assert_array_equal(center, [2, 7])
-    assert distance == 0
-    with pytest.raises(ValueError, match=r"foreground must be \(H, W\), got shape \(1, 4, 4\)"):
+    for mask, expected in ((jnp.zeros((4, 4), bool), [0, 0]), (points((2, 7)), [2, 7])):
+        center, distance = foreground_moments(mask)
+        np.testing.assert_array_equal(center, expected)
+        assert distance == 0
+    with pytest.raises(ValueError, match="foreground"):
         foreground_moments(jnp.zeros((1, 4, 4), bool))
 
 
@@ -231,13 +229,15 @@ def test_gradient_with_respect_to_the_matrix():
         assert float(gradient[entry]) == pytest.approx(slope, rel=1e-3, abs=1e-3)
 
 
-def test_warp_refuses():
-    with pytest.raises(ValueError, match=r"got int32\[4, 4\]"):
-        warp(jnp.zeros((4, 4), jnp.int32), jnp.eye(3))
-    with pytest.raises(ValueError, match=r"image must be \(H, W\[, C\]\) float"):
-        warp(jnp.zeros((1, 4, 4, 1)), jnp.eye(3))
-    with pytest.raises(ValueError, match=r"matrix must be \(3, 3\), got shape \(2, 3\)"):
-        warp(jnp.zeros((4, 4)), jnp.eye(3)[:2])
+def test_warp_refuses_arguments_that_do_not_fit():
+    image = jnp.zeros((4, 4))
+    for name, arguments in (
+        ("image", (image.astype(jnp.int32), jnp.eye(3))),
+        ("image", (image[None, ..., None], jnp.eye(3))),
+        ("matrix", (image, jnp.eye(3)[:2])),
+    ):
+        with pytest.raises(ValueError, match=name):
+            warp(*arguments)
 
 
 # Mixup, Eq. 2
@@ -287,26 +287,6 @@ def test_mixup_by_hand():
     np.testing.assert_array_equal(probabilities[3, 1], [1, 0, 0])  # moving heart, fixed background
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
-def test_mixup_leaves_the_rest_of_the_fixed_slice_alone(lam):
-    fixed_image, moving_image = slices(1, FIXED, MOVING)
-    image, probabilities = mixup(fixed_image, FIXED, moving_image, MOVING, lam)
-    kept = FIXED == 0 if lam < 1 else np.ones(SHAPE, bool)
-    one_hot = np.eye(L)[FIXED]
-    np.testing.assert_array_equal(np.asarray(image)[kept], fixed_image[kept])
-    np.testing.assert_array_equal(np.asarray(probabilities)[kept], one_hot[kept])
-    assert lam == 1 or not np.allclose(np.asarray(image)[~kept], fixed_image[~kept])
-
-
-def test_empty_foreground_passes_the_fixed_slice():
-    empty = np.zeros(SHAPE, np.uint8)
-    fixed_image, moving_image = slices(2, FIXED, MOVING)
-    for fixed, moving in ((FIXED, empty), (empty, MOVING), (empty, empty)):
-        image, probabilities = mixup(fixed_image, fixed, moving_image, moving, 0.3)
-        np.testing.assert_array_equal(image, fixed_image)
-        np.testing.assert_array_equal(probabilities, np.eye(L)[fixed])
-
-
 def test_mixup_under_jit_and_vmap():
     labels = np.stack([FIXED, MOVING, np.zeros_like(FIXED)])
     images = np.stack(slices(3, *labels))
@@ -319,8 +299,8 @@ def test_mixup_under_jit_and_vmap():
             np.testing.assert_allclose(actual[i], expected, atol=5e-6)
 
 
-def test_channels_mix_alike():
-    """Neighboring slices ride along: each channel is what it would be alone."""
+def test_channels_are_mixed_with_the_same_transform():
+    """Each channel is mixed as it would be alone."""
     fixed, moving = (np.stack(slices(k, FIXED, MOVING)) for k in (4, 5))
     image, probabilities = mixup(
         np.stack([fixed[0], moving[0]], -1), FIXED, np.stack([fixed[1], moving[1]], -1), MOVING, 0.3
@@ -331,7 +311,7 @@ def test_channels_mix_alike():
         np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
-def test_shares_that_are_all_or_nothing_mix_as_labels_do():
+def test_one_hot_shares_are_mixed_like_labels():
     shares = [np.eye(5, dtype=np.float32)[label] for label in (FIXED, MOVING)]
     fixed, moving = (np.random.default_rng(k).normal(size=FIXED.shape) for k in (0, 1))
     expected = mixup(fixed, FIXED, moving, MOVING, 0.3)
@@ -340,7 +320,7 @@ def test_shares_that_are_all_or_nothing_mix_as_labels_do():
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_shares_mix_within_what_is_more_than_half_heart():
+def test_shares_are_mixed_where_the_heart_exceeds_one_half():
     """Two slices of one row, background's shares 1, 0.5, 0.4, 0 and the same again: nothing moves,
     and lambda 1/4 mixes the last two pixels."""
     background = jnp.array([[1.0, 0.5, 0.4, 0.0]])
@@ -353,24 +333,18 @@ def test_shares_mix_within_what_is_more_than_half_heart():
     np.testing.assert_allclose(shares[0], expected, atol=1e-6)
 
 
-def test_mixup_refuses_labels_of_two_kinds_or_another_number():
+def test_mixup_refuses_arguments_that_do_not_fit():
     image, label, shares = jnp.zeros((4, 4)), jnp.zeros((4, 4), jnp.int32), jnp.zeros((4, 4, 3))
-    with pytest.raises(ValueError, match=r"or shares \(H, W, 3\), got \[\(4, 4\), \(4, 4, 3\)\]"):
-        pathology_mixup(image, label, image, shares, 0.5, num_labels=3)
-    with pytest.raises(ValueError, match=r"\(H, W, 2\), got \[\(4, 4, 3\)\]"):
-        pathology_mixup(image, shares, image, shares, 0.5, num_labels=2)
-
-
-def test_mixup_refuses_shapes_that_differ():
-    image, label = jnp.zeros((4, 4)), jnp.zeros((4, 4), jnp.int32)
-    with pytest.raises(ValueError, match=r"share one \(H, W\), got \[\(4, 4\), \(4, 5\)\]"):
-        pathology_mixup(image, label, jnp.zeros((4, 5)), label, 0.5, num_labels=2)
-    stack = jnp.zeros((2, 4, 4))
-    with pytest.raises(ValueError, match=r"got \[\(2, 4, 4\)\]"):
-        pathology_mixup(stack, stack.astype(int), stack, stack.astype(int), 0.5, num_labels=2)
-    pair, three = jnp.zeros((4, 4, 2)), jnp.zeros((4, 4, 3))
-    with pytest.raises(ValueError, match=r"got \[\(4, 4\), \(4, 4, 2\), \(4, 4, 3\)\]"):
-        pathology_mixup(pair, label, three, label, 0.5, num_labels=2)
+    stack, pair, three = jnp.zeros((2, 4, 4)), jnp.zeros((4, 4, 2)), jnp.zeros((4, 4, 3))
+    for num_labels, arguments in (
+        (3, (image, label, image, shares)),
+        (2, (image, shares, image, shares)),
+        (2, (image, label, jnp.zeros((4, 5)), label)),
+        (2, (stack, stack.astype(int), stack, stack.astype(int))),
+        (2, (pair, label, three, label)),
+    ):
+        with pytest.raises(ValueError, match="H, W"):
+            pathology_mixup(*arguments, 0.5, num_labels=num_labels)
 
 
 # Partners
@@ -412,11 +386,6 @@ def test_partner_is_uniform_over_exactly_the_candidates(index, tenths):
     assert set(np.flatnonzero(counts)) == expected
     # Keys are fixed, so this either always passes or never does.
     assert len(expected) == 1 or stats.chisquare(counts[sorted(expected)]).pvalue > 1e-3
-
-
-def test_cases_with_and_without_candidates_are_both_covered():
-    sizes = {len(candidates(i, Fraction(t, 10))) for i in range(len(HEIGHTS)) for t in (0, 1, 2)}
-    assert {0, 1, 2, 3} <= sizes
 
 
 def test_partner_depends_on_the_key_alone():

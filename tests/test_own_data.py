@@ -53,7 +53,7 @@ def own(root, **changes):
     return settings(variant="nnunet", data__phantom_cases=0, data__root=str(root), **changes)
 
 
-def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path):
+def test_a_run_on_own_labels_is_trained_and_scored(root, tmp_path):
     with logged() as lines:
         table = train(own(root), tmp_path / "run")
     assert table.startswith("# edema_scar: DSC on the validation slices")
@@ -81,7 +81,7 @@ def test_scar_inside_edema_is_trained_and_scored_by_its_own_names(root, tmp_path
     assert [case.name for case in scored.cases] == held_out
 
 
-def test_the_phantom_of_the_config_is_emidec_s_by_other_names(tmp_path, monkeypatch):
+def test_the_renamed_phantom_has_the_arrays_of_emidec_s(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     renamed = run_data.load_cohort(build(settings(data__phantom_cases=2)))
     assert (tmp_path / "data" / "phantom-nnunet-2-cases-seed-0" / "dataset.json").is_file()
@@ -95,34 +95,23 @@ def test_the_phantom_of_the_config_is_emidec_s_by_other_names(tmp_path, monkeypa
 def test_labels_of_another_anatomy_are_refused(root):
     config = own(root)
     config["anatomy"] = awce_penalty.get_config().to_dict()["anatomy"]
-    with pytest.raises(DataError, match="has also 'scar', 'edema' and lacks 'infarct', 'no-reflow"):
+    with pytest.raises(DataError, match="'scar', 'edema'.*'infarct', 'no-reflow"):
         run_data.load_cohort(build(config))
 
 
-def test_a_layout_that_is_not_the_root_s_is_refused(root):
-    with pytest.raises(DataError, match="no case; expected folders such as Case_P001"):
+def test_another_layout_than_that_of_the_folder_is_refused(root):
+    with pytest.raises(DataError, match=root.name):
         run_data.load_cohort(build(own(root, data__layout="emidec")))
 
 
-def test_a_stack_may_begin_at_the_base(root):
+def test_stacks_may_start_at_the_base(root):
     from_apex = run_data.load_cohort(build(own(root)))
     from_base = run_data.load_cohort(build(own(root, data__apex_first=False)))
     assert from_apex.heights[0] == 1
     np.testing.assert_allclose(from_base.heights, 1 - from_apex.heights, atol=1e-6)
 
 
-def test_labels_outside_the_grid_fail_unless_allowed(root):
-    crop = {"grid__size": (8, 8)}  # 34 mm: the cavity's middle
-    with pytest.raises(DataError, match="labeled voxels lie outside"):
-        run_data.load_cohort(build(own(root, **crop)))
-    with logged() as lines:
-        cohort = run_data.load_cohort(build(own(root, **crop, grid__allow_outside=True)))
-    assert len(lines) == len(cohort.case_names) == 6
-    assert all("labeled voxels lie outside" in line for line in lines)
-    assert cohort.labels.shape[1:] == (8, 8)
-
-
-def test_two_labels_and_a_pair_are_enough(tmp_path):
+def test_an_anatomy_of_two_labels_and_one_pair(tmp_path):
     """An anatomy of another size: lesion inside organ, values in another order."""
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -157,7 +146,7 @@ def test_two_labels_and_a_pair_are_enough(tmp_path):
     assert build(config).objective.inclusions == (((2,), (2, 1)),)
 
 
-def test_test_cases_of_an_nnunet_data_set_are_read_by_the_name_of_their_folder(root, tmp_path):
+def test_nnunet_test_cases_are_read_from_images_ts(root, tmp_path):
     own_root = shutil.copytree(root, tmp_path / "Dataset502_Test")
     for part in ("images", "labels"):
         (own_root / f"{part}Tr").rename(own_root / f"{part}Ts")

@@ -198,7 +198,7 @@ def test_one_step_by_hand(stage):
     assert (int(after.step), int(after.seed)) == (8, 3)
 
 
-def test_the_generators_objective_moves_the_generator_alone():
+def test_the_generator_s_objective_has_no_gradient_for_the_network():
     stage = "awce_penalty"
     params = new_state(stage).params
     images, targets = batch_of_step(0, 0)
@@ -215,7 +215,7 @@ def test_the_generators_objective_moves_the_generator_alone():
     assert not same(weak["generator"], strong["generator"])
 
 
-def test_clipping_leaves_the_networks_step_to_the_networks_gradient():
+def test_the_generator_s_gradient_does_not_rescale_the_network_s():
     """However large the gradient of the generator is, the network's update is the same."""
     stage = "awce"
     clipped = optax.chain(clip_each(1.0), optax.sgd(1.0))
@@ -233,7 +233,7 @@ def test_clipping_leaves_the_networks_step_to_the_networks_gradient():
 # ---- what a step depends on
 
 
-def test_same_inputs_give_bitwise_the_same():
+def test_a_step_is_deterministic():
     def run(**changes):
         return step_of("awce_penalty")(new_state("awce_penalty", **changes), cohort(), INDICES)
 
@@ -264,7 +264,7 @@ def test_bfloat16_keeps_parameters_and_loss_in_float32():
     np.testing.assert_allclose(logs["loss"], exact["loss"], rtol=0.02)
 
 
-def test_initialization_is_the_seeds():
+def test_initialization_depends_on_the_seed():
     nets = networks("awce")
     init = optimized_less(lambda seed: init_state(nets, optimizer(), seed, SIZE), jnp.uint32(0))
     one, again, other = init(jnp.uint32(5)), init(jnp.uint32(5)), init(jnp.uint32(6))
@@ -281,7 +281,7 @@ def test_initialization_is_the_seeds():
 
 
 @pytest.mark.slow
-def test_augmentation_changes_what_is_learned_from_and_not_what_mixup_draws(monkeypatch):
+def test_augmentation_does_not_change_the_draws_of_mixup(monkeypatch):
     """The augmented batch of a step is the mixed one, moved: mixup's draws stay what they were."""
     seen = {}
 
@@ -308,7 +308,7 @@ def test_more_devices_than_there_are_is_refused():
     count = jax.local_device_count() + 1
     step = make_train_step(networks("baseline"), optimizer(), objective("baseline"), MIXUP)
     for number in (0, count):
-        message = f"asked for {number} devices, {count - 1} are there"
+        message = rf"\b{number} devices"
         with pytest.raises(ValueError, match=message):
             compile_step(step, number)
         with pytest.raises(ValueError, match=message):
@@ -329,7 +329,7 @@ def compare_jit_and_pmap() -> None:
             state, logs = run(state, slices, jnp.array([k, 1, 2, 3, 5, 6, 7, 4]))
         assert jax.tree.leaves(state.params)[0].sharding.num_devices == devices
         ends.append(jax.device_get((state, logs)))
-        with pytest.raises(ValueError, match="a batch of 6 cannot be shared by 4 devices"):
+        with pytest.raises(ValueError, match="6.*4 devices"):
             compile_step(step, 4)(state, slices, jnp.arange(6))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *ends)
     moved = np.abs(ends[1][0].params["network"]["logits"]["kernel"]).sum()

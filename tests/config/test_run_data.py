@@ -1,6 +1,5 @@
 """Settings to cases: the phantom and own cases from disk, and what cannot be read."""
 
-import re
 from typing import Any
 
 import nibabel as nib
@@ -35,7 +34,7 @@ def in_tmp(tmp_path, monkeypatch):
         ({"split": "case", "folds": 3, "patients": "(Case)"}, "1 cases"),
         ({"split": "case", "patients": "none.csv"}, "none.csv: cannot be read"),
         ({"split": "case", "splits": "none.csv"}, "none.csv: cannot be read"),
-        ({"split": "case", "splits": "other.csv"}, "other.csv: 'P001' is not the name of a case"),
+        ({"split": "case", "splits": "other.csv"}, "other.csv: .*P001"),
     ],
 )
 def test_a_split_of_the_phantom_is_checked_before_it_is_written(in_tmp, changes, message):
@@ -47,7 +46,7 @@ def test_a_split_of_the_phantom_is_checked_before_it_is_written(in_tmp, changes,
 
 
 @pytest.mark.parametrize(("layout", "name"), [("emidec", "Case_N001"), ("nnunet", "N001")])
-def test_sound_splits_of_a_phantom_pass(in_tmp, layout, name):
+def test_valid_splits_of_a_phantom_pass(in_tmp, layout, name):
     source = {"data__phantom_cases": 2, "data__phantom_seed": 3, "data__layout": layout}
     names = case_names(3, 2, layout)
     assert names[0] == name
@@ -107,18 +106,18 @@ def own_cases(root):
 
 
 def test_a_data_set_without_any_label_is_refused(in_tmp):
-    """One case alone may be without."""
+    """A single case without labels is allowed."""
     config = own_cases(in_tmp / "cases")
     for name in ("Case_P002", "Case_N001"):
         assert run_data.load_cohort(build(config)).case_names
         path = in_tmp / "cases" / name / "Contours" / f"{name}.nii.gz"
         volume: Any = nib.load(path)
         nib.save(nib.Nifti1Image(np.asarray(volume.dataobj) * 0, None, volume.header), path)
-    with pytest.raises(DataError, match=f"^{in_tmp}/cases: no case has a labeled voxel"):
+    with pytest.raises(DataError, match=f"^{in_tmp}/cases: "):
         run_data.load_cohort(build(config))
 
 
-def test_a_cohort_of_one_s_own_cases(in_tmp):
+def test_a_cohort_of_own_cases(in_tmp):
     cohort = run_data.load_cohort(build(own_cases(in_tmp / "cases")))
     assert cohort.case_names == ("Case_N001", "Case_P002")
     assert cohort.case_index.tolist() == [0, 0, 1, 1, 1]
@@ -153,26 +152,20 @@ def test_a_label_beyond_the_anatomy_is_refused(in_tmp):
         run_data.load_cohort(build(config))
 
 
-def test_a_missing_folder_is_named(in_tmp):
-    config = settings(data__root="nowhere", data__phantom_cases=0)
-    with pytest.raises(DataError, match="nowhere: no such folder"):
-        run_data.load_cohort(build(config))
-
-
 def test_the_phantom_is_not_written_among_real_cases(in_tmp):
-    """The likeliest slip: real cases in root, and the variant forgotten."""
+    """A likely mistake: the folder of real cases, and the phantom's variant."""
     config = own_cases(in_tmp / "cases")
     config["data"]["phantom_cases"] = 2
-    with pytest.raises(DataError, match=r"data\.root: .*cases exists and is no phantom") as error:
+    with pytest.raises(DataError, match=r"data\.root: .*cases"):
         run_data.load_cohort(build(config))
-    assert "data.phantom_cases=0" in str(error.value)
     assert not (in_tmp / "cases" / "phantom.json").exists()
 
 
-def test_a_place_where_the_phantom_cannot_be_written_is_named(in_tmp):
+def test_folders_that_cannot_be_read_or_written_are_named(in_tmp):
+    with pytest.raises(DataError, match="nowhere"):
+        run_data.load_cohort(build(settings(data__root="nowhere", data__phantom_cases=0)))
     (in_tmp / "data").write_text("a file")
-    root = "data/phantom-1-cases-seed-0"
-    with pytest.raises(DataError, match=re.escape(f"{root}: cannot write the phantom here (")):
+    with pytest.raises(DataError, match="data/phantom-1-cases-seed-0"):
         run_data.load_cohort(build(settings(data__phantom_cases=1)))
 
 
@@ -186,21 +179,15 @@ def test_real_cases_with_the_paper_s_settings(emidec_root, tmp_path):
     assert cohort.images.shape == (slices, 128, 128)
 
 
-def twelve_scans(root):
-    """Two scans of each of six patients, small enough to read in no time."""
-    rng = np.random.default_rng(0)
-    for k in range(12):
-        image = rng.integers(50, 200, (20, 20, 2)).astype(np.float64)
-        label = np.zeros((20, 20, 2), np.uint8)
-        label[5:9, 6:12] = 1
-        write_case(root, f"Case_pat{k // 2}_{k % 2}", image, label)
-    return settings(
-        data__root=str(root), data__phantom_cases=0, grid__size=(16, 16), grid__spacing=0.0
-    )
-
-
 def test_patients_and_own_splits_reach_the_split(in_tmp):
-    config = twelve_scans(in_tmp / "cases")
+    image = np.random.default_rng(0).integers(50, 200, (20, 20, 2)).astype(np.float64)
+    label = np.zeros((20, 20, 2), np.uint8)
+    label[5:9, 6:12] = 1
+    for k in range(12):  # two scans of each of six patients
+        write_case(in_tmp / "cases", f"Case_pat{k // 2}_{k % 2}", image + k, label)
+    config = settings(
+        data__root="cases", data__phantom_cases=0, grid__size=(16, 16), grid__spacing=0.0
+    )
     cohort = run_data.load_cohort(build(config))
     config["data"]["patients"] = r"(pat\d)_"
     held = cohort.cases_of(run_data.split_cohort(build(config).split, cohort)[1])
@@ -215,7 +202,7 @@ def test_patients_and_own_splits_reach_the_split(in_tmp):
     assert all(name.endswith("_1") for name in held)
     assert len(train) == len(held) == 6
     config["data"]["patients"] = r"(pat\d)_"
-    with pytest.raises(DataError, match=r"s\.csv: trains on Case_pat0_0 and holds out Case_pat0_1"):
+    with pytest.raises(DataError, match=r"s\.csv: .*Case_pat0_0.*Case_pat0_1"):
         run_data.split_cohort(build(config).split, cohort)
 
 
@@ -228,13 +215,12 @@ def test_folders_are_resolved(in_tmp):
     assert train["init_from"] == str(in_tmp / "runs" / "a")
 
 
-def test_a_phantom_is_synthetic_whoever_names_its_folder(in_tmp):
-    config = settings(data__phantom_cases=1)
-    root = run_data.root(build(config).source)
-    assert run_data.is_synthetic(build(config).source)
-    assert run_data.is_synthetic(
-        build(settings(data__root=str(root), data__phantom_cases=0)).source
-    )
-    assert not run_data.is_synthetic(
-        build(settings(data__root=str(in_tmp), data__phantom_cases=0)).source
-    )
+def test_a_phantom_is_recognized_by_its_folder(in_tmp):
+    def source(**fields):
+        return build(settings(**fields)).source
+
+    phantom = source(data__phantom_cases=1)
+    root = str(run_data.root(phantom))
+    assert run_data.is_synthetic(phantom)
+    assert run_data.is_synthetic(source(data__root=root, data__phantom_cases=0))
+    assert not run_data.is_synthetic(source(data__root=str(in_tmp), data__phantom_cases=0))

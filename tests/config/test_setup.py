@@ -24,12 +24,7 @@ def setup(module=baseline, **changes):
 
 @pytest.mark.parametrize(
     ("module", "has_attention", "has_generator"),
-    [
-        (baseline, False, False),
-        (attention, True, False),
-        (awce, True, True),
-        (awce_penalty, True, True),
-    ],
+    [(baseline, False, False), (attention, True, False), (awce, True, True)],
 )
 def test_networks_by_stage(module, has_attention, has_generator):
     networks = setup(module, model__depth=2, model__groups=4).networks
@@ -41,7 +36,7 @@ def test_networks_by_stage(module, has_attention, has_generator):
     assert unet.dtype == jnp.float32
 
 
-def test_the_generator_and_the_precision_of_both_networks():
+def test_generator_and_precision():
     fields = {"balance__width": 4, "model__precision": "bfloat16", "model__dense": True}
     networks = setup(awce, **fields).networks
     generator = networks.generator
@@ -51,19 +46,16 @@ def test_the_generator_and_the_precision_of_both_networks():
     assert networks.segmentation.dense is True
 
 
-def test_objective_of_the_last_stage():
+def test_objective_of_the_first_and_the_last_stage():
     found = setup(awce_penalty).objective
     assert (found.method, found.strength) == ("adversarial", 0.7)
     assert (found.penalty, found.epsilon) == (0.01, 1e-3)
     assert found.inclusions == EMIDEC.inclusions
     hash(found)  # a static argument of compiled functions
-
-
-def test_objective_of_the_baseline():
     assert setup().objective.penalty == 0.0
 
 
-def test_dice_of_labels_or_of_whole_regions():
+def test_dice_regions():
     assert setup().objective.dice_regions == ()
     found = setup(loss__dice_of="regions").objective
     assert found.dice_regions == ((0,), (1,), (2, 3, 4), (3, 4), (4,))
@@ -77,7 +69,7 @@ def test_anatomy_grid_and_mixup():
     assert setup(grid__spacing=0.0).grid.spacing is None  # native pixels
 
 
-def test_the_shift_is_in_pixels():
+def test_the_shift_is_converted_to_pixels():
     found = setup(best, grid__spacing=2.0, augment__shift=5.0).augmentation
     assert (found.shift, found.rotation) == (2.5, 30.0)
     # Pixels of no known size are not shifted; such a config has augmentation switched off.
@@ -85,14 +77,14 @@ def test_the_shift_is_in_pixels():
     assert (native.augmentation.shift, native.margin) == (0.0, 0)
 
 
-def test_the_localizer_is_there_where_the_center_is_not():
+def test_a_config_without_a_center_has_a_localizer():
     found = setup(best)
     assert found.networks.localizer is not None
     assert found.with_center((0.5, 0.5)).networks.localizer is None
     assert found.grid.center is None, "changed in place"
 
 
-def test_cases_split_and_course():
+def test_source_split_and_course():
     values = ",".join(f"{100 * k}={name}" for k, name in enumerate(EMIDEC.labels))
     found = setup(data__root="~/cases", data__label_values=values, train__init_from="runs/a")
     assert found.source.folder == Path.home() / "cases"
@@ -105,13 +97,13 @@ def test_cases_split_and_course():
     assert own.fold_title == "fold 1 of splits.json"
 
 
-def test_the_plan_is_that_of_the_course_and_the_seed():
+def test_plan_follows_course_and_seed():
     plan = setup(train__batch_size=4, train__epochs=3, train__validate_every=2).plan(35)
     assert (plan.num_slices, plan.batch_size, plan.seed) == (35, 4, 0)
     assert (plan.steps, plan.epochs, plan.validate_every) == (27, 3, 2)
 
 
-def test_nothing_is_compiled_for_those_who_ask_for_the_anatomy(monkeypatch):
+def test_the_native_library_is_only_built_when_it_is_used(monkeypatch):
     monkeypatch.setattr(native, "choose", lambda *wanted: pytest.fail("asked for a library"))
     found = setup(run__convolution="native")
     assert found.anatomy == EMIDEC

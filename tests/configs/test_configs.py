@@ -8,7 +8,7 @@ import pytest
 
 from configs import attention, awce, awce_penalty, baseline, best, default
 from jaxseg.anatomy import EMIDEC, Anatomy
-from jaxseg.config.settings import SettingsError, check, flatten
+from jaxseg.config.settings import SettingsError, check, flatten, replace
 
 STAGES = {
     "baseline": baseline,
@@ -36,7 +36,7 @@ def difference(first, second):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_stage_adds_its_own_piece_and_nothing_else(variant):
+def test_each_stage_changes_one_setting(variant):
     steps = [flat(module, variant) for module in (default, *STAGES.values())]
     assert [difference(a, b) for a, b in itertools.pairwise(steps)] == [
         {},
@@ -47,7 +47,7 @@ def test_a_stage_adds_its_own_piece_and_nothing_else(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_what_goes_beyond_the_paper_is_in_no_stage(variant):
+def test_additions_to_the_paper_are_off_in_every_stage(variant):
     """Off in all four, on in `best`, which is the full method in all else."""
     off = {
         "augment.probability": 0.0, "augment.flip": False, "augment.rotation": 0.0,
@@ -69,12 +69,12 @@ def test_what_goes_beyond_the_paper_is_in_no_stage(variant):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stages_can_be_run_as_they_are(stage):
+def test_stages_are_valid_configs(stage):
     module = STAGES[stage]
-    assert module.get_config()["variant"] == "phantom"  # what the command without a variant runs
+    assert module.get_config()["variant"] == "phantom"  # the default
     check(module.get_config().to_dict())
     settings = module.get_config("emidec").to_dict()
-    with pytest.raises(SettingsError, match=r"^data\.root: expected the folder of the cases"):
+    with pytest.raises(SettingsError, match=r"^data\.root: "):
         check(settings)
     settings["data"]["root"] = "cases"
     check(settings)
@@ -82,11 +82,8 @@ def test_stages_can_be_run_as_they_are(stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_docstrings_state_the_paper_s_row_and_the_command(stage):
-    text = STAGES[stage].__doc__ or ""
-    assert PAPER[stage] in text
-    assert f"python main.py --config=configs/{stage}.py " in text
-    assert f"python main.py --config=configs/{stage}.py:emidec --config.data.root=DIR" in text
+def test_docstrings_quote_table_1(stage):
+    assert PAPER[stage] in (STAGES[stage].__doc__ or "")
 
 
 def test_the_protocol_of_the_paper():
@@ -109,7 +106,7 @@ def test_the_protocol_of_the_paper():
     assert flat(awce_penalty, "emidec")["loss.penalty"] == 0.01
 
 
-def test_the_phantom_is_a_smaller_version_of_the_same():
+def test_the_phantom_variant_only_changes_sizes():
     changed = difference(flat(default, "emidec"), flat(default, "phantom"))
     assert set(changed) == {
         "variant", "data.phantom_cases", "data.split", "data.validation_fraction", "grid.size",
@@ -118,46 +115,32 @@ def test_the_phantom_is_a_smaller_version_of_the_same():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_anatomy_is_emidec_s(variant):
+def test_the_anatomy_is_emidec(variant):
     assert Anatomy.from_dict(default.get_config(variant).to_dict()["anatomy"]) == EMIDEC
 
 
 @pytest.mark.parametrize("module", [default, *STAGES.values(), best])
 def test_an_unknown_variant_is_refused(module):
-    with pytest.raises(
-        ValueError, match="config variant: expected one of phantom, emidec, got 'acdc'"
-    ):
+    with pytest.raises(ValueError, match=r"variant: .*'acdc'"):
         module.get_config("acdc")
 
 
-def test_configs_are_locked_so_that_a_typo_is_an_error():
+def test_configs_are_locked_and_made_anew_each_time():
     config: Any = awce.get_config()
     with pytest.raises(AttributeError):
         config.optimizer.learning_rte = 1.0
     with pytest.raises(KeyError):
         config["seeds"] = 1
-
-
-def test_a_config_is_made_anew_each_time():
-    config: Any = awce.get_config()
     config.optimizer.learning_rate = 0.5
     assert flat(awce, "phantom")["optimizer.learning_rate"] == 1e-2
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_command_line_takes_a_fraction_wherever_one_makes_sense(variant):
-    """A knob whose default is a whole number refuses fractions there: none must be a slip."""
-    config: Any = baseline.get_config(variant)
-    config.data.root = "cases"
-    settings = config.to_dict()
+def test_defaults_are_whole_numbers_only_where_fractions_are_refused():
+    """The command line refuses fractions for a field whose default is an integer."""
+    settings = baseline.get_config().to_dict()
     whole = {name for name, value in flatten(settings).items() if type(value) is int}
     assert {"seed", "train.epochs", "run.devices"} < whole
     for name in whole:
-        config = baseline.get_config(variant)
-        config.data.root = "cases"
-        changed = config.to_dict()
-        *sections, field = name.split(".")
-        section = changed[sections[0]] if sections else changed
-        section[field] += 0.5
+        value = flatten(settings)[name] + 0.5
         with pytest.raises(SettingsError, match=f"{name}: expected .*whole number"):
-            check(changed)
+            check(replace(settings, {name: value}))

@@ -16,7 +16,7 @@ ORIGIN = {"phantom": "phantom", "nnunet": "emidec"}
 
 
 @pytest.mark.parametrize("variant", ORIGIN)
-def test_it_is_stage_4_but_for_anatomy_and_data(variant):
+def test_it_differs_from_stage_4_in_anatomy_and_data(variant):
     stage = flatten(awce_penalty.get_config(ORIGIN[variant]).to_dict())
     own = flatten(edema_scar.get_config(variant).to_dict())
     assert own.keys() == stage.keys()
@@ -39,24 +39,15 @@ def test_the_anatomy_by_value(variant):
     )
 
 
-def test_both_variants_can_be_run_and_only_the_phantom_without_a_folder():
+def test_variants_are_valid_and_only_the_phantom_needs_no_folder():
     assert edema_scar.get_config()["variant"] == "phantom"
     check(edema_scar.get_config().to_dict())
     settings = edema_scar.get_config("nnunet").to_dict()
-    with pytest.raises(SettingsError, match=r"^data\.root: expected the folder of the cases"):
+    with pytest.raises(SettingsError, match=r"^data\.root: "):
         check(settings)
     settings["data"]["root"] = "Dataset501_Scar"
     check(json.loads(json.dumps(settings)))
-
-
-def test_the_docstring_states_the_commands():
-    text = edema_scar.__doc__ or ""
-    assert "python main.py --config=configs/edema_scar.py " in text
-    assert "python main.py --config=configs/edema_scar.py:nnunet --config.data.root=DIR" in text
-
-
-def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match="expected one of phantom, nnunet, got 'emidec'"):
+    with pytest.raises(ValueError, match="'emidec'"):
         edema_scar.get_config("emidec")
 
 
@@ -70,7 +61,7 @@ def test_it_is_locked_and_made_anew_each_time():
 
 
 @pytest.mark.parametrize(("layout", "module"), [("emidec", emidec), ("nnunet", nnunet)])
-def test_the_layout_picks_the_reader(layout, module):
+def test_the_layout_selects_the_reader(layout, module):
     settings = edema_scar.get_config().to_dict()
     settings["data"]["layout"] = layout
     assert reader(build(settings)).find is module.find_cases
