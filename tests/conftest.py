@@ -107,8 +107,8 @@ class CommandLine:
             "run.compilation_cache": self.folder / "cache",
         }
         fields |= {name.replace("__", "."): value for name, value in changes.items()}
-        knobs = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
-        return [*knobs, f"--workdir={workdir}"]
+        flags = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
+        return [*flags, f"--workdir={workdir}"]
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def test_the_loss_terms_are_logged(run):
     assert all("dice_loss" in line and "neighboring_loss" in line for line in logged)
 
 
-def test_run_and_bundle_predict_the_same(run, tmp_path):
+def test_run_and_bundle_give_the_same_probabilities(run, tmp_path):
     case = load_case(find_cases(run.setup.source.root)[0])
     segment = make_probabilities(run.network, batch_size=8)
     by_hand = segment(run.params, prepared(run, case))

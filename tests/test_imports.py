@@ -34,13 +34,13 @@ def room(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def test_every_room_has_its_line():
+def test_every_part_has_a_level():
     rooms = {room(path) for path in ROOT.rglob("*.py")}
     assert rooms - {"__init__", "__main__"} == set(LINE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_imports_lead_down(path):
+def test_imports_lead_to_lower_levels(path):
     own = room(path)
     for name in imported(path):
         package, _, rest = name.partition(".")
@@ -60,7 +60,7 @@ def test_imports_lead_down(path):
         ("pydicom", {"data/readers/dicom.py"}),
     ],
 )
-def test_libraries_stay_in_their_place(library, places):
+def test_libraries_are_imported_in_one_place(library, places):
     found = {
         path.relative_to(ROOT).as_posix()
         for path in ROOT.rglob("*.py")
@@ -69,7 +69,7 @@ def test_libraries_stay_in_their_place(library, places):
     assert found <= places
 
 
-def test_the_method_knows_no_files_and_no_config():
+def test_the_method_reads_no_files():
     for path in FILES:
         if room(path) in METHOD - {"native"}:  # which compiles a library
             libraries = {name.partition(".")[0] for name in imported(path)}

@@ -317,5 +317,5 @@ def test_shapes_that_differ_are_refused():
 
 def test_inclusions_of_unknown_labels_are_refused():
     for pairs in ((), (((5,), (4, 5)),), (((4,), (4, -1)),)):
-        with pytest.raises(ValueError, match="inclusions|pair"):
+        with pytest.raises(ValueError, match=r"inclusions|pair"):
             neighboring_loss(jnp.zeros(SHAPE), pairs, epsilon=EPSILON)

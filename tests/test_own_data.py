@@ -95,7 +95,7 @@ def test_the_renamed_phantom_has_the_arrays_of_emidec_s(tmp_path, monkeypatch):
 def test_labels_of_another_anatomy_are_refused(root):
     config = own(root)
     config["anatomy"] = awce_penalty.get_config().to_dict()["anatomy"]
-    with pytest.raises(DataError, match="'scar', 'edema'.*'infarct', 'no-reflow"):
+    with pytest.raises(DataError, match=r"'scar', 'edema'.*'infarct', 'no-reflow"):
         run_data.load_cohort(build(config))
 
 

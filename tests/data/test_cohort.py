@@ -17,7 +17,7 @@ from tests.data.small_cohorts import HOW, make_case, make_cohort
 from tests.logged import logged
 
 
-def test_arrays_follow_the_order_of_the_cases():
+def test_arrays_are_in_the_order_of_the_cases():
     cases = [make_case("B", 3), make_case("A", 1, seed=1), make_case("C", 2, seed=2)]
     cohort = build_cohort(iter(cases), HOW)
     assert len(cohort) == 6
@@ -32,7 +32,7 @@ def test_arrays_follow_the_order_of_the_cases():
     np.testing.assert_array_equal(cohort.labels[4], cases[2].label[..., 0])
 
 
-def test_heights_run_from_base_0_to_apex_1():
+def test_heights_are_0_at_the_base_and_1_at_the_apex():
     np.testing.assert_allclose(relative_heights(4), [1, 2 / 3, 1 / 3, 0], rtol=1e-6)
     np.testing.assert_allclose(relative_heights(3, apex_first=False), [0, 0.5, 1])
     np.testing.assert_array_equal(relative_heights(1), [0.5])
@@ -52,7 +52,7 @@ def test_take_keeps_slices_together():
     assert len(cohort.take(np.array([], int))) == 0
 
 
-def test_shares_of_a_pixel_are_kept_where_they_are_asked_for():
+def test_soft_labels_add_shares():
     case = make_case("A", 1)
     plain = build_cohort([case], HOW)
     assert plain.shares is None
@@ -63,14 +63,14 @@ def test_shares_of_a_pixel_are_kept_where_they_are_asked_for():
     np.testing.assert_array_equal(soft.take(np.array([2, 0])).shares, soft.shares[[2, 0]])
 
 
-def test_facts_tell_the_voxel_edges_where_they_are_known():
+def test_facts_have_the_range_of_voxel_sizes():
     cohort = make_cohort([3, 2])
     assert cohort.facts() == {"cases": ["Case_000", "Case_001"], "digests": {}, "slices": [2, 3]}
     known = dataclasses.replace(cohort, spacings=((1.0, 2.0, 8.0), (1.5, 1.5, 9.0)))
     assert known.facts()["spacing"] == [[1.0, 1.5, 8.0], [1.5, 2.0, 9.0]]
 
 
-def test_facts_tell_the_orientations_that_are_stated_the_most_frequent_first():
+def test_facts_have_orientations_by_frequency():
     def stated(name, x, y):
         header = nib.Nifti1Header()
         header["pixdim"][1:4] = (1.0, 1.0, 8.0)
@@ -84,37 +84,33 @@ def test_facts_tell_the_orientations_that_are_stated_the_most_frequent_first():
     assert "orientations" not in silent.facts()
 
 
-def test_facts_know_each_case_by_its_native_voxels_whatever_the_grid():
+def test_digests_do_not_depend_on_the_grid():
     cases = [make_case("A", 2), make_case("B", 3)]
     known = build_cohort(cases, HOW).facts()["digests"]
     assert known == {case.name: digests(case)._asdict() for case in cases}
-    assert (
-        build_cohort(cases, replace(HOW, grid=Grid((4, 4), 3.0), normalization="none")).facts()[
-            "digests"
-        ]
-        == known
-    )
+    coarse = replace(HOW, grid=Grid((4, 4), 3.0), normalization="none")
+    assert build_cohort(cases, coarse).facts()["digests"] == known
 
 
-def test_refuses_cases_that_make_no_cohort():
+def test_unlabeled_repeated_and_missing_cases_are_refused():
     unlabeled = dataclasses.replace(make_case("Case_123", 2), label=None)
-    with pytest.raises(DataError, match="Case_123: no label map"):
+    with pytest.raises(DataError, match="Case_123"):
         build_cohort([make_case("A", 2), unlabeled], HOW)
-    with pytest.raises(DataError, match="A: two cases of this name"):
+    with pytest.raises(DataError, match=r"^A: "):
         build_cohort([make_case("A", 2), make_case("A", 3)], HOW)
     with pytest.raises(DataError, match="no case"):
         build_cohort([], HOW)
 
 
-def test_labeled_voxels_outside_the_grid_are_never_silent():
+def test_labeled_voxels_outside_the_grid_are_reported():
     """On 2 x 12 pixels, 2 of the region's 4 rows remain: 2 x 4 x 3 voxels are lost of 4 x 4 x 3."""
     case, narrow = make_case("Case_P009", 3), Grid((2, 12), None)
-    with pytest.raises(DataError, match="Case_P009: 24 of 48 labeled voxels"):
+    with pytest.raises(DataError, match=r"Case_P009: .*\b24\b"):
         build_cohort([case], replace(HOW, grid=narrow))
     with logged() as lines:
         cohort = build_cohort([case], replace(HOW, grid=narrow), allow_outside=True)
     assert len(lines) == 1
-    assert lines[0].startswith("warning: Case_P009: 24 of 48 labeled voxels")
+    assert lines[0].startswith("warning: Case_P009: ")
     assert np.count_nonzero(cohort.labels) == 24
 
 

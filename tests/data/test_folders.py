@@ -1,4 +1,4 @@
-"""Walking through folders: links once, what the caller takes out not at all, hidden files told."""
+"""Walking through folders: links, pruned folders and names of volumes."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from jaxseg.data.folders import is_volume, volumes, walk
 from jaxseg.data.nifti import DataError
 
 
-def test_every_folder_once_in_order_and_none_that_the_caller_takes_out(tmp_path):
+def test_every_folder_is_visited_once_unless_pruned(tmp_path):
     for name in ("b/deep", "a", "out"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "a" / "file").touch()
@@ -31,7 +31,7 @@ def test_names_of_volumes():
         assert not is_volume(name)
 
 
-def test_the_volumes_of_a_folder_or_a_line_that_names_it(tmp_path):
+def test_volumes_of_a_folder(tmp_path):
     for name in ("b.NII", "a.nii.gz", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in volumes(tmp_path)] == ["a.nii.gz", "b.NII"]

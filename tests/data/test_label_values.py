@@ -1,4 +1,4 @@
-"""Values of label files: which stand for which labels, there and back."""
+"""Mapping between the values in label files and labels."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ MYOPS = "0=background, 600=background, 500=cavity, 200=myocardium, 2221=scar"
 FILE = Path("scan.nii.gz")
 
 
-def test_each_value_leads_to_its_label():
+def test_values_are_mapped_to_labels():
     values = LabelValues.parse(MYOPS, LABELS)
     stored = np.array([[0, 600, 500], [200, 2221, 200]], np.int16)
     found = values.to_labels(stored, FILE)
@@ -27,7 +27,7 @@ def test_the_first_value_of_each_label_is_written():
     assert LabelValues.parse("3=scar,0=background,1=cavity,2=myocardium", LABELS).written() is None
 
 
-def test_interpolated_values_are_read_and_not_written():
+def test_interpolated_values_are_read_but_not_written():
     values = LabelValues.parse("0=background,0.985=cavity,1.97=myocardium,2.955=scar", LABELS)
     stored = np.array([0, 0.985, 1.9699, 2.955], np.float32)
     np.testing.assert_array_equal(values.to_labels(stored, FILE), [0, 1, 2, 3])
@@ -35,7 +35,7 @@ def test_interpolated_values_are_read_and_not_written():
 
 
 @pytest.mark.parametrize("stored", [[0, 100], [0, 500.02], [-0.5], [0, 3000]])
-def test_a_value_that_stands_for_nothing_is_refused(stored):
+def test_an_unknown_value_is_refused(stored):
     values = LabelValues.parse(MYOPS, LABELS)
     with pytest.raises(DataError, match=rf"scan\.nii\.gz: .* {stored[-1]:g}; .*data\.label_values"):
         values.to_labels(np.array(stored), FILE)
@@ -50,7 +50,7 @@ def test_a_value_that_stands_for_nothing_is_refused(stored):
         "0=background,1=cavity,2=myocardium,2.01=scar",
     ],
 )  # fmt: skip
-def test_text_that_is_no_assignment_is_refused(text):
+def test_malformed_assignments_are_refused(text):
     with pytest.raises(ValueError, match="expected"):
         LabelValues.parse(text, LABELS)
 

@@ -1,8 +1,7 @@
-"""Volumes: what is read, in which units, and every file that is refused."""
+"""Reading and writing volumes: storage types, units, geometry and refused files."""
 
 import gzip
 import os
-import re
 import tracemalloc
 
 import nibabel as nib
@@ -35,13 +34,14 @@ def raw_file(path, offset, patch, array=None):
 
 
 def refused(path, *words):
+    """A DataError of one line that starts with the path and holds the words."""
     with pytest.raises(DataError) as caught:
         read_volume(path)
     message = str(caught.value)
+    assert message.startswith(f"{path}: "), message
     assert "\n" not in message
-    assert message.startswith(str(path)), message
     for word in words:
-        assert re.search(word, message), message
+        assert word in message, message
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -55,30 +55,24 @@ def test_reads_every_storage_type(tmp_path, suffix, dtype):
     assert voxel_spacing(header) == pytest.approx((1.4, 0.8, 10.0))
 
 
-def test_reads_big_endian_and_nifti2(tmp_path):
+def test_reads_big_endian_nifti2_suffixes_in_capitals_and_axes_of_one(tmp_path):
     swapped = nib.Nifti1Image(ramp(), AFFINE, nib.Nifti1Header(endianness=">"))
     swapped.to_filename(tmp_path / "big.nii")
+    (tmp_path / "big.nii").rename(tmp_path / "big.Nii")
     nib.Nifti2Image(ramp(), AFFINE).to_filename(tmp_path / "two.nii.gz")
-    np.testing.assert_array_equal(read_volume(tmp_path / "big.nii")[0], ramp())
-    array, header = read_volume(tmp_path / "two.nii.gz")
-    np.testing.assert_array_equal(array, ramp())
-    assert isinstance(header, nib.Nifti2Header)
-
-
-def test_trailing_axes_of_one_are_dropped(tmp_path):
-    path = tmp_path / "volume.nii"
-    make_image(ramp()[..., None]).to_filename(path)
-    array, header = read_volume(path)
-    assert array.shape == (4, 3, 2)
-    assert len(voxel_spacing(header)) == 3
+    (tmp_path / "two.nii.gz").rename(tmp_path / "two.NII.GZ")
+    make_image(ramp()[..., None]).to_filename(tmp_path / "four.nii")
+    for name in ("big.Nii", "two.NII.GZ", "four.nii"):
+        array, header = read_volume(tmp_path / name)
+        np.testing.assert_array_equal(array, ramp())
+        assert len(voxel_spacing(header)) == 3
+        assert isinstance(header, nib.Nifti2Header) == name.startswith("two")
+        assert nifti.without_suffix(name) == name.split(".")[0]
 
 
 # struct offsets of NIfTI-1: xyzt_units 123, scl_slope 112, scl_inter 116
-@pytest.mark.parametrize(
-    ("slope", "expected"),
-    [(0.0, 1.0), (np.nan, 1.0), (2.0, 2.0)],
-)
-def test_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope, expected):
+@pytest.mark.parametrize(("slope", "expected"), [(0.0, 1.0), (np.nan, 1.0), (2.0, 2.0)])
+def test_a_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope, expected):
     patch = np.array([slope, 0], "<f4").tobytes()
     array, _ = read_volume(raw_file(tmp_path / "volume.nii", 112, patch))
     np.testing.assert_array_equal(array, ramp() * expected)
@@ -87,11 +81,11 @@ def test_slope_of_zero_or_nan_means_no_scaling(tmp_path, slope, expected):
 @pytest.mark.parametrize("slope", [np.inf, -np.inf])
 def test_an_infinite_slope_is_refused(tmp_path, slope):
     patch = np.array([slope, 0], "<f4").tobytes()
-    refused(raw_file(tmp_path / "volume.nii", 112, patch), f"scl_slope {slope}; expected")
+    refused(raw_file(tmp_path / "volume.nii", 112, patch), f"scl_slope {slope}")
 
 
 @pytest.mark.parametrize(("code", "scale"), [(0, 1), (1, 1000), (2, 1), (3, 0.001)])
-def test_spacing_is_in_millimeters_whatever_the_unit(tmp_path, code, scale):
+def test_spacing_is_converted_to_millimeters(tmp_path, code, scale):
     path = raw_file(tmp_path / "volume.nii", 123, bytes([code]))
     content = bytearray(path.read_bytes())
     content[80:92] = (np.array([1.4, 0.8, 10]) / scale).astype("<f4").tobytes()  # pixdim[1:4]
@@ -105,22 +99,20 @@ def test_spacing_is_in_millimeters_whatever_the_unit(tmp_path, code, scale):
 def test_refuses_a_spacing_that_is_not_positive(tmp_path, bad, axis):
     patch = np.array([bad], "<f4").tobytes()  # pixdim[1] lies at byte 80
     path = raw_file(tmp_path / "volume.nii", 80 + 4 * axis, patch)
-    refused(path, "spacing", "positive")
+    refused(path, "spacing")
 
 
-def test_refuses_shapes_that_are_no_stack(tmp_path):
+def test_refuses_arrays_that_are_not_3d(tmp_path):
     make_image(ramp((4, 3)), (1.0, 1.0)).to_filename(tmp_path / "flat.nii")
     refused(tmp_path / "flat.nii", "2D", "3D")
     make_image(ramp((4, 3, 2, 2))).to_filename(tmp_path / "series.nii")
-    refused(tmp_path / "series.nii", r"\(4, 3, 2, 2\)", "3D")
+    refused(tmp_path / "series.nii", "(4, 3, 2, 2)", "3D")
 
 
-def test_refuses_absurd_dimensions_before_allocating(tmp_path, monkeypatch):
+def test_refuses_absurd_dimensions_before_allocating(tmp_path):
     patch = np.array([3, 32767, 32767, 32767], "<i2").tobytes()  # dim lies at byte 40
     path = raw_file(tmp_path / "volume.nii", 40, patch)
-    with monkeypatch.context() as patched:
-        patched.setattr(nifti, "_read_array", lambda *_: pytest.fail("was read"))
-        refused(path, "32767", str(nifti.MAX_VOXELS))
+    assert peak(path, "32767", str(nifti.MAX_VOXELS)) < 2**23
 
 
 def peak(path, *words):
@@ -134,29 +126,30 @@ def peak(path, *words):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_memory_is_taken_for_what_is_there_not_for_what_is_claimed(tmp_path, suffix):
+def test_memory_follows_the_file_size_not_the_header(tmp_path, suffix):
     content = bytearray(make_image(ramp()).to_bytes())
     content[40:48] = np.array([3, 512, 512, 512], "<i2").tobytes()
     content[70:74] = np.array([64, 64], "<i2").tobytes()  # datatype, bitpix: float64
     path = tmp_path / f"volume{suffix}"
     path.write_bytes(gzip.compress(content) if suffix == ".nii.gz" else content)
-    assert peak(path, "truncated", "expected 1073741824 bytes of data, got 48") < 2**23
+    assert peak(path, "1073741824", "48") < 2**23
 
 
-def test_a_bomb_of_zeros_is_read_no_further_than_the_limit(tmp_path, monkeypatch):
+def test_bytes_behind_the_data_are_read_up_to_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(nifti, "MAX_EXTRA_BYTES", 2**21)
     path = tmp_path / "volume.nii.gz"
-    with gzip.open(path, "wb") as file:
-        file.write(make_image(ramp()).to_bytes())
-        for _ in range(64):
-            file.write(bytes(2**20))
+    path.write_bytes(gzip.compress(make_image(ramp()).to_bytes() + bytes(2**21)))
+    read_volume(path)
+    path.write_bytes(gzip.compress(make_image(ramp()).to_bytes() + bytes(2**21 + 1)))
+    refused(path, str(2**21))
+    path.write_bytes(gzip.compress(make_image(ramp()).to_bytes() + bytes(2**26)))
     assert path.stat().st_size < 2**17
-    assert peak(path, "more than 2097152 bytes behind") < 2**23
+    assert peak(path, str(2**21)) < 2**23
 
 
 @pytest.mark.parametrize("size", [2**31 - 16, 64 * 2**20, 7, 0, -8, -(2**31)])
-def test_header_extensions_are_passed_over_whatever_they_claim(tmp_path, size, monkeypatch):
-    """An extension's size is how much nibabel would read in one piece; 7 would be all there is."""
+def test_header_extensions_of_any_size_are_skipped(tmp_path, size, monkeypatch):
+    """nibabel would read as many bytes as an extension states in one piece."""
     monkeypatch.setattr(nifti, "MAX_EXTRA_BYTES", 2**21)
     content = bytearray(make_image(ramp()).to_bytes())
     content[108:112] = np.float32(384).tobytes()  # vox_offset
@@ -166,49 +159,38 @@ def test_header_extensions_are_passed_over_whatever_they_claim(tmp_path, size, m
     path.write_bytes(gzip.compress(content))
     np.testing.assert_array_equal(read_volume(path)[0], ramp())
     path.write_bytes(gzip.compress(content + bytes(2**26)))
-    assert peak(path, "behind") < 2**23
+    assert peak(path) < 2**23
 
 
 @pytest.mark.parametrize("offset", [0, -1, -1e30, 4, 351.5, 3e38, np.nan, np.inf])
-def test_refuses_data_that_begin_within_the_header_or_nowhere(tmp_path, offset):
+def test_refuses_invalid_data_offsets(tmp_path, offset):
     path = raw_file(tmp_path / "volume.nii", 108, np.array([offset], "<f4").tobytes())
-    refused(path, "data offset .*; expected 352 to")
+    refused(path, "352")
 
 
 def test_scaling_that_overflows_is_refused(tmp_path):
-    content = raw_file(tmp_path / "volume.nii", 112, np.array([3e38, 0], "<f4").tobytes())
-    read_volume(content)  # float64 holds it
-    path = raw_file(
-        tmp_path / "large.nii", 112, np.array([3e38, 0], "<f4").tobytes(),
-        ramp(dtype=np.float64) * 1e300,
-    )  # fmt: skip
-    refused(path, "not finite")
+    patch = np.array([3e38, 0], "<f4").tobytes()
+    read_volume(raw_file(tmp_path / "volume.nii", 112, patch))  # float64 holds it
+    large = ramp(dtype=np.float64) * 1e300
+    refused(raw_file(tmp_path / "large.nii", 112, patch, large), "not finite")
 
 
-def test_refuses_a_pipe_which_may_never_end(tmp_path):
+def test_refuses_pipes_and_folders(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii")
-    refused(tmp_path / "pipe.nii", "no regular file")
     (tmp_path / "folder.nii").mkdir()
-    refused(tmp_path / "folder.nii", "no regular file")
-
-
-def test_refuses_a_volume_with_a_tail(tmp_path, monkeypatch):
-    monkeypatch.setattr(nifti, "MAX_EXTRA_BYTES", 1000)
-    path = tmp_path / "volume.nii.gz"
-    path.write_bytes(gzip.compress(make_image(ramp()).to_bytes() + b"\0" * 1000))
-    read_volume(path)
-    path.write_bytes(gzip.compress(make_image(ramp()).to_bytes() + b"\0" * 1001))
-    refused(path, "behind")
+    for name in ("pipe.nii", "folder.nii"):
+        refused(tmp_path / name, "regular file")
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.6, -4])
-def test_refuses_truncated_gzip(tmp_path, keep):
+def test_refuses_truncated_files(tmp_path, keep):
     """-4 cuts into the trailer behind the last pixel, which nibabel alone does not notice."""
     noise = np.random.default_rng(0).integers(0, 4096, (20, 20, 3)).astype(np.int16)
-    content = gzip.compress(make_image(noise).to_bytes())
-    path = tmp_path / "volume.nii.gz"
-    path.write_bytes(content[: int(keep * len(content)) if keep == 0.6 else keep])
-    refused(path)
+    plain = make_image(noise).to_bytes()
+    for name, content in (("volume.nii", plain), ("volume.nii.gz", gzip.compress(plain))):
+        end = int(keep * len(content)) if keep == 0.6 else keep
+        (tmp_path / name).write_bytes(content[:end])
+        refused(tmp_path / name)
 
 
 def test_refuses_a_gzip_with_a_flipped_bit(tmp_path):
@@ -217,33 +199,26 @@ def test_refuses_a_gzip_with_a_flipped_bit(tmp_path):
     content[-1000] ^= 1  # stored, not deflated: only the checksum can tell
     path = tmp_path / "volume.nii.gz"
     path.write_bytes(bytes(content))
-    refused(path, "damaged", "CRC")
+    refused(path, "CRC")
 
 
-def test_refuses_truncated_uncompressed(tmp_path):
-    path = tmp_path / "volume.nii"
-    path.write_bytes(make_image(ramp()).to_bytes()[:-1])
-    refused(path, "truncated")
-
-
-def test_refuses_what_is_no_nifti(tmp_path):
-    (tmp_path / "text.nii").write_bytes(b"hello " * 200)
-    refused(tmp_path / "text.nii", "not a NIfTI")
-    (tmp_path / "text.nii.gz").write_bytes(b"hello " * 200)
-    refused(tmp_path / "text.nii.gz", "not a NIfTI")
+def test_refuses_files_of_other_formats(tmp_path):
+    for name in ("text.nii", "text.nii.gz"):
+        (tmp_path / name).write_bytes(b"hello " * 200)
+        refused(tmp_path / name)
     (tmp_path / "image.png").write_bytes(b"")
     refused(tmp_path / "image.png", ".nii.gz")
-    refused(tmp_path / "none.nii.gz", "no such file")
-    refused(raw_file(tmp_path / "pair.nii", 344, b"ni1\0"), "single-file")
+    refused(tmp_path / "none.nii.gz")
+    refused(raw_file(tmp_path / "pair.nii", 344, b"ni1\0"))
 
 
 def test_refuses_pixels_that_are_not_finite_real_numbers(tmp_path):
     bad = ramp(dtype=np.float64)
     bad[1, 2, 0] = np.nan
     make_image(bad).to_filename(tmp_path / "nan.nii")
-    refused(tmp_path / "nan.nii", r"\[1, 2, 0\]", "finite")
+    refused(tmp_path / "nan.nii", "[1, 2, 0]", "finite")
     make_image(ramp(dtype=np.complex64)).to_filename(tmp_path / "complex.nii")
-    refused(tmp_path / "complex.nii", "type code 32", "real")
+    refused(tmp_path / "complex.nii", "32")
 
 
 KINDS = {
@@ -306,7 +281,7 @@ def test_any_damaged_pixels_are_the_stored_ones_or_refused(tmp_path, dtype):
         array = read_or_refuse(path)
         assert (array is not None) == np.isfinite(pixels).all()
         if array is None:
-            refused(path, r"voxel \[\d, \d, \d\] is not finite")
+            refused(path, "not finite")
         else:
             read += 1
             assert array.tobytes(order="F") == pixels.tobytes()
@@ -362,11 +337,11 @@ def test_extreme_voxel_edges_are_refused(tmp_path, edge, places, kind):
     at, dtype = {"little": (80, "<f4"), "big": (80, ">f4"), "two": (112, "<f8")}[kind]
     content = bytearray(KINDS[kind]())
     edges = np.frombuffer(content, dtype, count=3, offset=at)
-    assert edges.min() > 0.5  # it is they
+    assert edges.min() > 0.5
     edges[list(places)] = edge
     path = tmp_path / "volume.nii"
     path.write_bytes(bytes(content))
-    refused(path, "expected 0.01 to 1000 mm")
+    refused(path, "mm")
 
 
 @pytest.mark.parametrize(
@@ -387,7 +362,7 @@ def test_voxel_edges_are_limited_in_millimeters(tmp_path, edge, unit, there):
         factor = {1: 1e3, 2: 1, 3: 1e-3}[unit]
         assert voxel_spacing(read_volume(path)[1]) == pytest.approx((edge * factor,) * 3)
     else:
-        refused(path, "expected 0.01 to 1000 mm")
+        refused(path, "mm")
 
 
 GEOMETRY = (
@@ -397,12 +372,12 @@ GEOMETRY = (
 
 
 def raw_header(path, kind):
-    """Unchecked: nibabel would mend it."""
+    """Unchecked, as nibabel would correct it."""
     return kind(path.read_bytes()[: kind.sizeof_hdr], None, False)
 
 
-def test_a_result_has_its_image_s_geometry_byte_for_byte(tmp_path):
-    """A qfac of 0, an odd fourth pixdim and contradicting forms: nibabel alone would mend them."""
+def test_results_have_the_geometry_of_their_image_byte_for_byte(tmp_path):
+    """A qfac of 0, an odd fourth pixdim and contradicting forms: nibabel would change them."""
     path = raw_file(tmp_path / "image.nii", 76, np.float32(0).tobytes())  # pixdim[0]
     content = bytearray(path.read_bytes())
     content[92:96] = np.float32(0.25).tobytes()  # pixdim[4]
@@ -424,7 +399,7 @@ def test_a_result_has_its_image_s_geometry_byte_for_byte(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "order"), [(nib.Nifti1Image, "<"), (nib.Nifti1Image, ">"), (nib.Nifti2Image, "<")]
 )
-def test_results_of_every_kind_of_header(tmp_path, kind, order):
+def test_results_keep_the_kind_of_header(tmp_path, kind, order):
     header = kind.header_class(endianness=order)
     image = kind(ramp((4, 3, 2, 1)), AFFINE, header)
     image.header.set_zooms((1.4, 0.8, 10.0, 3.0))
@@ -450,23 +425,15 @@ def test_results_of_every_kind_of_header(tmp_path, kind, order):
 def test_results_that_do_not_fit_their_image_are_refused(tmp_path):
     make_image(ramp()).to_filename(tmp_path / "image.nii.gz")
     source, target = tmp_path / "image.nii.gz", tmp_path / "out.nii.gz"
-    with pytest.raises(DataError, match=r"out.nii.gz: array is \(4, 3, 1\); the grid of .* \(4, 3"):
-        write_like(target, ramp()[..., :1], source)
-    with pytest.raises(DataError, match="labels 252 to 70000; expected 0 to 65535"):
-        write_like(target, np.linspace(252, 70000, 24).reshape(ramp().shape).astype(int), source)
+    large = np.linspace(252, 70000, 24).reshape(ramp().shape).astype(int)
+    for array, found in ((ramp()[..., :1], r"\(4, 3, 1\)"), (large, "252 to 70000")):
+        with pytest.raises(DataError, match=rf"out.nii.gz: .*{found}"):
+            write_like(target, array, source)
     assert not target.exists()
 
 
-@pytest.mark.parametrize("name", ["A.NII.GZ", "B.Nii", "c.nii.GZ"])
-def test_suffixes_in_capitals(tmp_path, name):
-    make_image(ramp()).to_filename(tmp_path / "a.nii.gz")
-    (tmp_path / "a.nii.gz").rename(tmp_path / name)
-    np.testing.assert_array_equal(read_volume(tmp_path / name)[0], ramp())
-    assert nifti.without_suffix(name) == name[0]
-
-
 @pytest.mark.parametrize("name", ["really_compressed.nii", "really_plain.nii.gz"])
-def test_content_not_the_name_says_whether_a_file_is_compressed(tmp_path, name):
+def test_compression_is_detected_by_content(tmp_path, name):
     content = make_image(ramp()).to_bytes()
     path = tmp_path / name
     path.write_bytes(gzip.compress(content) if name.endswith(".nii") else content)
@@ -479,13 +446,13 @@ def test_content_not_the_name_says_whether_a_file_is_compressed(tmp_path, name):
 @pytest.mark.parametrize("offset", [280, 292, 324])  # srow_x[0], its shift, srow_z[3]
 def test_refuses_an_affine_that_is_not_finite(tmp_path, value, offset):
     patch = np.array([value], "<f4").tobytes()
-    refused(raw_file(tmp_path / "volume.nii", offset, patch), "sform", "finite")
+    refused(raw_file(tmp_path / "volume.nii", offset, patch), "sform")
 
 
 @pytest.mark.parametrize(
     "name", ["two\nlines", "tab\tname", "line\u2028name", "nel\x85name", os.fsdecode(b"cas\xe9")]
 )
-def test_a_message_is_one_printable_line_whatever_the_file_is_called(tmp_path, name):
+def test_file_names_are_printed_escaped_in_one_line(tmp_path, name):
     path = tmp_path / f"{name}.nii"
     path.write_bytes(b"none")
     with pytest.raises(DataError) as caught:

@@ -1,4 +1,4 @@
-"""What a picture is: padding of every kind is known, and dark tissue is not taken for it."""
+"""Padding of every kind is detected, and dark tissue is not."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ def diamond(shape=(21, 21, 2)):
     return np.broadcast_to(inside[..., None], shape)
 
 
-def test_all_of_a_picture_without_zeros():
+def test_an_image_without_zeros_is_tissue():
     assert tissue_of(noise()).all()
 
 
-def test_zeros_that_the_picture_surrounds_are_signal():
+def test_zeros_surrounded_by_tissue_are_tissue():
     """An 8-bit window whose lower end is above normal myocardium: a ring of zeros."""
     image = noise()
     image[8:14, 6:14] = 0
@@ -30,7 +30,7 @@ def test_zeros_that_the_picture_surrounds_are_signal():
     assert tissue_of(image).all()
 
 
-def test_zeros_that_lead_to_the_border_along_row_or_column_are_padding():
+def test_zeros_that_reach_the_border_are_padding():
     image = noise((5, 6, 1))
     image[1, 3:] = 0  # to the right border
     image[:2, 1] = 0  # to the upper border
@@ -43,7 +43,7 @@ def test_zeros_that_lead_to_the_border_along_row_or_column_are_padding():
 
 
 @pytest.mark.parametrize("value", [0, -1, 7])
-def test_a_constant_around_the_picture_is_padding(value):
+def test_a_constant_border_is_padding(value):
     padded = np.pad(noise(), ((3, 0), (2, 5), (0, 0)), constant_values=value)
     found = tissue_of(padded)
     assert found[3:, 2:-5].all()
@@ -51,7 +51,7 @@ def test_a_constant_around_the_picture_is_padding(value):
 
 
 @pytest.mark.parametrize("value", [0, 7])
-def test_a_slice_of_one_value_shows_nothing_and_hides_nothing(value):
+def test_a_constant_slice_is_padding(value):
     image = np.pad(noise(), ((2, 2), (1, 1), (0, 0)), constant_values=-1)
     alone = tissue_of(image)
     image = np.concatenate([np.full_like(image[..., :1], value), image], axis=-1)
@@ -60,7 +60,7 @@ def test_a_slice_of_one_value_shows_nothing_and_hides_nothing(value):
     np.testing.assert_array_equal(found[..., 1:], alone)
 
 
-def test_a_slice_s_own_border_of_zeros_is_padding_there_alone():
+def test_zeros_at_the_border_of_one_slice_are_padding_there():
     image = noise()
     image[:4, :, 1] = 0
     found = tissue_of(image)
@@ -69,7 +69,7 @@ def test_a_slice_s_own_border_of_zeros_is_padding_there_alone():
 
 
 @pytest.mark.parametrize("value", [0, -1, 7])
-def test_a_rotated_picture_within_zeros_within_other_padding(value):
+def test_a_rotated_image_inside_nested_padding(value):
     image = noise((21, 21, 2)) * diamond()
     padded = np.pad(image, ((4, 4), (0, 6), (0, 0)), constant_values=value)
     wanted = np.pad(diamond(), ((4, 4), (0, 6), (0, 0)))
@@ -77,7 +77,7 @@ def test_a_rotated_picture_within_zeros_within_other_padding(value):
 
 
 @pytest.mark.parametrize("value", [0, 3.5])
-def test_nothing_of_a_stack_of_constant_slices(value):
+def test_constant_slices_have_no_tissue(value):
     image = np.full((6, 7, 2), value, np.float32)
     image[..., 1] += 1
     found = tissue_of(image)
@@ -86,7 +86,7 @@ def test_nothing_of_a_stack_of_constant_slices(value):
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_stripes_are_a_picture_along_one_axis_alone(axis):
+def test_stripes_have_no_tissue(axis):
     """Each line holds one value, so that all of them are border."""
     image = np.moveaxis(np.arange(1.0, 6)[:, None, None].repeat(4, 1), 0, axis)
     assert not tissue_of(image).any()
@@ -104,7 +104,7 @@ def test_equals_the_definition_voxel_by_voxel():
     assert np.min(shares) == 0 < 0.7 < np.max(shares)
 
 
-def test_the_field_of_view_holds_the_picture_of_every_slice():
+def test_the_field_of_view_covers_every_slice():
     tissue = np.zeros((9, 11, 2), bool)
     tissue[3, 4, 0] = tissue[5, 2, 1] = True
     assert field_of_view(tissue) == (slice(3, 6), slice(2, 5))

@@ -54,12 +54,12 @@ def test_zscore_clips_at_the_percentiles_first():
     np.testing.assert_allclose(result, (clipped - clipped.mean()) / clipped.std(), rtol=1e-5)
 
 
-def test_none_changes_nothing():
+def test_method_none_changes_nothing():
     images = tissue((2, 5, 5))
     np.testing.assert_array_equal(normalize(images, images > 0, method="none"), images)
 
 
-def test_statistics_are_those_of_the_stack_not_of_a_slice():
+def test_statistics_are_taken_over_the_stack():
     images = np.stack([tissue((6, 6)), 2 * tissue((6, 6), 1)])
     result = normalize(images, images > 0, percentiles=(0, 100))
     assert result.mean() == pytest.approx(0, abs=1e-5)
@@ -67,14 +67,14 @@ def test_statistics_are_those_of_the_stack_not_of_a_slice():
     assert result[1].mean() - result[0].mean() > 1
 
 
-def test_a_stack_too_tall_for_memory_on_the_grid_is_refused():
+def test_a_stack_too_large_for_memory_is_refused():
     """2^27 pixels are the most: 8192 slices of 128 x 128."""
-    with pytest.raises(DataError, match=r"Case_X: 8193 slices on .* 128 x 128; .* at most 8192$"):
+    with pytest.raises(DataError, match=r"Case_X: .*8193.*8192"):
         preprocess_case(make_case(np.ones((1, 1, 8193))), how(Grid((128, 128), None)))
 
 
 @pytest.mark.parametrize("method", ["zscore", "percentile"])
-def test_scanner_gain_does_not_matter(method):
+def test_the_gain_of_the_scanner_is_removed(method):
     images = tissue((2, 8, 8))
     images[:, :2] = 0
     found = [normalize(x, images > 0, method=method) for x in (images, images * 16.06)]
@@ -95,7 +95,7 @@ def test_more_padding_changes_no_tissue(spacing, method):
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_the_edge_of_the_padding_is_no_stronger_than_tissue():
+def test_padding_makes_no_strong_edge():
     """Bright, nearly even tissue beside padding: padding ends at the mean, inside the range."""
     image = np.zeros((30, 30, 1), np.float32)
     image[:, 11:] = tissue((30, 19, 1)) + 1000
@@ -122,7 +122,7 @@ def test_images_and_labels_share_the_geometry():
     assert np.mean((images > middle)[inside_field] == labels[inside_field]) > 0.98
 
 
-def test_a_plane_is_taken_out_of_a_stack_and_nothing_else():
+def test_even_out_removes_a_plane():
     """Whatever plane is added, the rest is the same; it is the residual of NumPy's own fit."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(3, 8, 10)).astype(np.float32)
@@ -138,7 +138,7 @@ def test_a_plane_is_taken_out_of_a_stack_and_nothing_else():
     np.testing.assert_allclose(even, wanted, atol=1e-4)
 
 
-def test_the_margin_takes_no_part_in_the_slope():
+def test_the_margin_is_left_out_of_the_fit():
     rng = np.random.default_rng(0)
     images, shown = rng.normal(size=(2, 12, 12)).astype(np.float32), np.ones((2, 12, 12), bool)
     inner = even_out(images[:, 2:-2, 2:-2], shown[:, 2:-2, 2:-2])
@@ -153,28 +153,21 @@ def test_a_case_without_label_has_none():
 def test_refuses_images_that_cannot_be_normalized():
     with pytest.raises(DataError, match="no tissue"):
         normalize(np.zeros((1, 3, 3), np.float32), np.zeros((1, 3, 3), bool))
-    with pytest.raises(DataError, match="one value, 5"):
+    with pytest.raises(DataError, match="5"):
         normalize(np.full((1, 3, 3), 5, np.float32), np.ones((1, 3, 3), bool))
     corner = np.zeros((50, 50, 1))
     corner[0, 0] = 9
-    with pytest.raises(DataError, match="Case_X: no tissue on the network grid"):
+    with pytest.raises(DataError, match="Case_X: "):
         preprocess_case(make_case(corner), how(Grid((4, 4)), normalization="none"))
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"method": "minmax"}, "minmax.*zscore"),
-        ({"percentiles": (99, 1)}, "percentiles"),
-        ({"percentiles": (5, 5)}, "percentiles"),
-        ({"percentiles": (-1, 99)}, "percentiles"),
-        ({"percentiles": (1, float("nan"))}, "percentiles"),
-    ],
-)
-def test_refuses_unknown_options(options, named):
-    with pytest.raises(ValueError, match=named) as caught:
-        normalize(tissue((1, 3, 3)), np.ones((1, 3, 3), bool), **options)
-    assert not isinstance(caught.value, DataError), "not the data's fault"
+def test_refuses_unknown_options():
+    images, shown = tissue((1, 3, 3)), np.ones((1, 3, 3), bool)
+    ranges = [(99, 1), (5, 5), (-1, 99), (1, float("nan"))]
+    for options in ({"method": "minmax"}, *({"percentiles": found} for found in ranges)):
+        with pytest.raises(ValueError, match=r"minmax|percentiles") as caught:
+            normalize(images, shown, **options)
+        assert not isinstance(caught.value, DataError), "not the data's fault"
 
 
 def test_real_cases_are_normalized_alike(emidec_root):

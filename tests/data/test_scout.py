@@ -1,4 +1,4 @@
-"""Scouts: the picture alone, whatever lies around it; and where a heart lies."""
+"""Scouts: coarse images of the whole field of view, and the center of the heart."""
 
 import nibabel as nib
 import numpy as np
@@ -29,7 +29,7 @@ def scout(image, spacing=(2.0, 2.5, 8.0)):
     return scout_of(case, HOW, scout_grid(case))
 
 
-def test_a_scout_shows_the_whole_picture_in_coarse_pixels():
+def test_a_scout_shows_the_whole_field_of_view():
     """180 x 200 mm in 48 x 48 pixels of 8 mm; beyond it is as dark as the darkest."""
     found = scout(smooth())
     assert (found.shape, found.dtype) == ((3, *SIZE), np.float32)
@@ -42,13 +42,13 @@ def test_a_scout_shows_the_whole_picture_in_coarse_pixels():
 
 @pytest.mark.parametrize("value", [0, -1, 9, 250])
 @pytest.mark.parametrize("pads", [((7, 0), (0, 11)), ((0, 90), (0, 0)), ((200, 200), (1, 0))])
-def test_more_padding_of_whatever_value_gives_the_very_same_scout(value, pads):
+def test_padding_does_not_change_the_scout(value, pads):
     padded = np.pad(smooth(), (*pads, (0, 0)), constant_values=value)
     np.testing.assert_allclose(scout(padded), scout(smooth()), atol=1e-4)
 
 
 def test_noisy_padding_is_dark_too():
-    """No program can tell it from a picture; it is as wide as the stack, and of the darkest."""
+    """It cannot be distinguished from tissue, so the scout is as wide as the stack."""
     air = np.random.default_rng(1).uniform(0, 2, (90, 160, 3))
     found = scout(np.concatenate([smooth(), air], axis=1))
     # 600 mm in 80 pixels, the picture in those from 2.5 to 27.5.
@@ -57,14 +57,14 @@ def test_noisy_padding_is_dark_too():
 
 
 @pytest.mark.parametrize("way", [np.s_[::-1], np.s_[:, ::-1], np.s_[::-1, ::-1]])
-def test_the_scout_of_a_mirrored_stack_of_odd_sides_is_mirrored(way):
+def test_mirroring_a_stack_mirrors_its_scout(way):
     """Around the middle voxel, so that the grid lies the same on both."""
     image = smooth()[:89, :79]
     flipped = np.moveaxis(np.moveaxis(scout(image), 0, -1)[way], -1, 0)
     np.testing.assert_allclose(scout(image[way]), flipped, atol=1e-4)
 
 
-def test_sizes_are_multiples_of_8_that_hold_the_picture():
+def test_sizes_are_multiples_of_8():
     """300 mm are 37.5 pixels, below the least, 48; 500 mm are 62.5, so 64; 520 mm 65, so 72."""
     image = smooth((150, 200, 1))
     assert scout_grid(make_case(image)).size == (48, 64)
@@ -73,12 +73,12 @@ def test_sizes_are_multiples_of_8_that_hold_the_picture():
     assert scout_grid(make_case(image), SIZE).size == SIZE
 
 
-def test_a_stack_that_shows_nothing_is_refused_by_name():
+def test_an_empty_stack_is_refused():
     with pytest.raises(DataError, match="Case_X: no tissue"):
         scout(np.ones((9, 9, 2)))
 
 
-def test_the_heart_s_share_of_a_scout_keeps_its_area_and_place():
+def test_the_heart_keeps_its_area_and_position():
     label = np.zeros((90, 80, 2), np.uint8)
     label[30:50, 20:36, 0] = 1
     label[35:45, 24:30, 0] = 2
@@ -94,7 +94,7 @@ def test_the_heart_s_share_of_a_scout_keeps_its_area_and_place():
     np.testing.assert_allclose(middle, wanted, atol=0.05)
 
 
-def test_a_center_that_one_wrong_slice_does_not_move():
+def test_one_wrong_slice_does_not_move_the_center():
     heart = np.zeros((6, 48, 48), bool)
     heart[:, 10:15, 20:27] = True
     assert center_of(heart) == (12, 23)
@@ -115,5 +115,5 @@ def test_a_center_between_pixels():
     assert exchanged == pytest.approx((column, row))
 
 
-def test_no_heart_has_no_center():
+def test_an_empty_heart_has_no_center():
     assert center_of(np.zeros((2, 4, 4), bool)) is None

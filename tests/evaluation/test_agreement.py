@@ -78,9 +78,8 @@ def test_files(evaluation):
     }  # fmt: skip
     text = agreement_markdown(evaluation)
     assert text in score_files.summary_markdown(evaluation)
-    (line,) = [
-        line for line in text.splitlines() if line.startswith("| NoReflow, g ") and "(1)" in line
-    ]
+    lines = [line for line in text.splitlines() if line.startswith("| NoReflow, g ")]
+    (line,) = [line for line in lines if "(1)" in line]
     assert [cell.strip() for cell in line.split("|")[3:5]] == ["10.5", "-8.4"]
     assert figures(evaluation)["bland_altman.png"].startswith(b"\x89PNG")
 

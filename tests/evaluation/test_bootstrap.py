@@ -45,7 +45,7 @@ def test_slices_of_a_case_are_drawn_together():
     assert (found[1] - found[0] > 2 * (naive[1] - naive[0])).all()
 
 
-def test_scores_that_are_not_defined_take_no_part():
+def test_undefined_scores_are_ignored():
     scores = np.array([[0.2, math.nan], [0.4, math.nan], [math.nan, 0.5], [0.6, math.nan]])
     low, high = mean_interval(scores, np.arange(4))
     assert 0.2 <= low[0] < 0.4 < high[0] <= 0.6
@@ -59,7 +59,7 @@ def test_resamples_without_a_denominator_are_left_out():
     assert (low.tolist(), high.tolist()) == ([0.5], [1.0])
 
 
-def test_the_seed_fixes_everything_and_changes_something():
+def test_the_interval_depends_on_the_seed():
     scores = RNG.random((9, 1))
     first, again, other = (mean_interval(scores, np.arange(9), seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -68,12 +68,11 @@ def test_the_seed_fixes_everything_and_changes_something():
 
 @pytest.mark.parametrize("shapes", [((3,), (3,)), ((3, 1), (3, 2)), ((0, 2), (0, 2))])
 def test_shapes_that_do_not_fit_are_refused(shapes):
-    with pytest.raises(ValueError, match="expected one shape"):
+    with pytest.raises(ValueError, match="shape"):
         ratio_interval(*(np.zeros(shape) for shape in shapes))
 
 
-def test_scores_without_their_cases_are_refused():
-    with pytest.raises(ValueError, match=r"expected \(N, R\) and \(N,\)"):
-        mean_interval(np.zeros((3, 1)), [0, 1])
-    with pytest.raises(ValueError, match="at least one case"):
-        mean_interval(np.zeros((0, 1)), np.zeros(0, int))
+def test_scores_without_cases_are_refused():
+    for cases in (np.arange(2), np.zeros(0, int)):
+        with pytest.raises(ValueError, match=r"\(N,\)|case"):
+            mean_interval(np.zeros((3 if len(cases) else 0, 1)), cases)

@@ -60,21 +60,21 @@ def test_the_myocardium(scores):
     assert found["hd95_mm"] < found["hausdorff_mm"]
 
 
-def test_the_infarct_is_compared_with_the_whole_myocardium(scores):
+def test_the_infarct_is_related_to_the_whole_myocardium(scores):
     found = region(scores, "Infarction")
     assert found["dsc"] == pytest.approx(2 * 4 / 9)
     assert found["volume_difference_mm3"] == 20
     assert found["volume_difference_ratio"] == pytest.approx(20 / 640)
 
 
-def test_a_region_that_one_side_lacks_scores_0(scores):
+def test_a_region_missing_on_one_side_scores_0(scores):
     found = region(scores, "NoReflow")
     assert found["dsc"] == found["dsc_challenge"] == 0
     assert math.isnan(found["hausdorff_mm"])
     assert found["volume_difference_ratio"] == pytest.approx(20 / 640)
 
 
-def test_a_region_that_both_lack_is_undefined_or_1_by_the_challenge():
+def test_a_region_missing_on_both_sides_is_undefined():
     empty = np.zeros((4, 4, 2), np.uint8)
     scores = score_case("A", empty, empty, SPACING, EMIDEC)
     for name in REGIONS:

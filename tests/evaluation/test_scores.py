@@ -71,7 +71,7 @@ def evaluation():
     return Evaluation("awce", "best, step 5", True, EMIDEC, ("Where from.", "How fair."), cases)
 
 
-def test_slices_are_averaged_one_by_one_and_drawn_by_case(evaluation):
+def test_slice_scores_are_averaged_and_resampled_by_case(evaluation):
     found = slice_statistics(evaluation)
     assert list(found) == ["LV", "Myo", "Inf", "NoR"]
     assert (found["LV"].mean, found["LV"].n) == (pytest.approx(0.55), 4)
@@ -84,7 +84,7 @@ def test_slices_are_averaged_one_by_one_and_drawn_by_case(evaluation):
     assert math.isnan(found["NoR"].low)
 
 
-def test_pooled_scores_are_of_sums_of_pixels(evaluation):
+def test_pooled_scores_are_computed_from_summed_pixels(evaluation):
     """Two cases hold an infarct; no-reflow is predicted in one, and there in none."""
     found = pooled_statistics(evaluation)
     assert found["LV"].dsc == pytest.approx(2 * 100 / (150 + 140))
@@ -109,7 +109,7 @@ def test_all_cases_follow_the_challenge_s_rule(evaluation):
     assert found["Myocardium"]["volume_difference_ratio"].n == 0
 
 
-def test_cases_that_hold_the_label(evaluation):
+def test_scores_of_cases_that_hold_the_label(evaluation):
     """The false no-reflow of P1 counts above, not here."""
     found = case_statistics(evaluation)["holding"]
     assert (found["NoReflow"]["dsc"].mean, found["NoReflow"]["dsc"].n) == (0.5, 1)
@@ -167,26 +167,17 @@ def test_json_is_strict_and_complete(evaluation):
     assert (found["num_cases"], found["num_slices"]) == (3, 4)
     assert (found["name"], found["checkpoint"], found["mirror"]) == ("awce", "best, step 5", True)
     assert found["notes"] == ["Where from.", "How fair."]
-    assert found["slice_dsc"]["NoR"] == {
-        "mean": 0.2,
-        "std": None,
-        "low": None,
-        "high": None,
-        "n": 1,
-    }
+    undefined = dict.fromkeys(("std", "low", "high"))
+    assert found["slice_dsc"]["NoR"] == {"mean": 0.2, "n": 1} | undefined
     assert found["pooled_dsc"]["NoR"] == {"dsc": 0.0, "low": None, "high": None}
     assert found["case_scores"]["holding"]["NoReflow"]["dsc"]["mean"] == 0.5
     assert found["inclusion"][1]["detached_share"]["share"] == 0.25
-    assert "bootstrap over cases, 2000 draws" in found["interval"]
 
 
 def test_markdown_shows_mean_spread_interval_and_count(evaluation):
     text = report.summary_markdown(evaluation)
-    assert text.startswith(
-        "# awce: scores on the native grid\n\n"
-        "Checkpoint: best, step 5, mirror images averaged. Cases: 3; slices: 4.\n"
-        "Where from.\nHow fair.\n"
-    )
+    head = text[: text.index("|")]
+    assert all(part in head for part in ("awce", "best, step 5", "Where from.\nHow fair.\n"))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     statistic = slice_statistics(evaluation)["LV"]
     cell = f"0.550 ± 0.342 [{statistic.low:.3f}, {statistic.high:.3f}] (4)"
@@ -198,18 +189,15 @@ def test_markdown_shows_mean_spread_interval_and_count(evaluation):
     assert lines[3].split("|")[5].strip() == "0.000"
     regions = [line.split("|")[1].strip() for line in lines]
     assert regions.count("Myocardium") == regions.count("NoReflow") == 2
-    holding = text[text.index("holds the region") :].splitlines()
-    assert next(line for line in holding if line.startswith("| NoReflow")).count("(1)") == 6
+    assert [line for line in lines if line.startswith("| NoReflow")][-1].count("(1)") == 6
     assert len([line for line in lines if line.startswith(f"| {PAIRS[0]} ")]) == 2
 
 
-def test_markdown_without_a_prior_leaves_its_table_out(evaluation):
+def test_without_a_prior_there_is_no_table_of_it(evaluation):
     anatomy = type(EMIDEC)(EMIDEC.labels, (), EMIDEC.slice_regions, EMIDEC.case_regions)
     cases = tuple(
         case(c.name, c.slice_dsc, c.regions, np.zeros((2, 0, 3))) for c in evaluation.cases
     )
     bare = Evaluation("awce", "last, step 5", False, anatomy, (), cases)
-    text = report.summary_markdown(bare)
-    assert "prior" not in text
-    assert "mirror" not in text
+    assert not any(pair in report.summary_markdown(bare) for pair in PAIRS)
     assert json.loads(report.summary_json(bare))["inclusion"] == []

@@ -1,4 +1,4 @@
-"""A laboratory for faults, and the run that nothing befell."""
+"""Processes to disturb, and an undisturbed run."""
 
 import gc
 import sys
@@ -21,14 +21,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def reference(lab: Lab) -> Path:
-    """The workdir of a run that nothing befell; it wrote the phantom."""
+    """The folder of an undisturbed run, which wrote the phantom."""
     run = lab.folder / "reference"
     lab.finish(run)
     return run
 
 
 @pytest.fixture(autouse=True)
-def _reads_that_orbax_drops_are_not_told_of(monkeypatch):
+def _ignore_dropped_reads_of_orbax(monkeypatch):
     """As `quiet_orbax` does for `main.py`."""
     monkeypatch.setattr(sys, "unraisablehook", lambda *_: None)
     yield

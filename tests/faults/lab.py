@@ -35,14 +35,14 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended: exit status (negative for a signal), what it said."""
+    """An ended process: exit status (negative for a signal), stdout and stderr."""
 
     status: int
     output: str
     errors: str
 
     def refused(self, *words: str) -> str:
-        """That it ended with one clear line; gives the line."""
+        """Check that it ended with one line of error, and return the line."""
         assert self.status == 1, (self.status, self.output, self.errors)
         assert self.errors.startswith("error: "), self.errors
         assert self.errors.count("\n") == 1, self.errors
@@ -112,9 +112,9 @@ class Lab:
         """A tiny training run; `changes` set fields, with __ for the dot."""
         fields = FIELDS | {"run.compilation_cache": self.folder / "cache"}
         fields |= {name.replace("__", "."): value for name, value in changes.items()}
-        knobs = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
+        given = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
         stage = f"--config={CONFIGS / 'baseline.py'}"
-        return self.start(stage, *knobs, *flags, f"--workdir={run}", hook=hook)
+        return self.start(stage, *given, *flags, f"--workdir={run}", hook=hook)
 
     def finish(self, run: Path, **changes: object) -> Ended:
         """Train to the end, whatever is there."""
@@ -162,7 +162,7 @@ _arrays_of_reference = cache(arrays_on_disk)
 
 
 def _assert_same_metrics(run: Path, reference: Path, stopped: int | None) -> None:
-    """To the byte, but that a mean of two steps with a stop between is told in two lines."""
+    """To the byte, except that a stop between two averaged steps gives two lines."""
     if (run / METRICS).read_bytes() == (reference / METRICS).read_bytes():
         return
     assert stopped is not None, f"{METRICS} differ"
@@ -181,8 +181,8 @@ def assert_same(run: Path, reference: Path, *, stopped: int | None = None) -> No
     """Same parameters and optimizer state, bit for bit, on disk too, and the same files of them.
 
     Args:
-      run: what befell something.
-      reference: what nothing befell.
+      run: the disturbed run.
+      reference: the undisturbed run.
       stopped: step at which the run was asked to stop; it writes a line of metrics there.
     """
     assert notes(run) == notes(reference)

@@ -16,7 +16,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def test_training_twice(lab, reference, tmp_path):
+def test_training_is_deterministic(lab, reference, tmp_path):
     """In another process, compiled anew."""
     again = tmp_path / "again"
     lab.finish(again, run__compilation_cache=tmp_path / "cache")
@@ -26,14 +26,14 @@ def test_training_twice(lab, reference, tmp_path):
     assert files(again / "pictures") == files(reference / "pictures")
 
 
-def test_another_seed_is_another_run(lab, reference, tmp_path):
+def test_another_seed_gives_another_network(lab, reference, tmp_path):
     other = tmp_path / "other"
     lab.finish(other, seed=1)
     assert notes(other)["27"]["network_sha256"] != notes(reference)["27"]["network_sha256"]
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "predict", "export"])
-def test_inference_twice(lab, reference, tmp_path, mode):
+def test_inference_is_deterministic(lab, reference, tmp_path, mode):
     flags = {"predict": [lab.folder / 'data', "--probabilities", "--mirror"],
              "evaluate": ["--mirror"], "export": []}[mode]  # fmt: skip
     outputs = [tmp_path / name / "out" for name in ("first", "second")]
@@ -69,7 +69,7 @@ def test_a_bundle_and_its_copy_predict_the_same_bytes(lab, reference, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_report_of_an_ablation_twice(lab, reference, tmp_path):
+def test_the_report_of_an_ablation_is_deterministic(lab, reference, tmp_path):
     """Written anew from the same runs; all tables, figures and the page."""
     folder = tmp_path / "study"
     config = Path(__file__).parents[2] / "configs" / "default.py"

@@ -1,4 +1,4 @@
-"""Documents that a run writes and reads later, damaged at random: read, or refused in one line."""
+"""Randomly damaged documents of a run are read, or refused in one line."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.faults.test_damage import saved, state_of  # noqa: F401 - a fixture
 from tests.properties.test_json import mutated, outcomes
 
 
-def test_a_line_of_metrics(tmp_path):
+def test_damaged_metrics(tmp_path):
     """Wherever it stands; both readers go by one rule."""
     line = {"step": 20, "group": "train", "loss": 0.5, "label_weights/infarct": None, "epoch": 1.5}
     whole = json.dumps(line | {"step": 40})
@@ -31,7 +31,7 @@ def test_a_line_of_metrics(tmp_path):
 
 
 @pytest.mark.parametrize("count", range(8))
-def test_a_torn_end_is_torn_for_every_reader(tmp_path, count):
+def test_an_incomplete_last_line_is_ignored_by_every_reader(tmp_path, count):
     line = json.dumps({"step": 1, "group": "train", "loss": 0.5, "epoch": 1.0})
     path = tmp_path / METRICS
     path.write_text(f"{line}\n{line[: count * len(line) // 8]}")
@@ -39,11 +39,11 @@ def test_a_torn_end_is_torn_for_every_reader(tmp_path, count):
     assert read_history(path)["train/loss"].values.tolist() == [0.5]
     path.write_text(f"{line[: count * len(line) // 8]}\n{line}\n")
     for read in (read_metrics, read_history):
-        with pytest.raises(WorkdirError, match=r"metrics\.jsonl, line 1: not JSON"):
+        with pytest.raises(WorkdirError, match=r"metrics\.jsonl, line 1: "):
             read(path)
 
 
-def test_the_summary_of_an_evaluation(tmp_path):
+def test_damaged_summaries(tmp_path):
     content = {"name": "a", "checkpoint": "best, step 9", "mirror": False, "cases": {"x": [1]}}
     outcomes(content, tmp_path / "summary.json",
              lambda folder: _scored_checkpoint(folder / "summary.json"), WorkdirError)  # fmt: skip

@@ -1,5 +1,7 @@
 """A run with random parameters, and the cases that it was trained on."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxseg.data import find_cases, load_case
@@ -19,3 +21,9 @@ def phantom(run):
 @pytest.fixture(scope="module")
 def case(phantom):
     return load_case(find_cases(phantom)[0])
+
+
+def files(folder: Path) -> list[str]:
+    """Files below a folder, without the lock."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return sorted(str(path.relative_to(folder)) for path in paths)

@@ -1,9 +1,8 @@
-"""The rule of a study: read with its networks, refused where it is not theirs."""
+"""The case decision of a study, which is stored with its networks."""
 
 import dataclasses
 import json
 import math
-import re
 import shutil
 from pathlib import Path
 
@@ -44,26 +43,26 @@ def choose(
     )  # fmt: skip
 
 
-def test_the_rule_is_the_study_s_own(folder, tmp_path):
+def test_the_rule_is_read_from_the_study(folder, tmp_path):
     """That of all networks of the study, and strict JSON."""
     json.loads((folder / FILE).read_text(), parse_constant=pytest.fail)
     other = shutil.copytree(folder, tmp_path / "other")
     rule, sentences = choose(folder, other)
     assert rule == PresenceRule((400.0, None), True, (0.25, 1.0))
     assert sentences[:-1] == rule.described(EMIDEC)
-    assert re.search(r"folds-best.*infarct 0\.640 to 0\.555, 3 of 13 lost", sentences[-1])
+    assert all(part in sentences[-1] for part in ("folds-best", "0.640", "0.555", "13"))
 
 
-def test_a_bundle_has_it_too(folder, tmp_path):
+def test_a_bundle_keeps_the_rule(folder, tmp_path):
     export(folder, tmp_path / "bundle", checkpoint="last")
     shutil.rmtree(folder)
     assert choose(tmp_path / "bundle", checkpoint=None)[0] == DECISION.rule
     (tmp_path / "bundle" / FILE).write_text(DECISION.json().replace("0.25", "0.35"))
-    with pytest.raises(WorkdirError, match=rf"{FILE}: damaged"):
+    with pytest.raises(WorkdirError, match=FILE):
         choose(tmp_path / "bundle", checkpoint=None)
 
 
-def test_evaluate_applies_it_and_says_so(folder, tmp_path):
+def test_evaluate_applies_and_reports_the_rule(folder, tmp_path):
     root = load_run(folder).setup.source.root
     found = evaluate(
         folder, root=root, checkpoint="last", mirror=True, case_decision=True,
@@ -73,23 +72,21 @@ def test_evaluate_applies_it_and_says_so(folder, tmp_path):
     assert DECISION.described() in (tmp_path / "out" / "summary.md").read_text()
 
 
-def test_networks_without_it_or_of_different_studies_are_refused(folder, random_run, tmp_path):
-    with pytest.raises(WorkdirError, match=rf"{random_run}: .*case_decision.*\(it has no {FILE}\)"):
+def test_networks_of_different_studies_are_refused(folder, random_run, tmp_path):
+    with pytest.raises(WorkdirError, match=rf"{random_run}: .*{FILE}"):
         choose(folder, random_run)
     other = shutil.copytree(folder, tmp_path / "other")
     (other / FILE).write_text(DECISION.json().replace("folds-best", "folds-awce"))
-    with pytest.raises(WorkdirError, match=rf"other/{FILE}: of the study folds-awce.*folds-best"):
+    with pytest.raises(WorkdirError, match=rf"other/{FILE}: .*folds-awce.*folds-best"):
         choose(folder, other)
     (other / FILE).write_text(DECISION.json().replace("0.25", "0.35"))  # of the same name
-    with pytest.raises(WorkdirError, match=rf"other/{FILE}: of the study folds-best"):
+    with pytest.raises(WorkdirError, match=rf"other/{FILE}: .*folds-best"):
         choose(folder, other)
 
 
-def test_a_rule_that_gains_nothing_is_not_applied(folder):
+def test_a_rule_without_bounds_is_refused(folder):
     (folder / FILE).write_text(dataclasses.replace(DECISION, min_confidence=(0.0, 0.0)).json())
-    with pytest.raises(
-        SettingsError, match=f"--case_decision: every bound in {folder / FILE} is 0"
-    ):
+    with pytest.raises(SettingsError, match=f"--case_decision: .*{folder / FILE}"):
         choose(folder)
 
 
@@ -97,7 +94,7 @@ def test_a_rule_that_gains_nothing_is_not_applied(folder):
     "options",
     [{"mirror": False}, {"checkpoint": "best"}, {"drop_small": True}, {"min_confidence": (0.5,)}],
 )
-def test_what_the_bounds_do_not_hold_for_is_refused(folder, options):
+def test_options_that_do_not_fit_the_rule_are_refused(folder, options):
     with pytest.raises(SettingsError, match="--case_decision"):
         choose(folder, **options)
 

@@ -1,4 +1,4 @@
-"""Export end to end: a bundle alone does what the run did, and is whole or not there."""
+"""Export end to end: a bundle replaces its run, and is written atomically."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def small(monkeypatch):
     monkeypatch.setattr(module, "export_probabilities", lambda *args: Exported())
 
 
-def test_what_a_bundle_holds(bundle_folder, random_run, run):
+def test_contents_of_a_bundle(bundle_folder, random_run, run):
     assert names(bundle_folder) == [
         "MODEL_CARD.md", "config.json", "data.json", "manifest.json", "model.stablehlo", "params",
         "preprocessing.json",
@@ -88,7 +88,7 @@ def test_what_a_bundle_holds(bundle_folder, random_run, run):
     assert {name: config[name] for name in same} == {name: known[name] for name in same}
 
 
-def test_nothing_in_a_bundle_tells_of_the_machine(bundle_folder, random_run, phantom):
+def test_a_bundle_contains_no_paths_of_the_machine(bundle_folder, random_run, phantom):
     places = [str(path).encode() for path in (random_run, phantom, REPOSITORY, Path(sys.prefix))]
     places += [b"/tmp-", b".tmp-", str(Path.home()).encode() + b"/", b"site-packages"]
     for name, data in content(bundle_folder).items():
@@ -98,7 +98,7 @@ def test_nothing_in_a_bundle_tells_of_the_machine(bundle_folder, random_run, pha
             assert not absolute, f"{name}: {absolute}"
 
 
-def test_a_bundle_predicts_the_very_files_of_the_run(bundle_folder, run, phantom, tmp_path):
+def test_a_bundle_predicts_the_same_files_as_its_run(bundle_folder, run, phantom, tmp_path):
     source = tmp_path / "in"
     for name in ("Case_P001", "Case_N003"):
         shutil.copytree(phantom / name, source / name)
@@ -119,7 +119,7 @@ def test_a_bundle_and_a_run_are_averaged(bundle_folder, run, phantom):
     np.testing.assert_array_equal(both, alone)
 
 
-def test_a_bundle_evaluates_to_the_very_files_of_the_run(
+def test_a_bundle_evaluates_to_the_same_files_as_its_run(
     bundle_folder, random_run, phantom, tmp_path
 ):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
@@ -131,17 +131,15 @@ def test_a_bundle_evaluates_to_the_very_files_of_the_run(
     load_run(bundle)  # whole, although it holds more now
 
 
-def test_a_bundle_does_not_know_where_its_cases_lie(bundle_folder, tmp_path):
-    with pytest.raises(WorkdirError, match="mine: has no data set of its own; expected CASES"):
-        evaluate(bundle_folder, output=tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_bundle_never_writes_a_phantom(small, finished_run, tmp_path, monkeypatch):
-    export(finished_run, tmp_path / "bundle")
+def test_a_bundle_has_no_data_set_of_its_own(
+    small, bundle_folder, finished_run, tmp_path, monkeypatch
+):
+    """Nor does it write the phantom of its run."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WorkdirError, match="expected CASES"):
-        evaluate(Path("bundle"))
+    export(finished_run, tmp_path / "bundle")
+    for bundle in (bundle_folder, Path("bundle")):
+        with pytest.raises(WorkdirError, match="CASES"):
+            evaluate(bundle, output=tmp_path / "out")
     assert names(tmp_path) == ["bundle"]
 
 
@@ -176,34 +174,31 @@ def test_the_best_checkpoint(small, random_run, tmp_path):
     bundle = load_run(tmp_path / "new" / "bundle")
     assert (bundle.checkpoint, bundle.step) == ("best", 5)
     assert load_run(bundle.folder, checkpoint="best").step == 5
-    with pytest.raises(WorkdirError, match=r"of the best checkpoint alone; .* got last"):
+    with pytest.raises(WorkdirError, match=r"best.*last"):
         load_run(bundle.folder, checkpoint="last")
-    assert lines[0].startswith(f"{bundle.folder}: awce_penalty, best checkpoint, step 5; ")
+    assert lines[0].startswith(f"{bundle.folder}: ")
     assert "--checkpoint" not in (bundle.folder / "MODEL_CARD.md").read_text()
     assert len(lines) == 2
     assert "synthetic" in lines[1]
 
 
-def test_own_cases_are_remarked_on(small, random_run, tmp_path):
+def test_exporting_own_data_warns(small, random_run, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
     text = (folder / "data.json").read_text().replace("Case_", "Doe_")
     (folder / "data.json").write_text(json.dumps(json.loads(text) | {"synthetic": False}))
     with logged() as lines:
         export(folder, tmp_path / "bundle")
-    assert lines[1].endswith("data.json names the cases, and MODEL_CARD.md lacks their source and "
-                             "license")  # fmt: skip
+    assert all(name in lines[1] for name in ("data.json", "MODEL_CARD.md"))
 
 
-def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, tmp_path):
+def test_the_card_has_the_scores_of_its_own_checkpoint(small, random_run, phantom, tmp_path):
     folder = shutil.copytree(random_run, tmp_path / "run")
 
     def card(name, **options):
         export(folder, tmp_path / name, **options)
         return (tmp_path / name / "MODEL_CARD.md").read_text()
 
-    text = card("bare")
-    assert "The run had not ended" in text
-    assert "The run was not evaluated" in text
+    bare = card("bare")
     (folder / "table.md").write_text("# Title\n\nAt the end 0.123.\n")
     evaluate(folder)
     text = card("last")
@@ -211,53 +206,47 @@ def test_the_scores_of_this_checkpoint_and_no_other(small, random_run, phantom, 
     summary = (folder / "evaluation" / "summary.md").read_text()
     rows = [line for line in summary.splitlines() if line.startswith("| Infarction")]
     assert len(rows) == 6
-    assert all(row in text for row in rows)
+    assert all(row in text and row not in bare for row in rows)
     text = card("best", checkpoint="best")
-    assert "The run's evaluation is of another checkpoint (last, step 6) and is not shown" in text
+    assert "last, step 6" in text
     assert rows[0] not in text
-    for content in ("[]", "[" * 10**5):
+    for content in ("[]", "{}", "[" * 10**5):
         (folder / "evaluation" / "summary.json").write_text(content)
-        with pytest.raises(WorkdirError, match=r"summary\.json: cannot be read .*; evaluate anew"):
+        with pytest.raises(WorkdirError, match=r"summary\.json: "):
             card("damaged")
     assert not (tmp_path / "damaged").exists()
 
 
-def refused(message, folder, output, **options):
+def refused(name, folder, output, **options):
+    """Export fails with one line that holds the name, and writes nothing."""
     before = content(output.parent)
     with pytest.raises(WorkdirError) as caught:
         export(folder, output, **options)
-    assert re.search(message, str(caught.value)), str(caught.value)
+    assert name in str(caught.value)
     assert "\n" not in str(caught.value)
     assert content(output.parent) == before
 
 
-def test_what_exists_is_replaced_only_if_it_is_a_bundle(small, random_run, bundle_folder, tmp_path):
+def test_only_a_bundle_is_overwritten(small, random_run, bundle_folder, tmp_path):
     bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
-    refused("bundle: exists already; pass --overwrite", random_run, bundle)
+    refused("bundle: ", random_run, bundle)
     export(random_run, bundle, checkpoint="best", overwrite=True)
     assert load_run(bundle).step == 5
     assert names(tmp_path) == ["bundle"]
     (bundle / "evaluation").mkdir()
     (bundle / "evaluation" / "mine.csv").touch()
-    refused(r"mine\.csv: no part of the bundle", random_run, bundle, overwrite=True)
+    refused("mine.csv: ", random_run, bundle, overwrite=True)
     mine = tmp_path / "mine"
     mine.mkdir()
-    refused("mine: exists already", random_run, mine)
+    refused("mine: ", random_run, mine)
     (mine / "thesis.txt").write_text("years")
-    refused("mine: no bundle, so it is not replaced", random_run, mine, overwrite=True)
-    refused(
-        "thesis.txt: a file; only a bundle is replaced",
-        random_run,
-        mine / "thesis.txt",
-        overwrite=True,
-    )
+    refused("mine: ", random_run, mine, overwrite=True)
+    refused("thesis.txt: ", random_run, mine / "thesis.txt", overwrite=True)
     run = shutil.copytree(random_run, tmp_path / "run")
-    refused("run: no bundle, so it is not replaced", run, run, overwrite=True)
+    refused("run: ", run, run, overwrite=True)
 
 
-def test_an_empty_folder_and_a_link_are_replaced_by_what_they_stand_for(
-    small, random_run, tmp_path
-):
+def test_links_to_folders_are_followed(small, random_run, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     for checkpoint, step in (("best", 5), ("last", 6)):
@@ -267,19 +256,19 @@ def test_an_empty_folder_and_a_link_are_replaced_by_what_they_stand_for(
     assert names(tmp_path) == ["link", "real"]
 
 
-def test_what_cannot_be_exported_is_refused(random_run, bundle_folder, tmp_path):
+def test_folders_that_cannot_be_exported_are_refused(random_run, bundle_folder, tmp_path):
     output = tmp_path / "parent" / "out"
     output.parent.mkdir()
-    refused("none: no such folder; expected the workdir", tmp_path / "none", output)
-    refused("mine: a bundle already; copy the folder", bundle_folder, output)
+    refused("none: ", tmp_path / "none", output)
+    refused("mine: ", bundle_folder, output)
     (tmp_path / "file").touch()
-    refused(r"cannot write here \(.*file is not a folder\)", random_run, tmp_path / "file" / "x")
+    refused("file/x: ", random_run, tmp_path / "file" / "x")
     run = shutil.copytree(random_run, tmp_path / "run")
     (run / "data.json").write_text('{"cases": []}')
-    refused(r"run: its data\.json lacks digests, training, validation", run, output)
+    refused("data.json", run, output)
     (run / "data.json").write_text((random_run / "data.json").read_text())
     (run / "table.md").write_bytes(b"\xff")
-    refused(r"table\.md: cannot be read", run, output)
+    refused("table.md: ", run, output)
 
 
 STEPS = {"save_params": ValueError, "export_probabilities": KeyboardInterrupt,
@@ -288,7 +277,7 @@ STEPS = {"save_params": ValueError, "export_probabilities": KeyboardInterrupt,
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_failure_leaves_what_was_there(
+def test_a_failure_keeps_the_existing_folder(
     step, existing, random_run, bundle_folder, tmp_path, monkeypatch
 ):
     output = tmp_path / "a" / "b"
@@ -304,12 +293,12 @@ def test_a_failure_leaves_what_was_there(
     with pytest.raises(kind) as caught:
         export(random_run, output, overwrite=existing)
     if kind is WorkdirError:
-        assert re.fullmatch(r".*b: cannot write here \(No space.*\)", str(caught.value))
+        assert re.search(r"b: .*No space", str(caught.value))
     assert content(tmp_path) == before
     assert (tmp_path / "a").exists() == existing
 
 
-def test_a_failure_at_the_last_moment_brings_the_old_bundle_back(
+def test_a_failed_rename_restores_the_old_bundle(
     small, random_run, bundle_folder, tmp_path, monkeypatch
 ):
     output = shutil.copytree(bundle_folder, tmp_path / "bundle")
@@ -322,12 +311,12 @@ def test_a_failure_at_the_last_moment_brings_the_old_bundle_back(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Input/output error\)"):
+    with pytest.raises(WorkdirError, match=r"bundle: .*Input/output error"):
         export(random_run, output, overwrite=True)
     assert content(tmp_path) == before
 
 
-def test_what_appears_in_the_meantime_is_not_replaced(small, random_run, tmp_path, monkeypatch):
+def test_a_folder_that_appears_meanwhile_is_kept(small, random_run, tmp_path, monkeypatch):
     output = tmp_path / "bundle"
     note = module.preprocessing_note
 
@@ -337,7 +326,7 @@ def test_what_appears_in_the_meantime_is_not_replaced(small, random_run, tmp_pat
         return note(*arguments, **facts)
 
     monkeypatch.setattr(module, "preprocessing_note", appear)
-    with pytest.raises(WorkdirError, match=r"bundle: cannot write here \(Directory not empty\)"):
+    with pytest.raises(WorkdirError, match=r"bundle: .*Directory not empty"):
         export(random_run, output)
     assert content(tmp_path) == {"bundle/thesis.txt": b"years"}
     assert names(tmp_path) == ["bundle"]
@@ -366,7 +355,7 @@ def test_a_killed_export_leaves_no_bundle(name, small, random_run, tmp_path):
     assert names(tmp_path) == ["bundle"]  # what was left is gone
 
 
-def test_only_what_nobody_works_on_is_removed(small, random_run, tmp_path):
+def test_leftovers_in_use_are_kept(small, random_run, tmp_path):
     for name in ("bundle-0123abcd", "bundle-0123abcd-replaced", "bundle-cafe0000", "other-0123abcd",
                  "bundle-mine"):  # fmt: skip
         (tmp_path / f".tmp-{name}" / "params").mkdir(parents=True)
@@ -382,7 +371,7 @@ def test_only_what_nobody_works_on_is_removed(small, random_run, tmp_path):
     assert set(names(tmp_path)) == {"bundle", *kept}
 
 
-def test_a_run_is_left_as_it_is(small, random_run, tmp_path):
+def test_export_does_not_change_the_run(small, random_run, tmp_path):
     before = content(random_run)
     export(random_run, tmp_path / "bundle")
     assert content(random_run) == before
@@ -390,7 +379,7 @@ def test_a_run_is_left_as_it_is(small, random_run, tmp_path):
         assert checkpoints.latest_step == 6
 
 
-def test_a_bundle_can_be_read_by_others_as_the_user_s_mask_says(small, random_run, tmp_path):
+def test_file_modes_follow_the_umask(small, random_run, tmp_path):
     previous = os.umask(0o027)
     try:
         export(random_run, tmp_path / "bundle")
@@ -411,8 +400,8 @@ def test_onnx_beside_stablehlo(random_run, bundle_folder, tmp_path, monkeypatch)
     assert load_run(tmp_path / "bundle").checkpoint == "last"
 
 
-def test_onnx_without_jax2onnx_is_refused_before_the_work(random_run, tmp_path, monkeypatch):
+def test_onnx_without_jax2onnx_is_refused_early(random_run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match="--onnx: needs jax2onnx"):
+    with pytest.raises(SettingsError, match="--onnx: "):
         export(random_run, tmp_path / "bundle", onnx=True)
     assert not list(tmp_path.iterdir())

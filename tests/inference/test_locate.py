@@ -1,4 +1,4 @@
-"""Finding the heart: with functions that stand for the networks and know a bright disk."""
+"""Finding the heart, with functions that segment a bright disk in place of networks."""
 
 import nibabel as nib
 import numpy as np
@@ -45,7 +45,7 @@ def segmenter(case, calls=None):
 
 
 @pytest.mark.parametrize("view", TURNS_AND_FLIPS)
-def test_a_view_back_is_the_picture(view):
+def test_views_are_inverted(view):
     images = np.random.default_rng(0).normal(size=(2, 5, 7, 3))
     np.testing.assert_array_equal(view.back(view.of(images)), images)
     np.testing.assert_array_equal(view.of(view.back(images)), images)
@@ -63,7 +63,7 @@ def test_views_are_the_eight_symmetries_of_a_square():
     np.testing.assert_array_equal(View((1,), True).of(square)[0], square[0].T[::-1])
 
 
-def test_an_average_over_views_is_turned_back():
+def test_averages_over_views_are_turned_back():
     images = np.random.default_rng(0).normal(size=(2, 6, 6))
 
     def segment(params, seen):
@@ -75,7 +75,7 @@ def test_an_average_over_views_is_turned_back():
 
 
 @pytest.mark.parametrize(("row", "column"), [(60, 50), (20, 15), (100, 85), (35, 80)])
-def test_a_disk_is_found_wherever_it_lies(row, column):
+def test_a_disk_is_found_at_any_position(row, column):
     case = disk_case(row, column)
     found = find_heart(case, HOW, localize, segmenter(case))
     assert found is not None
@@ -87,7 +87,7 @@ def test_a_disk_is_found_wherever_it_lies(row, column):
 
 
 @pytest.mark.parametrize("offset", [(-3, -3), (0, 4), (4, 0), (3, -3)])
-def test_the_crop_follows_from_where_the_scout_was_wrong(offset):
+def test_the_crop_corrects_a_wrong_scout(offset):
     """By up to 34 mm of a disk of 50 mm, in a crop of 80 mm."""
     case = disk_case(60, 50)
     found = find_heart(
@@ -98,7 +98,7 @@ def test_the_crop_follows_from_where_the_scout_was_wrong(offset):
     assert np.abs(np.subtract(found[0], (60, 50))).max() <= 1
 
 
-def test_something_else_in_some_slices_does_not_move_the_heart():
+def test_other_structures_in_some_slices_are_ignored():
     """Of twice the heart's size on the scout, in two of four slices, at the picture's border."""
     case, grids = disk_case(60, 70), []
 
@@ -113,7 +113,7 @@ def test_something_else_in_some_slices_does_not_move_the_heart():
     assert len(grids) <= 3
 
 
-def test_the_crop_does_not_follow_for_ever():
+def test_the_search_ends():
     case, grids = disk_case(60, 50), []
 
     def running(grid):
@@ -128,7 +128,7 @@ def test_the_crop_does_not_follow_for_ever():
     assert found[1] == grids[-1]
 
 
-def test_a_crop_that_goes_back_and_forth_ends_nearest_to_its_heart():
+def test_an_oscillating_search_ends_at_the_nearest_crop():
     """A heart that looks 3 rows lower in one crop and 6 rows higher in the next."""
     case, grids = disk_case(60, 50), []
 
@@ -144,7 +144,7 @@ def test_a_crop_that_goes_back_and_forth_ends_nearest_to_its_heart():
     assert found[1] in grids[::2]
 
 
-def test_a_crop_that_rests_is_segmented_once_or_twice():
+def test_a_stable_crop_is_segmented_at_most_three_times():
     case, grids = disk_case(60, 50), []
     assert find_heart(case, HOW, localize, segmenter(case, grids)) is not None
     assert 1 <= len(grids) == len(set(grids)) <= 3
@@ -171,7 +171,7 @@ def test_a_heart_between_two_voxels_is_cropped_at_the_same_one_from_any_start(of
     assert found[0][0] == 61
 
 
-def test_nothing_found_is_nothing():
+def test_without_a_heart_nothing_is_found():
     case = disk_case(60, 50)
 
     def nowhere(images):
@@ -185,7 +185,7 @@ def test_nothing_found_is_nothing():
     assert find_heart(case, HOW, localize, blind) is None
 
 
-def test_a_few_pixels_are_no_heart():
+def test_a_few_pixels_are_not_a_heart():
     """One pixel of 8 x 8 x 8 mm in four slices is 2 ml."""
 
     def speck(scouts, views):
@@ -197,7 +197,7 @@ def test_a_few_pixels_are_no_heart():
     assert find_heart(case, HOW, speck, segmenter(case)) is None
 
 
-def test_a_heart_in_slices_without_picture_does_not_count():
+def test_empty_slices_are_ignored():
     case = disk_case(60, 50)
     case.image[..., 1:] = 3
 
@@ -210,7 +210,7 @@ def test_a_heart_in_slices_without_picture_does_not_count():
 
 
 @pytest.mark.parametrize("place", [(0, 0, 3), (1, 7, 3), (1, 3, 0), (0, 3, 7)])
-def test_labels_at_the_border_are_noticed(place):
+def test_labels_at_the_border_are_detected(place):
     heart = np.zeros((2, 8, 8), bool)
     heart[:, 1:7, 1:7] = True
     assert not reaches_border(two(heart))

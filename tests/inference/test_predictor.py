@@ -26,7 +26,7 @@ def segmented(run, images):
     return np.concatenate([np.asarray(apply(jnp.asarray(x[None, ..., None]))) for x in images])
 
 
-def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):
+def test_a_prediction_is_the_resampled_output_of_the_network(run, case):
     prediction = make_predictor([run])(case)
     assert (prediction.center, prediction.heart_found) == (None, True)
     found = prediction.probabilities
@@ -44,7 +44,7 @@ def test_a_prediction_is_the_network_s_on_the_native_grid(run, case):
 
 
 @pytest.mark.parametrize("value", [0, 77])
-def test_slices_that_show_nothing_are_background(run, case, value):
+def test_empty_slices_are_background(run, case, value):
     image = case.image.copy()
     image[..., [0, -1]] = value
     changed = dataclasses.replace(case, image=image)
@@ -70,7 +70,7 @@ def test_mirroring_averages_the_four_mirror_images(run, case):
     assert (labels == most_probable(make_predictor([run])(case).probabilities)).mean() < 0.99
 
 
-def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
+def test_runs_on_different_grids_are_averaged(run, random_run, case):
     other = load_run(random_run, checkpoint="best")
     how = other.setup.preprocessing
     how = dataclasses.replace(how, grid=dataclasses.replace(how.grid, spacing=5.0))
@@ -84,22 +84,19 @@ def test_runs_are_averaged_even_on_unlike_grids(run, random_run, case):
 
 def test_a_run_given_twice_is_refused(run, random_run):
     again = load_run(random_run)
-    with pytest.raises(WorkdirError, match="would count twice; expected every run once"):
+    with pytest.raises(WorkdirError, match=str(random_run)):
         make_predictor([run, load_run(random_run, checkpoint="best"), again])
 
 
-def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
+def test_a_run_without_a_heart_is_left_out_of_the_average(run, case):
     localizer = make_localizer(convolve_xla)
     params = localizer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
     nowhere = jax.tree.map(jnp.zeros_like, params)
     nowhere["logits"]["bias"] = jnp.array([9.0, -9.0])
     lost = dataclasses.replace(
-        run,
-        folder=Path("lost"),
-        setup=run.setup.with_center(None),
-        localizer=localizer,
+        run, folder=Path("lost"), setup=run.setup.with_center(None), localizer=localizer,
         localizer_params=nowhere,
-    )
+    )  # fmt: skip
     alone = make_predictor([lost])(case)
     assert not alone.heart_found
     assert not most_probable(alone.probabilities).any()
@@ -110,7 +107,7 @@ def test_a_run_that_finds_no_heart_does_not_dilute_the_others(run, case):
         np.testing.assert_array_equal(both.probabilities, found.probabilities)
 
 
-def test_a_stack_in_which_nothing_is_labeled_has_no_heart(run, case):
+def test_an_empty_label_map_has_no_heart(run, case):
     """Also without a localizer: an empty label map would pass for a heart without infarct."""
     params = jax.tree.map(jnp.zeros_like, run.params)
     params["logits"]["bias"] = jnp.array([9.0, 0.0, 0.0, 0.0, 0.0])
@@ -125,17 +122,16 @@ def with_anatomy(run, anatomy):
     return dataclasses.replace(run, folder=Path("other"), setup=setup)
 
 
-def test_runs_of_unlike_labels_are_refused(run):
+def test_runs_of_different_labels_are_refused(run):
     labels = ("background", "scar")
     fields = {"labels": labels, "inclusions": (), "slice_regions": (("S", (1,)),)}
     anatomy = type(run.anatomy)(**fields, case_regions=(("S", (1,)),))
     other = with_anatomy(run, anatomy)
-    message = "other: a run of the labels background, scar; expected those of .*: background, cav"
-    with pytest.raises(WorkdirError, match=message):
+    with pytest.raises(WorkdirError, match=r"other: .*background, scar.*background, cav"):
         make_predictor([run, other])
 
 
-def test_the_smallest_of_several_runs_counts(run):
+def test_the_smallest_volume_of_several_runs_is_used(run):
     def noting(*volumes):
         return dataclasses.replace(run, data={**run.data, "smallest_mm3": list(volumes)})
 
@@ -146,28 +142,26 @@ def test_the_smallest_of_several_runs_counts(run):
     for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
         assert presence_rule([bad]) == PresenceRule()  # nothing is asked of it
         for asked in ({"drop_small": True}, {"min_confidence": [0.5]}):
-            with pytest.raises(
-                WorkdirError, match=r"does not tell the smallest .* its 2 inclusion"
-            ):
+            with pytest.raises(WorkdirError, match="smallest"):
                 presence_rule([run, bad], **asked)
 
 
-def test_bounds_of_confidence_are_for_one_pair_each_or_for_all(run):
+def test_min_confidence_is_given_for_each_pair_or_for_all(run):
     def bounds(*values):
         return presence_rule([run], min_confidence=values).min_confidence
 
     assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
-    with pytest.raises(SettingsError, match=r"--min_confidence: expected 1 or 2 numbers, .* got 3"):
+    with pytest.raises(SettingsError, match=r"--min_confidence: .*3"):
         bounds(0.1, 0.2, 0.3)
     without = with_anatomy(run, dataclasses.replace(run.anatomy, inclusions=()))
     for flag, asked in {"drop_small": True, "min_confidence": [0.5]}.items():
-        with pytest.raises(SettingsError, match=f"--{flag}: the label set has no inclusion pairs"):
+        with pytest.raises(SettingsError, match=f"--{flag}: "):
             presence_rule([without], **{flag: asked})
 
 
-def test_runs_of_other_pairs_share_no_rule(run):
+def test_runs_of_different_pairs_have_no_common_rule(run):
     turned = dataclasses.replace(run.anatomy, inclusions=run.anatomy.inclusions[::-1])
     other = with_anatomy(run, turned)
     assert presence_rule([run, other]) == PresenceRule()
-    with pytest.raises(WorkdirError, match="other: of other inclusion pairs than "):
+    with pytest.raises(WorkdirError, match="other: "):
         presence_rule([run, other], drop_small=True)

@@ -1,4 +1,4 @@
-"""What JAX computes on, named or refused, in processes whose environment asks for it."""
+"""Devices and environment variables of JAX."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def ask(**environment: str) -> str:
     ["JAX_ENABLE_X64=1", "JAX_NUMPY_DTYPE_PROMOTION=strict", "JAX_DEFAULT_PRNG_IMPL=rbg",
      "JAX_THREEFRY_PARTITIONABLE=0"],
 )  # fmt: skip
-def test_variables_that_change_numbers_are_refused_by_name(variable):
+def test_variables_that_change_results_are_refused(variable):
     name, _, value = variable.partition("=")
     answer = ask(JAX_PLATFORMS="cpu", **{name: value})
     assert answer.startswith(f"refused: {name}: expected ")
@@ -44,28 +44,27 @@ def test_variables_that_change_numbers_are_refused_by_name(variable):
     ["JAX_DEFAULT_DTYPE_BITS=64", "JAX_NUMPY_RANK_PROMOTION=raise", "JAX_DEBUG_NANS=1",
      "JAX_DISABLE_JIT=1", "JAX_DEFAULT_MATMUL_PRECISION=highest"],
 )  # fmt: skip
-def test_variables_that_leave_the_numbers_are_not_refused(variable):
+def test_other_variables_are_accepted(variable):
     name, _, value = variable.partition("=")
     assert ask(JAX_PLATFORMS="cpu", **{name: value}).startswith(f"jax {jax.__version__} on 1 x cpu")
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of machines with a CPU alone")
 @pytest.mark.parametrize("platforms", ["cuda", "gpu,cpu", "tpu", "nonsense"])
-def test_platforms_that_are_not_here_are_refused_in_a_line(platforms):
+def test_missing_platforms_are_refused(platforms):
     answer = ask(JAX_PLATFORMS=platforms)
     assert answer.startswith(f"refused: JAX_PLATFORMS={platforms}: ")
     assert "(cpu)" in answer
-    assert "jax[cuda13]" in answer
     assert answer.count("\n") == 1
 
 
-def test_flags_set_by_the_caller_are_refused_too():
+def test_flags_of_the_caller_are_checked():
     with jax.enable_x64(True), pytest.raises(devices.DeviceError, match="JAX_ENABLE_X64"):
         devices.check_flags()
     devices.check_flags()
 
 
-def test_an_unused_gpu_is_told_of_unless_the_user_chose_so(tmp_path, monkeypatch):
+def test_an_unused_gpu_is_reported(tmp_path, monkeypatch):
     class Here:
         """/dev of a machine with a GPU."""
 
@@ -78,7 +77,7 @@ def test_an_unused_gpu_is_told_of_unless_the_user_chose_so(tmp_path, monkeypatch
     platforms = jax.config.jax_platforms
     try:
         jax.config.update("jax_platforms", "")
-        assert "jax[cuda13]" in devices.describe().splitlines()[1]
+        assert devices.describe().count("\n") == 1
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         assert devices.describe().count("\n") == 0
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
@@ -90,7 +89,5 @@ def test_an_unused_gpu_is_told_of_unless_the_user_chose_so(tmp_path, monkeypatch
 
 def test_networks_are_described_by_size_and_convolution():
     params = {"network": {"a": jnp.zeros((1000, 2)), "b": jnp.zeros(5)}}
-    assert devices.describe_networks(params, convolve_xla) == (
-        "network: 2,005 parameters; convolutions by XLA"
-    )
+    assert "2,005" in devices.describe_networks(params, convolve_xla)
     assert "native" in devices.describe_networks(params, convolve_native)

@@ -37,7 +37,7 @@ def faults(how: str) -> list[int]:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
-def test_a_freed_block_is_used_again():
+def test_freed_memory_is_reused():
     kept = faults("keep")
     assert kept[0] > 0
     # The same pages: no more than a few faults for all that follow.
@@ -45,7 +45,7 @@ def test_a_freed_block_is_used_again():
     assert kept[0] > 10 * max(kept[1:])
 
 
-def test_elsewhere_nothing_happens(monkeypatch):
+def test_other_systems_are_not_changed(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert host_memory.keep_freed_memory() is False
 

@@ -59,7 +59,7 @@ def test_help_without_a_stdout_is_one_line(flags):
 
 
 @pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
-def test_work_needs_no_standard_streams(closing, command_line, finished_run, tmp_path):
+def test_commands_run_without_standard_streams(closing, command_line, finished_run, tmp_path):
     flags = [f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
     cases = str(command_line.phantom)
     done = run(subprocess.DEVNULL, "evaluate", cases, *flags, closing=closing)
@@ -69,7 +69,7 @@ def test_work_needs_no_standard_streams(closing, command_line, finished_run, tmp
     assert (status, errors.count("\n")) == (1, int("2" not in closing))
 
 
-def test_lines_of_the_log_go_to_stdout(capfd):
+def test_log_lines_are_written_to_stdout(capfd):
     logger = logging.Logger("any")
     logger.addHandler(StdoutHandler())
     logger.info(os.fsdecode(b"cas\xe9: 100 %s"))

@@ -112,7 +112,7 @@ def test_rings_are_thirds_from_base_to_apex(apex_first):
     assert segments(chords(ring(PIXEL)), Septum(120), apex_first=apex_first) is None
 
 
-def test_slices_with_an_outflow_tract_or_without_cavity_are_in_no_ring():
+def test_open_slices_and_slices_without_cavity_are_in_no_ring():
     opened = ring(PIXEL, gap=(10, 60))
     nicked = ring(PIXEL, gap=(10, 20))
     stack = chords(CAP, ring(PIXEL), ring(PIXEL), nicked, opened)

@@ -36,7 +36,7 @@ def test_a_case_is_the_sum_of_its_slices():
     ).segments
 
 
-def test_what_a_reader_should_check():
+def test_unusual_slices_are_remarked_on():
     cap, opened = ring(PIXEL, endo=0, epi=9), ring(PIXEL, gap=(0, 45))
     label_map = stack(cap, ring(PIXEL, endo=15), ring(PIXEL, endo=20), opened)
     found = measure_case(label_map, HEART, SPACING, apex_first=True).remarks
@@ -48,7 +48,7 @@ def test_what_a_reader_should_check():
     assert len(turned) == 3
 
 
-def test_no_myocardium_anywhere():
+def test_a_label_map_without_myocardium_is_refused():
     for label_map in (np.zeros((5, 5, 3), np.uint8), np.ones((5, 5, 3), np.uint8)):
         with pytest.raises(MeasureError, match="myocardium"):
             measure_case(label_map, HEART, SPACING, apex_first=True)

@@ -26,7 +26,7 @@ def test_scar_without_no_reflow_in_another_order():
 
 
 @pytest.mark.parametrize("missing", ["cavity", "myocardium", "infarct"])
-def test_what_is_missing(missing):
+def test_missing_labels_are_named(missing):
     names = tuple("other" if name == missing else name for name in EMIDEC.labels)
     anatomy = dataclasses.replace(EMIDEC, labels=names)
     with pytest.raises(MeasureError, match="other"):

@@ -23,7 +23,7 @@ def test_by_hand():
     assert found.no_reflow_percent_of_infarct == pytest.approx(25)
 
 
-def test_shares_of_nothing():
+def test_undefined_shares_are_none():
     found = masses(np.full((2, 2, 2), 2, np.uint8), HEART, (1, 1, 1))
     assert (found.infarct_g, found.infarct_percent_of_myocardium) == (0, 0)
     assert found.no_reflow_percent_of_infarct is None

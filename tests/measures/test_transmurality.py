@@ -23,7 +23,7 @@ def measured(label_map, pixel=FINE):
 
 @pytest.mark.parametrize("pixel", [*PIXELS, (1.4, 1.4), (1.5, 0.75)])
 @pytest.mark.parametrize("shift", [(0, 0), (0.3, -0.2), (-0.45, 0.15)])
-def test_a_subendocardial_annulus_also_on_clinical_pixels(pixel, shift):
+def test_a_subendocardial_annulus(pixel, shift):
     found = measured(ring(pixel, infarct=(0, 0.5, 0, 360), shift=shift), pixel)
     assert (found.chords_measured, found.chords_open) == (100, 0)
     assert found.wall_thickness_mm == pytest.approx(10, rel=0.01)
@@ -54,7 +54,7 @@ def test_sectors(pixel, depth, width, over):
     assert counts == pytest.approx(over, abs=1)
 
 
-def test_an_infarct_beneath_the_epicardium_has_no_subendocardial_extent():
+def test_a_subepicardial_infarct_has_no_subendocardial_extent():
     found = measured(ring(FINE, infarct=(0.5, 1, 8.9, 90)))
     assert found.transmurality_mean_percent == pytest.approx(50, abs=1)
     assert found.subendocardial_extent_percent == 0
@@ -62,7 +62,7 @@ def test_an_infarct_beneath_the_epicardium_has_no_subendocardial_extent():
     assert rim.subendocardial_extent_percent == pytest.approx(25, abs=1)
 
 
-def test_directions_are_those_of_the_picture():
+def test_directions_follow_the_displayed_image():
     """An infarct to the upper right: along the first axis, against the second."""
     label_map = ring(FINE, infarct=(0, 1, 28, 34))
     x, y = (label_map == 3).nonzero()
@@ -151,7 +151,7 @@ def test_slices_without_wall_or_without_anything():
     assert summarize(found) == summarize(found.of_slice(0))
 
 
-def test_parts_apart_from_the_heart_are_left_out():
+def test_components_outside_the_heart_are_ignored():
     label_map = ring(FINE, infarct=(0, 0.5, 0, 360))
     alone = chords(label_map)
     label_map[5:15, 100:200] = 3
@@ -193,6 +193,6 @@ def test_any_label_map_is_measured():
         (np.zeros((4, 4, 2), np.uint8), (1, 0, 1)),
     ],
 )
-def test_what_is_no_stack_of_labels(label_map, spacing):
+def test_invalid_label_maps_are_refused(label_map, spacing):
     with pytest.raises(ValueError, match=r"label_map|spacing"):
         measure_chords(label_map, HEART, spacing)

@@ -28,7 +28,7 @@ def test_detached_no_reflow_by_hand():
     assert violation(label_map, INFARCT_PAIR, max_width=1) == (6, 5, 1)
 
 
-def test_a_component_is_kept_by_one_touch_and_components_do_not_leak_between_slices():
+def test_components_are_attached_by_one_contact_in_their_slice():
     touching = drawn("4444", "4..4", "...3")
     alone = drawn("4444", "4..4", "....")
     counts = metrics.inclusion_violation(np.stack([touching, alone]), *INFARCT_PAIR)
@@ -55,7 +55,7 @@ def test_gap_by_hand():
     assert violation(label_map[:, ::-1], WALL_PAIR) == (7, 0, 7)
 
 
-def test_other_labels_between_no_reflow_and_infarct_are_a_gap_of_that_pair_only():
+def test_a_gap_belongs_to_one_pair():
     label_map = drawn("2222222", "2342332", "2222222")
     assert violation(label_map, INFARCT_PAIR) == (1, 0, 1)
     assert violation(label_map, WALL_PAIR) == (4, 0, 0)
@@ -72,7 +72,7 @@ def test_other_labels_between_no_reflow_and_infarct_are_a_gap_of_that_pair_only(
         ("3",),
     ],
 )
-def test_no_gap_where_nothing_is_squeezed(rows):
+def test_no_gap_without_two_opposite_sides(rows):
     assert violation(drawn(*rows), WALL_PAIR)[2] == 0
 
 
@@ -88,7 +88,7 @@ def test_leading_axes_are_kept():
     assert [c.tolist() for c in counts] == [[[1, 1]], [[1, 0]], [[1, 0]]]
 
 
-def test_expert_contours_hold_the_prior(emidec_root):
+def test_reference_label_maps_satisfy_the_prior(emidec_root):
     """The measures are near 0 on reference maps: they separate sound maps from broken ones."""
     totals = np.zeros((len(EMIDEC.inclusions), 3))
     for folder in sorted(emidec_root.glob("Case_P*")):
@@ -104,9 +104,9 @@ def test_expert_contours_hold_the_prior(emidec_root):
 
 def test_bad_inclusion_arguments_are_refused():
     for outer in (3, (3, 4)):
-        with pytest.raises(ValueError, match=r"^inner: expected a strict subset"):
+        with pytest.raises(ValueError, match=r"^inner: "):
             metrics.inclusion_violation(A, (3, 4), outer)
-    with pytest.raises(ValueError, match=r"^max_width: expected at least 1"):
+    with pytest.raises(ValueError, match=r"^max_width: "):
         metrics.inclusion_violation(A, 4, (3, 4), max_width=0)
-    with pytest.raises(ValueError, match=r"^label_map: expected shape \(\.\.\., H, W\)"):
+    with pytest.raises(ValueError, match=r"^label_map: "):
         metrics.inclusion_violation(A[0], 4, (3, 4))

@@ -20,7 +20,7 @@ KEY = jax.random.key(3)
         (WeightGenerator(num_labels=5, width=8, groups=4), (ZERO_LAYER,)),
     ],
 )
-def test_it_agrees_with_the_modules_own_initializers(module, zero):
+def test_initialize_agrees_with_the_initializers_of_the_modules(module, zero):
     own = jax.tree.leaves_with_path(module.init(KEY, IMAGE)["params"])
     ours = jax.tree.leaves_with_path(initialize(module, KEY, IMAGE, zero=zero))
     assert [path for path, _ in own] == [path for path, _ in ours]
@@ -44,7 +44,7 @@ def test_kernels_are_he_normal_cut_off_at_two_standard_deviations():
     assert np.abs(kernel).max() > 1.9 * std / 0.8796
 
 
-def test_layers_are_drawn_apart_and_the_draw_follows_the_key():
+def test_layers_are_drawn_independently():
     module = UNet(num_labels=5, width=8, depth=1, groups=4)
     first, again = initialize(module, KEY, IMAGE), initialize(module, KEY, IMAGE)
     other = initialize(module, jax.random.key(4), IMAGE)

@@ -1,4 +1,4 @@
-"""Which convolution a machine takes: what settings ask for, and what can be had."""
+"""Choice of the convolution by config and machine."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def without_compiler(monkeypatch) -> None:
     monkeypatch.setattr(library, "load", load)
 
 
-def test_settings_choose_and_auto_makes_do(monkeypatch):
+def test_auto_falls_back_to_xla(monkeypatch):
     assert build(settings()).convolve is convolve_native
     assert build(settings(run__convolution="native")).convolve is convolve_native
     assert build(settings(run__convolution="xla")).convolve is convolve_xla
@@ -48,7 +48,7 @@ def test_xla_builds_nothing(monkeypatch):
     assert build(settings(run__convolution="xla")).convolve is convolve_xla
 
 
-def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_run, tmp_path):
+def test_a_run_is_loaded_without_its_native_convolution(monkeypatch, random_run, tmp_path):
     run = shutil.copytree(random_run, tmp_path / "run")
     config = read_settings(run)
     config["run"]["convolution"] = "native"
@@ -57,23 +57,21 @@ def test_a_run_is_read_where_its_convolution_cannot_be_had(monkeypatch, random_r
     assert load_run(run).network.convolve is convolve_xla
 
 
-def test_native_that_cannot_be_had_is_refused(monkeypatch):
+def test_an_unavailable_native_convolution_is_refused(monkeypatch):
     wanted = settings(run__convolution="native", model__precision="bfloat16")
-    with pytest.raises(SettingsError, match=r"run\.convolution: .*native; native is for float32"):
+    with pytest.raises(SettingsError, match=r"run\.convolution: .*float32"):
         _ = build(wanted).convolve
     without_compiler(monkeypatch)
     with pytest.raises(SettingsError, match=r"run\.convolution: .*c\+\+ is not there"):
         _ = build(settings(run__convolution="native")).convolve
 
 
-def test_training_tells_what_makes_it_slow(monkeypatch):
+def test_training_reports_a_slow_convolution(monkeypatch):
     with logged(pytest.fail):
         log_slow_convolution(build(settings()))
         log_slow_convolution(build(settings(run__convolution="xla")))
     without_compiler(monkeypatch)
     with logged() as lines:
         log_slow_convolution(build(settings()))
-    assert lines == [
-        "convolutions by XLA, slower here than the native ones: expected a C++ compiler, c++ is "
-        "not there"
-    ]
+    assert len(lines) == 1
+    assert "c++ is not there" in lines[0]

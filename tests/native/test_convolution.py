@@ -1,4 +1,4 @@
-"""The C++ convolution against XLA's and by hand: values, gradients, threads, what it leaves."""
+"""The C++ convolution against XLA and by hand: values, gradients and threads."""
 
 import os
 import platform
@@ -49,7 +49,7 @@ def close(given: jax.Array, wanted: np.ndarray, *, terms: int) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_value_and_gradients_are_those_of_the_sum(shape):
+def test_values_and_gradients_match_float64(shape):
     *size, channels, features = shape
     images, kernel = random(*size, channels), random(3, 3, channels, features, seed=1)
     cotangents = random(*size, features, seed=2)
@@ -95,18 +95,14 @@ def test_works_inside_vmap_and_loops():
     ],
     ids=["stride", "channels", "bfloat16", "no images", "no channels"],
 )
-def test_the_rest_is_xla_s(images, kernel, stride):
+def test_unsupported_arguments_use_xla(images, kernel, stride):
     lowered = jax.jit(convolve_native, static_argnums=2).lower(images, kernel, stride).as_text()
     assert "jaxseg_convolve" not in lowered
+    native = jax.jit(convolve_native, static_argnums=2)
+    arrays = random(2, 8, 8, 8), random(3, 3, 8, 16)
+    assert "jaxseg_convolve" in native.lower(*arrays, 1).as_text()
     given = convolve_native(images, kernel, stride)
     np.testing.assert_array_equal(given, convolve_xla(images, kernel, stride))
-
-
-def test_what_it_is_made_for_is_not_xla_s():
-    lowered = jax.jit(convolve_native, static_argnums=2).lower(
-        random(2, 8, 8, 8), random(3, 3, 8, 16), 1
-    )
-    assert "jaxseg_convolve" in lowered.as_text()
 
 
 @pytest.mark.parametrize(
@@ -114,11 +110,11 @@ def test_what_it_is_made_for_is_not_xla_s():
                            ((1, 8, 8, 8), (5, 5, 8, 8))],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_refused(images, kernel):
-    with pytest.raises(ValueError, match=r"expected images \(B, H, W, I\) and a kernel"):
+    with pytest.raises(ValueError, match=r"\(B, H, W, I\)"):
         convolve_native(jnp.zeros(images), jnp.zeros(kernel), 1)
 
 
-def test_not_a_number_stays_where_it_is():
+def test_nan_only_reaches_its_neighbors():
     images = jnp.zeros((1, 9, 9, 8)).at[0, 4, 4, 3].set(jnp.nan)
     result = convolve_native(images, jnp.ones((3, 3, 8, 8)), 1)
     there = np.isnan(result[0]).all(-1)
@@ -143,7 +139,7 @@ np.savez(sys.argv[1], *arrays)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core alone")
-def test_bits_do_not_depend_on_the_number_of_threads(tmp_path):
+def test_results_do_not_depend_on_the_number_of_threads(tmp_path):
     results = []
     for count in (1, 2):
         file = tmp_path / f"{count}.npz"
@@ -180,7 +176,7 @@ def check_gradients() -> None:
             assert jnp.abs(one - other).max() < 1e-5 * jnp.abs(other).max()
 
 
-def test_every_tile():
+def test_every_tile_size():
     check_every_tile()
     check_gradients()
 
@@ -204,7 +200,7 @@ def test_on_processors_with_shorter_vectors(flag, macro, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_twice_the_same_bits():
+def test_results_are_deterministic():
     images, kernel = random(4, 48, 48, 32), random(3, 3, 32, 32, seed=1)
 
     def loss(images, kernel):
@@ -216,7 +212,7 @@ def test_twice_the_same_bits():
         jax.tree.map(np.testing.assert_array_equal, again, first)
 
 
-def test_many_calls_at_once_do_not_wait_for_each_other():
+def test_concurrent_calls_do_not_deadlock():
     """Independent branches run on one pool of threads, each of which shares its work there."""
     kernels = random(24, 3, 3, 16, 16)
     images = random(2, 32, 32, 16)
@@ -232,7 +228,7 @@ def test_many_calls_at_once_do_not_wait_for_each_other():
 
 
 @pytest.mark.parametrize("attention", [True, False])
-def test_the_network_agrees_with_xla_s(attention):
+def test_a_network_agrees_with_xla(attention):
     images = random(2, 32, 32, 1)
     plain = UNet(num_labels=5, width=8, depth=1, attention=attention)
     params = plain.init(jax.random.key(0), images)

@@ -1,4 +1,4 @@
-"""Building and keeping the library: once, atomically, and in a line where it cannot be."""
+"""Building and caching the library, and errors in one line."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def build() -> Path:
     return path
 
 
-def test_first_use_builds_and_the_next_process_reads(empty_cache):
+def test_the_library_is_built_once_and_then_loaded(empty_cache):
     def use() -> tuple[str, int]:
         done = subprocess.run(
             [sys.executable, "-c", "from jaxseg import native; print(native.load())"],
@@ -46,7 +46,7 @@ def test_processes_may_build_at_the_same_time(empty_cache):
     assert {path.result() for path in paths} == set(empty_cache.iterdir())
 
 
-def test_sources_flags_and_processor_tell_libraries_apart(monkeypatch):
+def test_the_file_name_depends_on_sources_flags_and_processor(monkeypatch):
     name = library._digest()
     assert name == library._digest()
     for part, other in {"_flags": ["-O1"], "_processor": "z80", "_compiler": "cfront"}.items():
@@ -66,67 +66,58 @@ def compile_with(monkeypatch, folder: Path, script: str) -> None:
     monkeypatch.setenv("CXX", f"{sys.executable} {folder / 'compiler.py'}")
 
 
-def test_a_compiler_that_is_not_there_is_told(empty_cache, monkeypatch):
+def test_a_missing_compiler_is_named(empty_cache, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(NativeError, match=r"expected a C\+\+ compiler, no-such-compiler is not"):
+    with pytest.raises(NativeError, match="no-such-compiler"):
         build()
     assert list(empty_cache.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("script", "found"),
     [
-        ("raise SystemExit(1)", "cannot build handlers.cc: status 1"),
-        ("raise SystemExit('In a file:\\na.h:3: error: no such type\\nmore')",
-         "cannot build handlers.cc: a.h:3: error: no such type"),
+        ("raise SystemExit(1)", "status 1"),
+        ("raise SystemExit('In a file:\\na.h:3: error: no such type\\nmore')", "a.h:3: error: no"),
+        ("import time; time.sleep(30)", "0.5 s"),
     ],
-)  # fmt: skip
-def test_a_compiler_that_fails_is_told_in_one_line(
-    empty_cache, monkeypatch, tmp_path, script, message
-):
+)
+def test_compiler_errors_are_one_line(empty_cache, monkeypatch, tmp_path, script, found):
+    monkeypatch.setattr(library, "_SECONDS", 0.5 if "sleep" in script else 300)
     compile_with(monkeypatch, tmp_path, script)
-    with pytest.raises(NativeError, match=message) as told:
+    with pytest.raises(NativeError, match=found) as caught:
         build()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert list(empty_cache.iterdir()) == []
 
 
-def test_a_compiler_that_hangs_is_given_up(empty_cache, monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "_SECONDS", 0.5)
-    compile_with(monkeypatch, tmp_path, "import time; time.sleep(30)")
-    with pytest.raises(NativeError, match=r"took more than 0\.5 s"):
-        build()
-    assert list(empty_cache.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_told(monkeypatch, tmp_path):
+def test_an_unwritable_cache_is_named(monkeypatch, tmp_path):
     (tmp_path / "jaxseg").write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(NativeError, match="cannot keep the library here"):
+    with pytest.raises(NativeError, match=str(tmp_path)):
         build()
 
 
-def test_a_file_that_is_no_library_is_told(empty_cache):
+def test_a_file_that_is_not_a_library_is_named(empty_cache):
     empty_cache.mkdir(parents=True)
     library._file().write_text("not a library")
     found = library._once.__wrapped__()
     assert isinstance(found, NativeError)
-    assert str(found).startswith(f"expected a library that can be loaded ({library._file()}: ")
+    assert str(library._file()) in str(found)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such modes")
-def test_what_others_may_write_to_is_not_run(empty_cache):
+def test_libraries_writable_by_others_are_refused(empty_cache):
     path = build()
     assert library._is_kept(path)
     for place in (path, empty_cache):
         mode = place.stat().st_mode
         place.chmod(0o777)
-        with pytest.raises(NativeError, match=f"{place}: expected what this user alone may write"):
+        with pytest.raises(NativeError, match=f"{place}: "):
             library._is_kept(path)
         place.chmod(mode)
 
 
-def test_no_home_is_told(monkeypatch):
+def test_a_missing_home_is_named(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "")
     found = library._once.__wrapped__()
@@ -135,7 +126,7 @@ def test_no_home_is_told(monkeypatch):
     assert "~/.cache" in str(found)
 
 
-def test_a_failure_is_remembered(monkeypatch):
+def test_a_failure_is_cached(monkeypatch):
     failure = NativeError("why")
     monkeypatch.setattr(library, "_once", lambda: failure)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What must hold for any input: warp, mixup, losses, metrics and the way onto the grid and back.
+"""Properties of warp, mixup, losses, metrics and resampling that hold for any input.
 
 Shapes are fixed, so that each function is compiled once; draws are the same in every run.
 """
@@ -58,7 +58,7 @@ similarities = st.builds(similarity, finite(0.25, 4), finite(-15, 15), finite(-1
 
 @repeatable
 @given(images, st.integers(-12, 12), st.integers(-12, 12))
-def test_a_whole_shift_moves_pixels_and_nothing_else(image, row, column):
+def test_integer_shifts_are_exact(image, row, column):
     """Shift 0 is the identity; what comes from beyond the rim is 0."""
     padded = np.pad(image, 12)
     expected = padded[12 - row :, 12 - column :][:H, :W]
@@ -67,7 +67,7 @@ def test_a_whole_shift_moves_pixels_and_nothing_else(image, row, column):
 
 @repeatable
 @given(images, similarities)
-def test_a_warp_invents_no_intensity(image, matrix):
+def test_a_warp_stays_in_the_range_of_the_image(image, matrix):
     """Bilinear weights are not negative and sum to at most 1."""
     warped = np.asarray(jit_warp(image, matrix))
     slack = 1e-5 * np.abs(image).max()
@@ -111,7 +111,7 @@ def test_mixed_labels_are_probabilities(fixed_image, fixed, moving_image, moving
 
 @repeatable
 @given(images, label_maps, images, label_maps)
-def test_a_share_of_1_and_an_empty_partner_leave_the_slice(image, label, other, moving):
+def test_lambda_1_and_an_empty_partner_leave_the_slice_unchanged(image, label, other, moving):
     for partner, share in ((moving, 1.0), (np.zeros_like(moving), 0.3)):
         mixed, probabilities = jit_mixup(image, label, other, partner, share)
         np.testing.assert_array_equal(mixed, image)
@@ -120,7 +120,7 @@ def test_a_share_of_1_and_an_empty_partner_leave_the_slice(image, label, other, 
 
 @repeatable
 @given(images, label_maps, shares)
-def test_a_slice_mixed_with_itself_is_itself(image, label, share):
+def test_a_slice_mixed_with_itself_is_unchanged(image, label, share):
     mixed, probabilities = jit_mixup(image, label, image, label, share)
     # A scale that is 1 but for rounding moves a pixel by 1e-5 of its neighbors' difference.
     np.testing.assert_allclose(mixed, image, atol=2e-4 * max(1, np.abs(image).max()))
@@ -216,7 +216,7 @@ jit_dice = jax.jit(jax.value_and_grad(soft_dice_loss))
 
 @repeatable
 @given(extremes)
-def test_the_dice_loss_is_a_share_and_its_gradient_finite(drawn):
+def test_the_dice_loss_is_between_0_and_1(drawn):
     case, (logits, targets, _) = drawn
     loss, gradient = jit_dice(logits, targets)
     assert loss.dtype == jnp.float32
@@ -261,7 +261,7 @@ def test_a_network_in_bfloat16_is_finite_on_an_image_without_contrast(seed, labe
     finite(0, 10),
     st.permutations(range(SHAPE[0])),
 )
-def test_equal_weights_scale_cross_entropy_and_order_is_nothing(logits, labels, weight, order):
+def test_equal_weights_scale_cross_entropy(logits, labels, weight, order):
     targets = np.eye(L, dtype=np.float32)[labels]
     weights = np.full((2, L), weight, np.float32)
     found = losses(logits, targets, weights)
@@ -363,7 +363,7 @@ def test_probabilities_stay_probabilities_on_the_native_grid(weights, spacing, e
     stacks, spacings,
     st.sampled_from([(5, 6), (8, 8), (9, 6), (31, 32)]),
 )  # fmt: skip
-def test_whole_pixels_there_and_back_are_the_identity(label, spacing, size):
+def test_native_pixels_round_trip_exactly(label, spacing, size):
     grid = Grid(size=size, spacing=None)
     network = labels_to_network(label, spacing, grid, 3)
     np.testing.assert_array_equal(to_native(network, label.shape, spacing, grid), label)
@@ -376,7 +376,7 @@ def test_whole_pixels_there_and_back_are_the_identity(label, spacing, size):
     arrays(np.float32, (3, 6, 5), elements=st.sampled_from([0, 1, 2, 5, 9, 1000])),
     st.sampled_from(["zscore", "percentile"]),
 )
-def test_normalization_knows_no_unit_and_keeps_padding(images, method):
+def test_normalization_is_scale_invariant_and_keeps_padding(images, method):
     images[0, 0, :2] = 3, 700  # some contrast
     shown = images != 0
     normal = normalize(images, shown, method=method, percentiles=(0, 100))

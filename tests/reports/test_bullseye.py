@@ -58,7 +58,7 @@ def test_the_septum_turns_the_map():
         assert names == ["lateral", "anterior", "septal", "inferior"]
 
 
-def test_segments_are_numbered_where_they_are_known():
+def test_segments_are_numbered():
     stack = chords(CAP, SECTOR, SECTOR, SECTOR)
     with_cap = bullseye(stack, apex_first=True, septum=Septum(120)).axes[0]
     assert texts(with_cap) == {str(k) for k in range(1, 18)}
@@ -70,7 +70,7 @@ def test_segments_are_numbered_where_they_are_known():
     assert [label.get_text() for label in without.get_xticklabels()][:3] == ["0°", "45°", "90°"]
 
 
-def test_what_is_not_measured_is_gray():
+def test_unmeasured_parts_are_gray():
     opened = bullseye(chords(ring(PIXEL, gap=(60, 60))), apex_first=True)
     shown, axis = pixels(opened), opened.axes[0]
     assert color_at(shown, axis, 85, 0.9) == GRAY

@@ -37,7 +37,7 @@ def history(*, loss=(2.0, 1.0), dsc=(0.5, 0.75), weights=None, epochs=(1.0, 2.0)
     }
 
 
-def test_what_the_logbook_writes_is_read_back(tmp_path):
+def test_written_metrics_are_read_back(tmp_path):
     with Logbook(tmp_path, step=0) as logbook:
         values = {"loss": 0.5, "label_weights": {"background": 0.25, "no-reflow": 4}, "epoch": 0.5}
         logbook.scalars(5, "train", values)
@@ -56,7 +56,7 @@ def test_what_the_logbook_writes_is_read_back(tmp_path):
     assert {(c.epochs.dtype, c.values.dtype) for c in read.values()} == {(np.dtype(float),) * 2}
 
 
-def test_rewritten_lines_count_once_and_in_order(tmp_path):
+def test_repeated_steps_count_once(tmp_path):
     path = write(tmp_path, line(10, loss=1), line(20, loss=2), line(30, loss=3), line(20, loss=4))
     read = read_history(path)["train/loss"]
     assert read.epochs.tolist() == [1, 2, 3]
@@ -64,42 +64,38 @@ def test_rewritten_lines_count_once_and_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["\n", "", "\n" + line(30, loss=3)[:-1], '\n{"st'])
-def test_only_a_torn_last_line_is_left_out(tmp_path, end):
+def test_an_incomplete_last_line_is_ignored(tmp_path, end):
     path = write(tmp_path, line(10, loss=1), line(20, loss=2), end=end)
     assert read_history(path)["train/loss"].values.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("damaged", "message"),
+    ("damaged", "named"),
     [
-        (line(20, loss=2)[:-1], r"not JSON \(Expecting ',' delimiter at character 55\)"),
-        ("", r"not JSON \(Expecting value at character 1\)"),
-        ("[" * 10**5, r"not JSON \(maximum recursion depth.*"),
-        ("[1]", "expected a JSON object, got list"),
-        ('{"step": 1, "epoch": 1}', "group: expected a name, got None"),
-        ('{"group": "train", "epoch": 1}', "step: expected a whole number, got None"),
-        (line(20, epoch=None), "epoch: expected a number, got None"),
-        (line(20, loss="low"), "loss: expected a number or null, got 'low'"),
-        (line(20, loss=True), "loss: expected a number or null, got True"),
+        (line(20, loss=2)[:-1], ""),
+        ("", ""),
+        ("[" * 10**5, ""),
+        ("[1]", ""),
+        ('{"step": 1, "epoch": 1}', "group: "),
+        ('{"group": "train", "epoch": 1}', "step: "),
+        (line(20, epoch=None), "epoch: "),
+        (line(20, loss="low"), "loss: "),
+        (line(20, loss=True), "loss: "),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path, damaged, message):
+def test_a_damaged_line_is_named(tmp_path, damaged, named):
     path = write(tmp_path, line(10, loss=1), damaged, line(30, loss=3))
-    with pytest.raises(WorkdirError, match=f"^{re.escape(str(path))}, line 2: {message}$"):
+    with pytest.raises(WorkdirError, match=f"^{re.escape(str(path))}, line 2: {named}"):
         read_history(path)
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_unreadable_files_are_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    with pytest.raises(WorkdirError, match=r"metrics.jsonl: cannot be read \(.*No such file"):
-        read_history(path)
-    for content in (b"", b'{"step": 1'):
-        path.write_bytes(content)
-        with pytest.raises(WorkdirError, match="no complete line; expected one JSON object a line"):
+    for content in (None, b"", b'{"step": 1', b"\xff\n"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(WorkdirError, match=r"metrics\.jsonl: "):
             read_history(path)
-    path.write_bytes(b"\xff\n")
-    with pytest.raises(WorkdirError, match=r"cannot be read \(.*utf-8"):
-        read_history(path)
 
 
 def test_spread_by_hand():
@@ -112,7 +108,7 @@ def test_spread_by_hand():
     assert mean.tolist() == [4.75, 6, 9.5, 12.5]
 
 
-def test_spread_leaves_nan_out():
+def test_spread_ignores_nan():
     holes = curve([1, 2, 3], [1, np.nan, 3])
     nothing = curve([1, 2], [np.nan, np.nan])
     assert spread([holes, nothing]).epochs.tolist() == [1, 3]
@@ -121,16 +117,12 @@ def test_spread_leaves_nan_out():
     assert spread([curve([1], [1]), curve([2], [2])]).epochs.shape == (0,)
 
 
-def test_one_panel_a_loss_and_region():
+def test_panels_of_losses_and_regions():
     other = history(loss=(4.0, 3.0), dsc=(0.25, 1.0))
     figure = curves({"baseline": [history(), other], "attention": [history()]}, REGIONS)
-    titles = [
-        "training loss",
-        "training cross-entropy",
-        "validation DSC, LV",
-        "validation DSC, Inf",
-    ]
-    assert [axis.get_title() for axis in figure.axes] == titles
+    assert len(figure.axes) == 4
+    for axis, region in zip(figure.axes[2:], REGIONS, strict=True):
+        assert axis.get_title().endswith(region)
     for axis, means in zip(figure.axes, [(3, 2)] * 2 + [(0.375, 0.875)] * 2, strict=True):
         drawn = [np.asarray(found.get_ydata()).tolist() for found in axis.lines]
         single = [2, 1] if axis.get_yscale() == "log" else [0.5, 0.75]
@@ -142,7 +134,7 @@ def test_one_panel_a_loss_and_region():
     assert [axis.get_yscale() for axis in figure.axes] == ["log"] * 2 + ["linear"] * 2
     assert [axis.get_ylim() for axis in figure.axes[2:]] == [(0, 1)] * 2
     (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == ["baseline (2 runs)", "attention (1 run)"]
+    assert [t.get_text().split()[0] for t in legend.get_texts()] == ["baseline", "attention"]
     styles = [(found.get_color(), found.get_linestyle()) for found in figure.axes[0].lines]
     assert styles == [(h.get_color(), h.get_linestyle()) for h in legend.get_lines()]
     assert len(set(styles)) == 2
@@ -162,7 +154,7 @@ def test_label_weights_of_the_stages_that_have_them():
     assert panel.lines[1].get_color() == "#56B4E9"  # the cavity's in every picture
 
 
-def test_titles_of_table_1_s_stages_lie_in_the_picture_and_apart():
+def test_titles_do_not_overlap():
     weights = {"background": (1, 0.5), "cavity": (1, 1.5)}
     stages = ("attention+AWCE", "attention+AWCE+penalty")
     runs = {"baseline": [history()], **{stage: [history(weights=weights)] for stage in stages}}
@@ -183,22 +175,22 @@ def test_a_negative_loss_and_a_single_point():
     assert [found.get_marker() for axis in figure.axes for found in axis.lines] == ["o"] * 4
 
 
-def test_a_region_that_no_slice_holds_is_an_empty_panel():
+def test_a_region_without_slices_has_an_empty_panel():
     run = history(dsc=(np.nan, np.nan))
     assert [len(a.lines[0].get_xdata()) for a in curves({"a": [run]}, REGIONS).axes] == [2, 2, 0, 0]
 
 
-def test_what_cannot_be_drawn():
-    with pytest.raises(ValueError, match="no stage to draw"):
+def test_missing_runs_and_metrics_are_named():
+    with pytest.raises(ValueError, match="stage"):
         curves({}, REGIONS)
-    with pytest.raises(ValueError, match="awce: no run to draw"):
+    with pytest.raises(ValueError, match="awce: "):
         curves({"awce": []}, REGIONS)
     complete = history() | {"validation/dsc/NoR": curve([1], [1])}
-    with pytest.raises(ValueError, match=r"awce, run 2: no validation/dsc/NoR in its metrics"):
+    with pytest.raises(ValueError, match=r"awce, run 2: .*validation/dsc/NoR"):
         curves({"awce": [complete, history()]}, ("LV", "NoR"))
 
 
-def test_a_real_run(finished_run):
+def test_curves_of_a_real_run(finished_run):
     regions = [name for name, _ in EMIDEC.slice_regions]
     figure = curves({"mine": [read_history(finished_run / "metrics.jsonl")]}, regions)
     titles = [axis.get_title() for axis in figure.axes]

@@ -67,10 +67,10 @@ def test_pairs_by_hand():
     assert (2, 5) in choose_pairs(slices, count=9, tolerance=0.25)
 
 
-def test_an_empty_slice_is_never_fixed():
+def test_empty_slices_are_not_fixed_slices():
     slices = cohort([heart(9, 9, 6), np.zeros((24, 24), np.uint8)], [0.5, 0.5], [0, 1])
     assert choose_pairs(slices, count=2, tolerance=1.0) == []
-    with pytest.raises(ValueError, match=r"differ by at most 1; expected at least one pair"):
+    with pytest.raises(ValueError, match="pair"):
         mixup_figure(slices, NAMES, tolerance=1.0)
 
 
@@ -114,6 +114,7 @@ def test_panels_show_what_mixup_computes():
 
 
 def test_texts_and_contours():
+    assert "0.15" in caption(tolerance=0.15)
     figure = mixup_figure(two_hearts(), NAMES, tolerance=0.1, count=1)
     assert [axis.get_title() for axis in figure.axes[:6]] == [
         "fixed F", "moving M", "registered M∘T",
@@ -130,9 +131,8 @@ def test_texts_and_contours():
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["cavity", "myocardium", "infarct", "foreground of F"]
     # On every image that lies on F's grid, so not on M, nor on the labels.
-    assert [bool(axis.collections) for axis in figure.axes] == [True, False] + [True] * 4 + [
-        False
-    ] * 6
+    expected = [True, False, *[True] * 4, *[False] * 6]
+    assert [bool(axis.collections) for axis in figure.axes] == expected
 
 
 def test_the_contour_surrounds_the_fixed_foreground():
@@ -143,11 +143,7 @@ def test_the_contour_surrounds_the_fixed_foreground():
     np.testing.assert_allclose([points[:, 1].min(), points[:, 1].max()], [5.5, 18.5])
 
 
-def test_the_cut_out_holds_both_hearts():
+def test_the_crop_contains_both_hearts():
     figure = mixup_figure(two_hearts(), NAMES, tolerance=0.1, count=1, margin=1)
     # Rows 3 .. 18, columns 4 .. 18: 16 wide, and a pixel around.
     assert {panel(figure, row, k).shape for row in (0, 1) for k in range(6)} == {(18, 18, 3)}
-
-
-def test_the_caption_states_the_tolerance():
-    assert "at most 0.15, here from another case." in caption(tolerance=0.15)

@@ -21,13 +21,8 @@ def png(width, height):
 
 
 PNG = png(3, 2) + bytes(range(256))
-TABLE = Table(
-    ("stage", "LV <1>", "note"),
-    (
-        ("baseline", "0.919 ± 0.044 [0.90, 0.93] (111)", "a (b) [c]"),
-        (NASTY, "-1.5 (2)", "-"),
-    ),
-)
+ROWS = (("baseline", "0.919 ± 0.044 [0.90, 0.93] (111)", "a (b) [c]"), (NASTY, "-1.5 (2)", "-"))
+TABLE = Table(("stage", "LV <1>", "note"), ROWS)
 SECTIONS = [
     Section(f"Scores {NASTY}", f"First\nline {NASTY}\n\n\n  Second.\n", (TABLE,)),
     Section(
@@ -82,6 +77,7 @@ def page(text):
 
 def test_the_frame(page):
     assert page.declaration.lower() == "doctype html"
+    assert Page(html("Empty", [])).texts["h1"] == ["Empty"]
     assert [tag for tag, _ in page.tags[:3]] == ["html", "head", "meta"]
     assert page.attributes("html", "lang") == ["en"]
     assert page.tags[2][1] == {"charset": "utf-8"}
@@ -89,7 +85,7 @@ def test_the_frame(page):
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
 
 
-def test_nothing_from_outside(text, page):
+def test_the_page_loads_nothing_from_outside(text, page):
     assert not re.search(r"https?:|//|url\(|@import|<script|<link", text.replace(base64_png(), ""))
     tags = [tag for tag, _ in page.tags]
     assert not {"script", "link", "iframe", "object", "base", "form"} & set(tags)
@@ -124,7 +120,7 @@ def test_texts_are_escaped(text, page):
     assert page.texts["p"] == [f"First\nline {NASTY}", "Second.", "Same title."]
 
 
-def test_the_contents_lead_to_the_headings(page):
+def test_the_contents_link_to_the_headings(page):
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(set(ids)) == len(ids)
     anchors = page.attributes("h2", "id")
@@ -137,7 +133,7 @@ def test_the_contents_lead_to_the_headings(page):
     assert set(page.attributes("label", "for")) <= set(ids)
 
 
-def test_a_table_to_the_letter(text, page):
+def test_cells_of_a_table(text, page):
     assert page.texts["th"] == [*TABLE.header, "baseline", NASTY]
     assert page.attributes("th", "scope") == ["col"] * 3 + ["row"] * 2
     assert page.texts["td"] == [cell for row in TABLE.rows for cell in row[1:]]
@@ -148,12 +144,12 @@ def test_a_table_to_the_letter(text, page):
     assert "<div>-</div>" in text
 
 
-def test_each_cell_knows_its_column_where_a_phone_hides_the_header(page):
+def test_cells_name_their_column_for_narrow_screens(page):
     columns = [column for _ in TABLE.rows for column in TABLE.header[1:]]
     assert page.attributes("td", "data-column") == columns
 
 
-def test_a_sortable_table_and_the_only_script_that_may_run():
+def test_only_the_script_of_sortable_tables_may_run():
     """The policy names the script by its digest, so that no other one runs."""
     plain, sortable = (Section("A", "", (Table(*cells),)) for cells in (
         (TABLE.header, TABLE.rows), (TABLE.header, TABLE.rows, True)
@@ -168,7 +164,7 @@ def test_a_sortable_table_and_the_only_script_that_may_run():
     assert "script" not in Page(html("", [plain])).texts
 
 
-def test_wide_pictures_are_wide_on_a_phone_too():
+def test_wide_pictures_stay_wide_on_narrow_screens():
     found = {
         size: Page(html("", [Section("", "", (Picture(png(*size), "a.png", ""),))])).attributes(
             "div", "class"
@@ -180,11 +176,11 @@ def test_wide_pictures_are_wide_on_a_phone_too():
 
 def test_a_ragged_table_is_refused():
     ragged = Section("Scores", "", (Table(("a", "b"), (("1", "2"), ("3",))),))
-    with pytest.raises(ValueError, match=r"Scores: a table row has 1 cells, expected 2: \('3',\)"):
+    with pytest.raises(ValueError, match="Scores: "):
         html("", [ragged])
 
 
-def test_light_dark_print_and_phone(page):
+def test_style_has_dark_print_and_narrow_variants(page):
     (style,) = page.texts["style"]
     for query in ("(prefers-color-scheme: dark)", "@media print", "(max-width: 40rem)"):
         assert query in style
@@ -193,11 +189,3 @@ def test_light_dark_print_and_phone(page):
     light, dark = style.split("prefers-color-scheme")
     for half in (light, dark):
         assert names == set(re.findall(r"(--[a-z]+):", half))
-
-
-def test_the_same_document_gives_the_same_page(text):
-    assert html(f"Ablation {NASTY}", SECTIONS) == text
-
-
-def test_an_empty_document():
-    assert Page(html("Empty", [])).texts["h1"] == ["Empty"]

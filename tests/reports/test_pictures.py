@@ -48,7 +48,7 @@ def test_labels_tint_by_hand():
     np.testing.assert_allclose(opaque[0, 49], (49 - 1) / 98, atol=1e-6)
 
 
-def test_every_label_up_to_the_palette_s_end_has_a_color_of_its_own():
+def test_labels_of_the_palette_have_distinct_colors():
     labels = np.arange(1, len(COLORS), dtype=np.uint8)[None]
     colors = overlay(np.zeros(labels.shape), labels, opacity=1.0)[0]
     assert len(np.unique(colors, axis=0)) == len(COLORS) - 1 == 7
@@ -57,24 +57,18 @@ def test_every_label_up_to_the_palette_s_end_has_a_color_of_its_own():
     np.testing.assert_array_equal(last, colors[2])
 
 
-def test_a_constant_slice_is_black_not_nan():
+def test_constant_slices_are_black_and_windows_are_given():
     assert not overlay(np.full((4, 4), 7.0), np.zeros((4, 4), np.uint8)).any()
-
-
-def test_a_window_of_one_s_own():
     picture = overlay(np.array([[0.0, 4.0, 9.0]]), np.zeros((1, 3), np.uint8), window=(2, 6))
     np.testing.assert_allclose(picture[0, :, 0], [0, 0.5, 1])
 
 
-def test_certain_labels_look_the_same_soft():
+def test_one_hot_probabilities_look_like_labels():
     image = np.random.default_rng(0).normal(size=(4, 5))
     labels = np.arange(20).reshape(4, 5) % 5
     for window in (None, (-1.0, 1.0)):
-        np.testing.assert_allclose(
-            soft_overlay(image, np.eye(5)[labels], window=window),
-            overlay(image, labels, window=window),
-            atol=1e-6,
-        )
+        found = soft_overlay(image, np.eye(5)[labels], window=window)
+        np.testing.assert_allclose(found, overlay(image, labels, window=window), atol=1e-6)
 
 
 def test_soft_labels_blend_by_hand():
@@ -106,7 +100,7 @@ def test_close_up_by_hand():
     assert close_up(labels, margin=9)[0] == (slice(0, 10), slice(1, 11))
 
 
-def test_telling_slices_by_hand():
+def test_choice_of_slices():
     labels = np.zeros((7, 2, 3), np.uint8)
     labels[0] = [[1, 2, 3], [0, 0, 0]]  # case 0: four labels with the background
     labels[1] = [[1, 2, 3], [4, 0, 0]]  # case 0: five
@@ -139,7 +133,7 @@ def test_the_size_in_pixels():
     assert pixels(figure(3, prediction=empty)).shape == (440, 605, 3)
 
 
-def test_the_first_axis_runs_left_to_right_and_rows_are_in_order():
+def test_the_first_axis_runs_left_to_right():
     labels = np.zeros((16, 16), np.uint8)
     labels[:8, :4] = 2  # first half of the first axis, first quarter of the second
     shown = figure(1, reference=labels, prediction=np.zeros_like(labels))
@@ -194,7 +188,7 @@ def test_png_holds_the_figure_at_the_asked_resolution():
     assert matplotlib.image.imread(io.BytesIO(png(drawn))).shape[1] == int(2.1 * 200)
 
 
-def test_notes_stand_in_their_cells():
+def test_notes_are_drawn_in_their_cells():
     maps = np.zeros((2, 16, 16), np.uint8)
     drawn = comparison(
         maps.astype(np.float32), {"reference": maps, "mine": maps}, ["a", "b"], NAMES,
@@ -209,7 +203,7 @@ def test_notes_stand_in_their_cells():
     assert cell.y0 <= text.y0 < text.y1 <= (cell.y0 + cell.y1) / 2
 
 
-def test_a_label_map_is_drawn_with_square_pixels_around_its_labels():
+def test_label_maps_are_cropped_and_drawn_with_square_pixels():
     labels = np.zeros((40, 80, 14), np.uint8)
     labels[10:20, 30:50] = 2  # 20 x 20 mm
     figure = label_picture(labels, (2.0, 1.0, 8.0), ("background", "a", "b"))
@@ -223,7 +217,7 @@ def test_a_label_map_is_drawn_with_square_pixels_around_its_labels():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_caption_of_any_length_stays_below_the_legend_and_within_the_picture(count):
+def test_long_captions_stay_below_the_legend(count):
     maps = np.zeros((count, 16, 16), np.uint8)
     caption = "network trained on synthetic cases; labels reach the border of the crop; " * 3
     titles = ["slice"] * count

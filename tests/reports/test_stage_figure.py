@@ -49,7 +49,7 @@ def test_rows_cut_outs_and_scores():
             np.testing.assert_array_equal(shown, expected.transpose(1, 0, 2))
 
 
-def test_many_regions_break_into_lines():
+def test_scores_of_many_regions_are_wrapped():
     names = ("Myocardium", "Infarction", "NoReflow")
     anatomy = Anatomy(
         labels=("background", *names),
@@ -65,10 +65,10 @@ def test_many_regions_break_into_lines():
     ]  # fmt: skip
 
 
-def test_what_cannot_be_shown():
+def test_missing_slices_and_reserved_names_are_refused():
     images, reference, predictions = stacks()
-    with pytest.raises(ValueError, match="no slice to show"):
+    with pytest.raises(ValueError, match="slice"):
         stage_figure(images[:0], reference[:0], {}, [], ANATOMY)
     predictions["reference"] = reference
-    with pytest.raises(ValueError, match="a stage is named 'reference'"):
+    with pytest.raises(ValueError, match="'reference'"):
         stage_figure(images, reference, predictions, ["a", "b"], ANATOMY)

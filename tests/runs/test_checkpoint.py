@@ -1,4 +1,4 @@
-"""Checkpoints: bitwise, latest and best alone, complete or not there."""
+"""Checkpoints: bitwise round trips, retention of latest and best, atomic writes."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def save_all(folder, scores: dict[int, float | None]) -> None:
             checkpoints.save(new_state(step), score)
 
 
-def test_a_localizer_is_an_item_of_its_own(tmp_path):
+def test_a_localizer_is_a_separate_item(tmp_path):
     state = new_state(7, localizer=True)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, 0.5)
@@ -67,7 +67,7 @@ def test_a_localizer_is_an_item_of_its_own(tmp_path):
             checkpoints.restore_network(other, 7, item="localizer")
 
 
-def test_a_state_comes_back_bitwise(tmp_path):
+def test_a_state_is_restored_bitwise(tmp_path):
     state = new_state(7)
     special = jnp.array([np.nan, np.inf, -0.0, 1e-45], jnp.float32)
     state.params["generator"]["kernel"] = special
@@ -95,7 +95,7 @@ def test_a_state_comes_back_bitwise(tmp_path):
         ({0: None, 5: 0.2}, 5, 5),
     ],
 )
-def test_latest_and_best_are_kept_and_nothing_else(tmp_path, scores, latest, best):
+def test_only_latest_and_best_are_kept(tmp_path, scores, latest, best):
     save_all(tmp_path, scores)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         assert (checkpoints.latest_step, checkpoints.best_step) == (latest, best)
@@ -109,7 +109,9 @@ def test_latest_and_best_are_kept_and_nothing_else(tmp_path, scores, latest, bes
     assert kept(tmp_path) == {str(step) for step in expected}
 
 
-def test_the_best_outlives_a_new_sitting(tmp_path):
+def test_the_best_is_kept_across_sessions(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert (checkpoints.latest_step, checkpoints.best_step) == (None, None)
     save_all(tmp_path, {3: 0.5, 6: 0.2})
     save_all(tmp_path, {9: 0.4, 12: 0.5})
     assert kept(tmp_path) == {"3", "12"}
@@ -117,7 +119,7 @@ def test_the_best_outlives_a_new_sitting(tmp_path):
         assert checkpoints.best_step == 3
 
 
-def test_a_step_that_is_there_is_left_alone(tmp_path):
+def test_an_existing_step_is_not_overwritten(tmp_path):
     state = new_state(4)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, 0.3)
@@ -129,20 +131,15 @@ def test_a_step_that_is_there_is_left_alone(tmp_path):
         assert_bitwise(checkpoints.restore(state, 4), state)
 
 
-def test_the_network_alone_needs_no_template_of_the_rest(tmp_path):
+def test_the_network_is_restored_without_the_rest_and_other_shapes_refused(tmp_path):
     save_all(tmp_path, {2: 0.1})
     network = new_state(2).params["network"]
     shapes = jax.eval_shape(lambda: network)
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         for template in (shapes, network):
             assert_bitwise(checkpoints.restore_network(template, 2), network)
-
-
-def test_another_shape_is_refused(tmp_path):
-    save_all(tmp_path, {2: 0.1})
-    other = new_state(0, size=5)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="shape"):
-        checkpoints.restore(other, 2)
+        with pytest.raises(ValueError, match="shape"):
+            checkpoints.restore(new_state(0, size=5), 2)
 
 
 def test_reading_creates_and_deletes_nothing(tmp_path):
@@ -156,7 +153,7 @@ def test_reading_creates_and_deletes_nothing(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_unfinished_checkpoint_is_no_checkpoint(tmp_path):
+def test_an_unfinished_checkpoint_is_ignored(tmp_path):
     save_all(tmp_path, {2: 0.1})
     folder = tmp_path / "checkpoints"
     # As a killed process leaves it: what is complete lies under a temporary name.
@@ -166,11 +163,6 @@ def test_an_unfinished_checkpoint_is_no_checkpoint(tmp_path):
         assert (checkpoints.latest_step, checkpoints.best_step) == (2, 2)
         checkpoints.save(new_state(5), 0.2)
     assert kept(tmp_path) == {"5"}
-
-
-def test_nothing_there_is_none(tmp_path):
-    with Checkpoints(tmp_path / "new") as checkpoints:
-        assert (checkpoints.latest_step, checkpoints.best_step) == (None, None)
 
 
 def test_a_write_is_complete_after_wait(tmp_path):
@@ -185,7 +177,7 @@ def test_a_write_is_complete_after_wait(tmp_path):
         assert (metrics["score"], metrics["step"]) == (0.25, 3)
 
 
-def test_donating_a_state_that_is_being_saved_does_not_corrupt_it(tmp_path):
+def test_donating_a_state_during_its_save_is_safe(tmp_path):
     # Large enough that writing takes far longer than the next step.
     shape = (1500, 1500)
     rng = np.random.default_rng(0)
@@ -215,7 +207,7 @@ def test_donating_a_state_that_is_being_saved_does_not_corrupt_it(tmp_path):
     assert_bitwise(restored, before)
 
 
-def test_a_failed_write_is_not_silent(tmp_path, monkeypatch):
+def test_a_failed_write_raises(tmp_path, monkeypatch):
     def fail(self, *args, **kwargs):
         raise OSError("disk full")
 

@@ -1,4 +1,4 @@
-"""The config of a run: differences are listed, and older versions are still read."""
+"""The config of a run: differences, and configs of earlier versions."""
 
 import json
 
@@ -24,15 +24,15 @@ def test_every_difference_is_listed(tmp_path):
     other = changed(data={"split": "case"}, grid={"size": (96, 128)}) | {"seed": 3}
     with pytest.raises(WorkdirError) as error:
         check_settings(tmp_path, other)
-    assert str(error.value).splitlines() == [
-        f"{tmp_path}: holds a run of another config; pass another --workdir, or undo",
-        "  data.split: 'slice' in the workdir, 'case' asked for",
-        "  grid.size: [96, 96] in the workdir, [96, 128] asked for",
-        "  seed: None in the workdir, 3 asked for",
-    ]
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith(f"{tmp_path}: ")
+    differences = [("data.split", "'slice'", "'case'"), ("grid.size", "[96, 96]", "[96, 128]"),
+                   ("seed", "None", "3")]  # fmt: skip
+    for line, parts in zip(lines, differences, strict=True):
+        assert all(part in line for part in parts)
 
 
-def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
+def test_missing_new_fields_get_their_former_value(tmp_path):
     old = {"grid": {"size": [64, 64]}, "loss": {"dice": 0.0}, "run": {"devices": 0}}
     (tmp_path / "config.json").write_text(json.dumps(old))
     now = {
@@ -42,14 +42,14 @@ def test_a_run_older_than_a_knob_is_read_with_what_it_stood_at(tmp_path):
     }
     assert read_settings(tmp_path) == now
     check_settings(tmp_path, now)
-    with pytest.raises(WorkdirError, match=r"grid\.soft_labels: False in the workdir, True asked"):
+    with pytest.raises(WorkdirError, match=r"grid\.soft_labels: .*False.*True"):
         check_settings(tmp_path, now | {"grid": {"soft_labels": True, "size": [64, 64]}})
     newer = {"grid": {"soft_labels": True}, "run": 3}
     (tmp_path / "config.json").write_text(json.dumps(newer))
     assert read_settings(tmp_path) == newer
 
 
-def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
+def test_removed_fields_are_dropped_where_they_were_off(tmp_path):
     old = {
         "balance": {"difficulty": "image", "prevalence_power": 0.0, "width": 16},
         "loss": {"deep": 0.0, "support": 0, "dice_smooth": 0.0, "dice_over": "image", "dice": 1.0},
@@ -71,19 +71,19 @@ def test_fields_that_are_gone_are_left_out_where_they_did_nothing(tmp_path):
     ("name", "value"),
     [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("model.slices", 3)],
 )
-def test_a_run_that_used_a_field_that_is_gone_is_refused_in_a_line(tmp_path, name, value):
+def test_a_run_that_used_a_removed_field_is_refused(tmp_path, name, value):
     section, field = name.split(".")
     (tmp_path / "config.json").write_text(json.dumps({section: {field: value}}))
-    with pytest.raises(WorkdirError, match=rf"{name}: .*got {value!r}; f458d8a is") as error:
+    with pytest.raises(WorkdirError, match=rf"{name}: .*{value!r}") as error:
         read_settings(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_an_empty_workdir_suits_any_settings(tmp_path):
+def test_an_empty_folder_accepts_any_config(tmp_path):
     check_settings(tmp_path, SETTINGS)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(WorkdirError, match=r"no run here \(it has no config\.json\)"):
+    with pytest.raises(WorkdirError, match=r"config\.json"):
         read_settings(tmp_path)

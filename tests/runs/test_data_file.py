@@ -1,8 +1,8 @@
-"""The data of a run: one cohort and one split; parts of other types are named."""
+"""The data of a run: one cohort and one split, and validation of data.json."""
 
 import json
+import math
 import os
-import re
 
 import pytest
 
@@ -17,6 +17,7 @@ SETTINGS = {
     "run": {"convolution": "auto", "devices": 0, "pictures": 6},
 }
 NAMES = ["Case_N001", "Case_P002"]
+START = {"name": "a", "checkpoint": "last", "step": 3}
 FACTS = {"cases": NAMES, "digests": {name: {"image": name, "label": "f00d"} for name in NAMES}}
 
 
@@ -42,34 +43,31 @@ def changed(**sections):
         ("training", [{"slices": 0, "cases": []}]),
         ("validation", [{"slices": n, "cases": []} for n in (-1, 1.5, "3", True, None)]),
         ("spacing", [None, 1.4, [], [[1, 1, 10]], [[1, 1], [2, 2]], [[1, 1, 0], [1, 1, 1]]]),
-        (
-            "spacing",
-            [[["1", 1, 1], [1, 1, 1]], [[1, 1, float("nan")], [1, 1, 1]], {"0": 1, "1": 2}],
-        ),
+        ("spacing", [[["1", 1, 1], [1, 1, 1]], [[1, 1, math.nan], [1, 1, 1]], {"0": 1, "1": 2}]),
         (
             "started_from",
             [
                 None,
                 "runs/a",
-                {"name": "a", "checkpoint": "last", "step": 3},
-                {"name": "a", "checkpoint": "last", "step": "3", "seen": []},
-                {"name": "a", "checkpoint": "last", "step": 3, "seen": [7]},
-                {"name": "a", "checkpoint": "last", "step": 3, "seen": [], "started_from": {}},
+                START,
+                START | {"step": "3", "seen": []},
+                START | {"seen": [7]},
+                START | {"seen": [], "started_from": {}},
             ],
         ),
         ("slices", [None, 7, [], [7], [7, 8, 9], [0, 7], [8, 7], ["7", 8], [True, 8], [7, 8.0]]),
         ("label_values", [0, {}, [], [0], [0, -1], [0, 2**16], [0, 1.5], ["0", "1"], [False, 1]]),
-        ("smallest_mm3", [None, 3.0, {}, ["3"], [0], [-1.0], [True], [float("nan")], [[1.0]]]),
+        ("smallest_mm3", [None, 3.0, {}, ["3"], [0], [-1.0], [True], [math.nan], [[1.0]]]),
     ],
 )
-def test_parts_of_other_types_are_named(tmp_path, part, bad):
+def test_invalid_parts_are_named(tmp_path, part, bad):
     for value in bad:
         (tmp_path / "data.json").write_text(json.dumps(FACTS | {part: value}))
-        with pytest.raises(WorkdirError, match=rf"data\.json: {part}: expected .*, got "):
+        with pytest.raises(WorkdirError, match=rf"data\.json: {part}: "):
             read_data(tmp_path)
 
 
-def test_parts_as_they_are_written_are_accepted(tmp_path):
+def test_valid_parts_are_read(tmp_path):
     for values in (None, [0, 500, 200, 2221, 65535]):
         facts = FACTS | {"slices": [5, 5], "label_values": values}
         (tmp_path / "data.json").write_text(json.dumps(facts))
@@ -83,7 +81,10 @@ def test_claim_writes_settings_and_data_once(tmp_path):
     wanted = changed(grid={"size": [96, 96]}, data=newer)
     assert read_settings(tmp_path) == wanted
     assert read_data(tmp_path) == FACTS
-    claim(tmp_path, SETTINGS, FACTS)  # resumed, tuples and all
+    text = (tmp_path / "config.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text)["run"] == SETTINGS["run"]
+    claim(tmp_path, SETTINGS, FACTS)  # resumed, with tuples
     assert names(tmp_path) == ["config.json", "data.json"]
 
 
@@ -94,7 +95,7 @@ def test_a_claim_of_another_config_changes_nothing(tmp_path):
     assert read_settings(tmp_path)["data"]["split"] == "slice"
 
 
-def test_place_of_the_data_and_ways_of_watching_are_free(tmp_path):
+def test_data_root_and_logging_may_change(tmp_path):
     claim(tmp_path, SETTINGS, FACTS)
     moved = changed(data={"root": "/b"}, run={"devices": 2, "pictures": 0})
     check_settings(tmp_path, moved)
@@ -103,29 +104,20 @@ def test_place_of_the_data_and_ways_of_watching_are_free(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cases", "change"),
+    ("facts", "named"),
     [
-        (["Case_P002"], "Case_N001 vanished"),
-        (["Case_N001", "Case_P002", "Case_P003"], "Case_P003 is new"),
-        (["Case_P002", "Case_N009"], "Case_N001 vanished, Case_N009 is new"),
+        (known_as(["Case_P002"]), "Case_N001"),
+        (known_as([*NAMES, "Case_P003"]), "Case_P003"),
+        (known_as(["Case_P002", "Case_N009"]), "Case_N001.*Case_N009"),
+        (known_as(NAMES, image="beef"), "Case_N001.*image.*Case_P002"),
+        (known_as(NAMES, label="b"), "Case_N001.*label map.*Case_P002"),
     ],
 )
-def test_a_changed_cohort_is_refused(tmp_path, cases, change):
+def test_changed_cases_are_refused_and_named(tmp_path, facts, named):
     claim(tmp_path, SETTINGS, FACTS)
-    message = f"{tmp_path}: the cases changed since this run began ({change}); restore them"
-    with pytest.raises(WorkdirError, match=re.escape(message)):
-        claim(tmp_path, SETTINGS, known_as(cases))
+    with pytest.raises(WorkdirError, match=rf"{tmp_path}: .*\(.*{named}"):
+        claim(tmp_path, SETTINGS, facts)
     assert read_data(tmp_path) == FACTS
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [({"image": "beef"}, "image or voxel size"), ({"label": "b"}, "label map")],
-)
-def test_changed_cases_are_named(tmp_path, changes, named):
-    claim(tmp_path, SETTINGS, FACTS)
-    with pytest.raises(WorkdirError, match=rf"\(Case_N001 has another {named}, Case_P002 has"):
-        claim(tmp_path, SETTINGS, known_as(NAMES, **changes))
 
 
 def test_another_split_of_the_same_cases_is_refused(tmp_path):
@@ -133,19 +125,19 @@ def test_another_split_of_the_same_cases_is_refused(tmp_path):
     claim(tmp_path, SETTINGS, FACTS | sides)
     claim(tmp_path, SETTINGS, FACTS | sides)
     sides = {"training": {"slices": 1, "cases": NAMES[1:]}}
-    with pytest.raises(WorkdirError, match=r"the split changed .*training"):
+    with pytest.raises(WorkdirError, match="training"):
         claim(tmp_path, SETTINGS, FACTS | sides)
 
 
-def test_a_run_older_than_digests_is_refused_in_a_line(tmp_path):
+def test_a_run_without_digests_is_refused(tmp_path):
     claim(tmp_path, SETTINGS, {"fingerprint": "f00d", "cases": NAMES})
-    with pytest.raises(WorkdirError, match=r"data\.json: has no digests") as error:
+    with pytest.raises(WorkdirError, match=r"data\.json: .*digests") as error:
         claim(tmp_path, SETTINGS, FACTS)
     assert "\n" not in str(error.value)
 
 
-def test_a_claim_cut_short_is_completed(tmp_path, monkeypatch):
-    """Killed between its two files, a run must not keep the data of settings it never had."""
+def test_an_interrupted_claim_is_completed(tmp_path, monkeypatch):
+    """A run killed between its two files must not keep the data of another config."""
     replace, done = os.replace, []
 
     def once(source, target):
@@ -165,12 +157,5 @@ def test_a_claim_cut_short_is_completed(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(WorkdirError, match=r"no run here \(it has no data\.json\)"):
+    with pytest.raises(WorkdirError, match=r"data\.json"):
         read_data(tmp_path / "nowhere")
-
-
-def test_written_files_are_plain_json(tmp_path):
-    claim(tmp_path, SETTINGS, FACTS)
-    text = (tmp_path / "config.json").read_text()
-    assert text.endswith("}\n")
-    assert json.loads(text)["run"] == SETTINGS["run"]

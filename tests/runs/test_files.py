@@ -1,4 +1,4 @@
-"""Files of a run's folder: whole or not there; JSON that is unusable is refused in a line."""
+"""Atomic files of a run folder, and JSON that is refused."""
 
 import errno
 import os
@@ -23,35 +23,26 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_json_that_is_nested_or_long_without_end_is_refused(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text('{"a":' + "[" * 100_000 + "]" * 100_000 + "}")
-    with pytest.raises(WorkdirError, match=r"config\.json: cannot be read as JSON \(.*recursion"):
-        read_json(path)
-    with path.open("wb") as file:
-        file.truncate(2**40)  # sparse: takes no space, and would take a terabyte of memory
-    with pytest.raises(WorkdirError, match=r"JSON \(expected at most 16777216 bytes\)"):
-        read_json(path)
-
-
 @pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b'{"name": "base', "cannot be read as JSON"),
-        (b"", "cannot be read as JSON"),
-        (b"\xff\xfe", "cannot be read as JSON"),
-        (b"[1, 2]", "expected a JSON object, got list"),
-    ],
+    "content", [b'{"name": "base', b"", b"\xff\xfe", b"[1, 2]", b'{"a":' + b"[" * 100_000]
 )
-def test_broken_files_are_named(tmp_path, content, complaint):
+def test_unreadable_json_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    with pytest.raises(WorkdirError, match=re.escape(f"{path}: {complaint}")):
+    with pytest.raises(WorkdirError, match=re.escape(f"{path}: ")):
         read_json(path)
     assert path.read_bytes() == content
     path.unlink()
     path.mkdir()
-    with pytest.raises(WorkdirError, match=re.escape(f"{path}: cannot be read as JSON")):
+    with pytest.raises(WorkdirError, match=re.escape(f"{path}: ")):
+        read_json(path)
+
+
+def test_large_json_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: takes no space, and would take a terabyte of memory
+    with pytest.raises(WorkdirError, match="16777216"):
         read_json(path)
 
 
@@ -63,7 +54,7 @@ def test_write_atomic_replaces_and_leaves_nothing_behind(tmp_path):
     assert names(tmp_path) == ["table.md"]
 
 
-def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "table.md"
     write_atomic(path, "old")
 
@@ -95,7 +86,7 @@ def test_an_atomic_file_appears_whole_or_not_at_all(tmp_path):
     assert names(tmp_path) == ["scores.csv"]
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path):
+def test_two_writers_of_one_file_do_not_interfere(tmp_path):
     path = tmp_path / ("a" * 240 + ".nii.gz")
     with atomic(path) as first, atomic(path) as second:
         assert first != second
@@ -112,7 +103,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch, links):
+def test_a_file_that_appears_during_the_write_is_kept(tmp_path, monkeypatch, links):
     if not links:  # as on FAT
         error = OSError(errno.EPERM, "Operation not permitted")
         monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(error))
@@ -139,7 +130,7 @@ def test_text_that_is_not_utf_8_is_written_escaped(tmp_path):
     assert (tmp_path / "b.csv").read_bytes() == rb"cas\udce9"
 
 
-def test_leftovers_are_files_of_writers_alone(tmp_path):
+def test_only_temporary_files_of_writers_are_leftovers(tmp_path):
     for name in (".tmp-0a.csv", "a.csv", ".lock"):
         (tmp_path / name).touch()
     (tmp_path / ".tmp-bundle-cafe0000").mkdir()
@@ -147,26 +138,22 @@ def test_leftovers_are_files_of_writers_alone(tmp_path):
     assert names(tmp_path) == [".lock", ".tmp-bundle-cafe0000", "a.csv"]
 
 
-def test_what_cannot_be_written_to_is_told_and_nothing_made(tmp_path, monkeypatch):
+def test_unwritable_folders_are_named_and_not_made(tmp_path, monkeypatch):
     check_writable(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
-    with pytest.raises(WorkdirError, match=r"b: cannot write here \(.*file is not a folder\)"):
+    with pytest.raises(WorkdirError, match=r"file/b: .*file"):
         check_writable(tmp_path / "file" / "b")
+    with pytest.raises(WorkdirError, match="file/b: "):
+        write_files(tmp_path / "file" / "b", {"a.md": ""})
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(WorkdirError, match=r"b: cannot write here \(no permission\)"):
+    with pytest.raises(WorkdirError, match="b: "):
         check_writable(tmp_path / "b")
     assert names(tmp_path) == ["file"]
 
 
-def test_write_files_makes_the_folder_and_takes_text_and_bytes(tmp_path):
+def test_write_files_writes_text_and_bytes(tmp_path):
     folder = tmp_path / "new" / "folder"
     write_files(folder, {"a.md": "±\n", "b.png": b"\x89"})
     assert (folder / "a.md").read_bytes() == "±\n".encode()
     assert (folder / "b.png").read_bytes() == b"\x89"
     assert len(list(folder.iterdir())) == 2
-
-
-def test_write_files_says_where_it_cannot_write(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(WorkdirError, match="file/x: cannot write here"):
-        write_files(tmp_path / "file" / "x", {"a.md": ""})

@@ -1,4 +1,4 @@
-"""Lines and curves of a run, and their continuation by a resumed one."""
+"""Metrics and curves of a run, also after it was resumed."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def test_a_line_by_hand(tmp_path):
     }
 
 
-def test_numbers_of_numpy_are_written_in_full(tmp_path):
+def test_numpy_numbers_are_written_in_full(tmp_path):
     with Logbook(tmp_path, step=0) as book:
         values: dict[str, Any] = {"loss": np.float64(1 / 3), "epoch": np.int64(2)}
         book.scalars(1, "train", values)
@@ -70,7 +70,7 @@ def test_numbers_of_numpy_are_written_in_full(tmp_path):
     ]
 
 
-def test_what_is_not_finite_is_null_and_no_point(tmp_path):
+def test_non_finite_values_are_null(tmp_path):
     values = {"dsc": {"LV": 0.5, "NoR": math.nan}, "a": math.inf, "b": -math.inf}
     with Logbook(tmp_path, step=0) as book:
         book.scalars(3, "validation", values)
@@ -85,14 +85,14 @@ def test_what_is_not_finite_is_null_and_no_point(tmp_path):
     assert curves(tmp_path) == {("validation/dsc/LV", 3): 0.5}
 
 
-def test_a_resumed_run_goes_on_after_its_step(tmp_path):
+def test_a_resumed_run_continues_after_its_step(tmp_path):
     write(tmp_path, 1, 5)
     write(tmp_path, 4, 6)  # restored at step 3: 4 and 5 are written again
     metrics = read_metrics(tmp_path / METRICS)
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in metrics] == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5]
     assert not list(tmp_path.glob("*.tmp"))
-    # TensorBoard is told to forget what it was shown from step 4 on.
+    # TensorBoard discards what it has from step 4 on.
     starts = [
         event.step
         for event in events(tmp_path)
@@ -101,14 +101,14 @@ def test_a_resumed_run_goes_on_after_its_step(tmp_path):
     assert starts[-1] == 4
 
 
-def test_a_run_begun_anew_drops_every_line(tmp_path):
+def test_a_restarted_run_drops_every_line(tmp_path):
     write(tmp_path, 1, 3)
     with Logbook(tmp_path, step=0):
         pass
     assert read_metrics(tmp_path / METRICS) == []
 
 
-def test_a_torn_last_line_is_left_out_and_dropped_on_resume(tmp_path):
+def test_an_incomplete_last_line_is_dropped(tmp_path):
     write(tmp_path, 1, 3)
     whole = lines(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as stream:
@@ -119,7 +119,7 @@ def test_a_torn_last_line_is_left_out_and_dropped_on_resume(tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path / METRICS)] == [1, 2, 3, 4]
 
 
-def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
+def test_a_last_line_without_a_newline_is_kept(tmp_path):
     write(tmp_path, 1, 2)
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text().rstrip("\n"))
@@ -135,14 +135,14 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
         '{"group": "train", "step": 3, "loss": ' + "9" * 400 + "}", '{"step": 3, "gr',
     ],
 )  # fmt: skip
-def test_a_line_that_is_no_line_of_metrics_is_named(tmp_path, bad):
+def test_invalid_lines_are_named(tmp_path, bad):
     write(tmp_path, 1, 2)
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write(f"{bad}\n")
-    with pytest.raises(WorkdirError, match=r"metrics\.jsonl, line 3: "):
+    with pytest.raises(WorkdirError, match=r"metrics\.jsonl, line 3"):
         read_metrics(tmp_path / METRICS)
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(WorkdirError, match=r"metrics\.jsonl: cannot be read"):
+    with pytest.raises(WorkdirError, match=r"metrics\.jsonl: "):
         Logbook(tmp_path, step=1)
 
 
@@ -150,18 +150,18 @@ def test_no_metrics_yet(tmp_path):
     (tmp_path / METRICS).touch()
     assert read_metrics(tmp_path / METRICS) == []
     (tmp_path / METRICS).unlink()
-    with pytest.raises(WorkdirError, match=r"metrics\.jsonl: cannot be read"):
+    with pytest.raises(WorkdirError, match=r"metrics\.jsonl: "):
         read_metrics(tmp_path / METRICS)
 
 
-def test_metrics_without_end_are_not_read_into_memory(tmp_path):
+def test_large_files_are_not_read_into_memory(tmp_path):
     with (tmp_path / METRICS).open("wb") as file:
         file.truncate(2**40)  # sparse
-    with pytest.raises(WorkdirError, match="expected at most 268435456 bytes"):
+    with pytest.raises(WorkdirError, match="268435456"):
         read_metrics(tmp_path / METRICS)
 
 
-def test_curves_are_written_at_once_and_files_are_in_order_without_a_clock(tmp_path, monkeypatch):
+def test_curves_are_flushed_and_files_ordered_without_the_clock(tmp_path, monkeypatch):
     """A killed run has shown what it wrote; TensorBoard reads files by their names."""
     monkeypatch.setattr(time, "time", lambda: 2e9)
     with Logbook(tmp_path, step=0) as book:
@@ -177,7 +177,7 @@ def test_curves_are_written_at_once_and_files_are_in_order_without_a_clock(tmp_p
                                 ("train/loss", 3): 0.75}  # fmt: skip
 
 
-def test_a_picture_reaches_tensorboard(tmp_path):
+def test_pictures_are_written_to_tensorboard(tmp_path):
     pixels = np.zeros((7, 5, 3), np.uint8)
     with Logbook(tmp_path, step=0) as book:
         book.picture(9, "validation", pixels)

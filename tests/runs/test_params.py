@@ -1,4 +1,4 @@
-"""Bare parameters: bitwise, of the expected names and shapes, and of no place."""
+"""Files of bare parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def assert_bitwise(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-def test_bare_parameters_come_back_bitwise_with_and_without_a_template(tmp_path):
+def test_parameters_are_restored_bitwise(tmp_path):
     params = new_params()
     params["conv"]["shift"] = jnp.array([np.nan, -0.0, 1e-45], jnp.float32)
     save_params(tmp_path / "params", params)
@@ -36,18 +36,18 @@ def test_bare_parameters_come_back_bitwise_with_and_without_a_template(tmp_path)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(bare))
 
 
-def test_bare_parameters_do_not_tell_where_they_were_written(tmp_path):
+def test_files_do_not_contain_their_path(tmp_path):
     save_params(tmp_path / "params", new_params())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 3
     assert not [path for path in files if str(tmp_path).encode() in path.read_bytes()]
 
 
-def test_bare_parameters_of_another_shape_or_name_are_refused(tmp_path):
+def test_other_shapes_and_names_are_refused(tmp_path):
     save_params(tmp_path / "params", new_params())
-    with pytest.raises(ValueError, match=r"\['kernel'\] of shape .* describe"):
+    with pytest.raises(ValueError, match="kernel"):
         load_params(tmp_path / "params", new_params(size=5))
-    with pytest.raises(ValueError, match="its settings describe None"):
+    with pytest.raises(ValueError, match="None"):
         load_params(tmp_path / "params", {"dense": jnp.zeros(3)})
     with pytest.raises(ValueError, match="no parameters"):
         load_params(tmp_path / "none", new_params())

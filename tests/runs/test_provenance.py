@@ -1,4 +1,4 @@
-"""What made a result: read back, one entry a version, and named where results differ."""
+"""Versions that produced a result."""
 
 import json
 import re
@@ -34,27 +34,32 @@ def git(folder, *arguments):
     subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
 
 
-def test_the_commit_of_a_checkout_and_its_changes(tmp_path, monkeypatch):
+def test_the_version_has_the_commit_of_a_checkout(tmp_path, monkeypatch):
+    def commit() -> str:
+        provenance.versions.cache_clear()
+        return provenance.versions()["jaxseg"].removeprefix(jaxseg.__version__).strip(" ()")
+
     code = tmp_path / "jaxseg" / "runs" / "provenance.py"
     code.parent.mkdir(parents=True)
     code.write_text("a")
-    monkeypatch.setattr(provenance, "__file__", str(code))
-    assert provenance._commit() is None
-    git(tmp_path, "init")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-m", "a")
-    commit = provenance._commit()
-    assert commit is not None
-    assert re.fullmatch("[0-9a-f]{12}", commit)
-    (tmp_path / "untracked").touch()
-    assert provenance._commit() == commit
-    code.write_text("b")
-    assert provenance._commit() == f"{commit}+changes"
-    monkeypatch.setenv("PATH", "")
-    assert provenance._commit() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "__file__", str(code))
+        assert commit() == ""
+        git(tmp_path, "init")
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "-m", "a")
+        first = commit()
+        assert re.fullmatch("[0-9a-f]{12}", first)
+        (tmp_path / "untracked").touch()
+        assert commit() == first
+        code.write_text("b")
+        assert commit() == f"{first}+changes"
+        patch.setenv("PATH", "")
+        assert commit() == ""
+    provenance.versions.cache_clear()
 
 
-def test_a_run_notes_each_version_once(tmp_path, monkeypatch):
+def test_each_version_is_recorded_once(tmp_path, monkeypatch):
     assert provenance.read(tmp_path) == []
     provenance.note(tmp_path)
     provenance.note(tmp_path)
@@ -75,14 +80,14 @@ def test_a_run_notes_each_version_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[3]", '[{"versions": 3}]', "[" * 10**5])
-def test_a_damaged_note_is_refused_in_a_line(tmp_path, content):
+def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / provenance.FILE).write_text(content)
     with pytest.raises(WorkdirError, match=r"provenance\.json: ") as error:
         provenance.read(tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_results_of_two_versions_are_named():
+def test_results_of_different_versions_are_named():
     assert provenance.differing({"a": "jax 1", "b": "jax 1"}) is None
     sentence = provenance.differing({"a": "jax 1", "b": "jax 2", "c": "jax 1"})
     assert sentence is not None

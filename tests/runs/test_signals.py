@@ -1,4 +1,4 @@
-"""Signals become requests, and handlers go back where they were."""
+"""Signals become stop requests, and handlers are restored."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jaxseg.runs.signals import Interrupted, StopRequest, catch_signals, unwind_on_sigterm
+from jaxseg.runs.signals import Interrupted, catch_signals, unwind_on_sigterm
 
 BOTH = (signal.SIGTERM, signal.SIGINT)
 
@@ -19,7 +19,7 @@ def _handlers_are_given_back():
 
 
 @pytest.mark.parametrize("signum", BOTH)
-def test_a_signal_sets_the_request(signum):
+def test_a_signal_sets_the_stop_request(signum):
     with catch_signals() as stop:
         assert not stop
         assert stop.signal is None
@@ -28,41 +28,29 @@ def test_a_signal_sets_the_request(signum):
         assert stop.signal == signum
 
 
-def test_a_second_ctrl_c_ends_at_once():
+@pytest.mark.parametrize("first", BOTH)
+def test_ctrl_c_after_another_signal_ends_at_once(first):
     with catch_signals() as stop:
-        signal.raise_signal(signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_ctrl_c_after_sigterm_ends_at_once():
-    with catch_signals():
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(first)
+        assert stop.signal == first
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("signum", BOTH)
-def test_the_first_signal_is_answered_on_stderr(signum, capfd):
-    with catch_signals():
+def test_the_first_signal_is_reported_on_stderr(signum, capfd):
+    with catch_signals() as stop:
         for _ in range(2 if signum == signal.SIGTERM else 1):
             signal.raise_signal(signum)
-    errors = capfd.readouterr().err
-    assert errors.count(f"{signum.name}: ") == 1
-    with catch_signals():
-        pass
-    assert not capfd.readouterr().err
-
-
-def test_sigterm_twice_is_still_one_request():
+        assert stop.signal == signum
+    assert capfd.readouterr().err.count(f"{signum.name}: ") == 1
     with catch_signals() as stop:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.signal == signal.SIGTERM
+        assert not stop
+    assert not capfd.readouterr().err
+    assert Interrupted(signum, 120).signal == signum
 
 
-def test_the_handlers_before_are_called_again_afterwards():
+def test_previous_handlers_are_restored():
     calls = []
     before = signal.signal(signal.SIGTERM, lambda signum, frame: calls.append(signum))
     try:
@@ -79,14 +67,7 @@ def test_the_handlers_before_are_called_again_afterwards():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_requests_do_not_share_their_state():
-    with catch_signals():
-        signal.raise_signal(signal.SIGTERM)
-    with catch_signals() as stop:
-        assert not stop
-
-
-def test_outside_the_main_thread_nothing_is_caught_and_nothing_breaks():
+def test_outside_the_main_thread_signals_are_not_caught():
     seen = []
 
     def work():
@@ -97,17 +78,6 @@ def test_outside_the_main_thread_nothing_is_caught_and_nothing_breaks():
     thread.start()
     thread.join()
     assert seen == [(False, signal.getsignal(signal.SIGINT))]
-
-
-def test_interrupted_says_what_happened_and_what_to_do():
-    stop = Interrupted(signal.SIGTERM, 120)
-    assert str(stop) == "stopped by SIGTERM at step 120; the same command resumes there"
-    assert stop.signal == 15
-    assert not isinstance(stop, ValueError | RuntimeError)
-
-
-def test_a_fresh_request_is_false():
-    assert not StopRequest()
 
 
 def test_sigterm_unwinds():
@@ -126,7 +96,7 @@ def test_sigterm_unwinds():
     assert left == ["cleaned"]
 
 
-def test_unwinding_gives_the_handler_back_and_works_outside_the_main_thread():
+def test_unwinding_restores_the_handler():
     calls = []
     before = signal.signal(signal.SIGTERM, lambda signum, frame: calls.append(signum))
     try:

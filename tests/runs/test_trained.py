@@ -1,9 +1,8 @@
-"""A run read back for inference: the same network on any device count; clear words otherwise."""
+"""Loading runs and bundles for inference."""
 
 import dataclasses
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -47,14 +46,9 @@ def run(random_run):
     return load_run(random_run)
 
 
-def copied(source, target):
-    shutil.copytree(source, target)
-    return target
-
-
 def edited(source, target, name, **changes):
     """A copy of a run whose JSON file has other fields, with __ for the dot."""
-    path = copied(source, target) / name
+    path = shutil.copytree(source, target) / name
     content = json.loads(path.read_text())
     for field, value in changes.items():
         *groups, last = field.split("__")
@@ -79,8 +73,8 @@ def test_best_and_last(random_run, run):
     assert run.network.width == 4
 
 
-def test_a_finished_run_needs_neither_data_nor_training_state(finished_run, tmp_path):
-    folder = copied(finished_run, tmp_path / "run")
+def test_loading_needs_neither_data_nor_training_state(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
     for training in (folder / "checkpoints").glob("*/training"):
         shutil.rmtree(training)
     found, wanted = load_run(folder), load_run(finished_run)
@@ -89,7 +83,7 @@ def test_a_finished_run_needs_neither_data_nor_training_state(finished_run, tmp_
         np.testing.assert_array_equal(leaves(found.params)[name], leaf)
 
 
-def test_any_number_of_devices_reads_the_run_of_any_other(random_run, run, tmp_path):
+def test_the_number_of_devices_may_differ(random_run, run, tmp_path):
     subprocess.run(
         [sys.executable, "-c", ON_FOUR_DEVICES, str(random_run), str(tmp_path / "run")],
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4",
@@ -102,62 +96,60 @@ def test_any_number_of_devices_reads_the_run_of_any_other(random_run, run, tmp_p
         np.testing.assert_array_equal(found[name], leaf)
 
 
-def refused(folder, *words, error=WorkdirError, **options):
+def refused(folder, *names, error=WorkdirError, **options):
+    """Loading fails with one line that holds the names."""
     with pytest.raises(error) as caught:
         load_run(folder, **options)
     message = str(caught.value)
     assert "\n" not in message
-    for word in words:
-        assert re.search(word, message), message
+    for name in names:
+        assert name in message, message
 
 
-def test_what_is_no_run_is_refused(tmp_path, random_run):
-    refused(tmp_path / "none", "none: no such folder; expected the workdir of a run")
+def test_folders_without_a_run_are_refused(tmp_path, random_run):
     (tmp_path / "file").touch()
-    refused(tmp_path / "file", "no such folder")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", r"no run here \(it has no config.json\)")
+    for name in ("none", "file", "empty"):
+        refused(tmp_path / name, f"{name}: ")
     bare = tmp_path / "bare"
     shutil.copytree(random_run, bare, ignore=shutil.ignore_patterns("checkpoints"))
-    refused(bare, "bare: the run has no checkpoint yet")
+    refused(bare, "bare: ", "checkpoint")
     assert not (bare / "checkpoints").exists()
 
 
-def test_settings_that_do_not_fit_the_checkpoint_are_refused(tmp_path, random_run):
-    wide = edited(random_run, tmp_path / "wide", "config.json", model__width=8)
-    refused(wide, "wide: its checkpoint cannot be read", "of shape .* describe")
-    deep = edited(random_run, tmp_path / "deep", "config.json", model__depth=2)
-    refused(deep, "deep: its checkpoint cannot be read", "of shape .* describe")
-    plain = edited(random_run, tmp_path / "plain", "config.json", model__attention=False)
-    refused(plain, "plain: its checkpoint cannot be read", "attention.* describe None")
+def test_a_config_that_does_not_fit_the_checkpoint_is_refused(tmp_path, random_run):
+    changes = {"model__width": 8, "model__depth": 2, "model__attention": False}
+    for field, value in changes.items():
+        folder = edited(random_run, tmp_path / field, "config.json", **{field: value})
+        refused(folder, f"{field}: ")
     odd = edited(random_run, tmp_path / "odd", "config.json", grid__spacing=-1.0)
-    refused(odd, "grid.spacing: expected a number from 0 to 100", error=ValueError)
+    refused(odd, "grid.spacing: ", error=ValueError)
 
 
-def test_a_run_of_an_earlier_version_is_read_unless_it_used_what_is_gone(tmp_path, random_run):
+def test_runs_of_earlier_versions(tmp_path, random_run):
     off = {"loss__deep": 0.0, "optimizer__average": 0.0, "model__slices": 1, "run__cpu_devices": 2}
     before = load_run(edited(random_run, tmp_path / "before", "config.json", **off))
     assert before.setup == load_run(random_run).setup
     deep = edited(random_run, tmp_path / "deep", "config.json", loss__deep=0.5)
-    refused(deep, r"loss\.deep", "0.5", "f458d8a")
+    refused(deep, "loss.deep", "0.5")
 
 
 def test_a_checkpoint_without_its_network_is_refused(tmp_path, random_run):
-    folder = copied(random_run, tmp_path / "run")
+    folder = shutil.copytree(random_run, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "5" / "network")
-    refused(folder, "checkpoints/5: a damaged checkpoint", "network", checkpoint="best")
+    refused(folder, "checkpoints/5: ", checkpoint="best")
     assert load_run(folder, checkpoint="last").step == 6
 
 
-def test_a_run_that_was_never_validated_has_no_best(tmp_path, random_run):
-    folder = copied(random_run, tmp_path / "run")
+def test_an_unvalidated_run_has_no_best(tmp_path, random_run):
+    folder = shutil.copytree(random_run, tmp_path / "run")
     for metrics in (folder / "checkpoints").glob("*/metrics/metrics"):
         metrics.write_text('{"score": -1.0}')
-    refused(folder, "no checkpoint has a score, .*; expected --check.*=last", checkpoint="best")
+    refused(folder, "--checkpoint=last", checkpoint="best")
     assert load_run(folder, checkpoint="last").step == 6
 
 
-def test_a_bundle_is_read_as_the_run_that_it_was_made_of(bundle_folder, run):
+def test_a_bundle_is_read_like_its_run(bundle_folder, run):
     found = load_run(bundle_folder)
     assert (found.folder, found.checkpoint, found.step) == (bundle_folder, "last", 6)
     assert (found.anatomy, found.grid, found.network) == (run.anatomy, run.grid, run.network)
@@ -166,11 +158,11 @@ def test_a_bundle_is_read_as_the_run_that_it_was_made_of(bundle_folder, run):
     for name, leaf in leaves(run.params).items():
         np.testing.assert_array_equal(leaves(found.params)[name], leaf)
     assert load_run(bundle_folder, checkpoint="last").step == 6
-    refused(bundle_folder, "a bundle of the last checkpoint alone; .* got best", checkpoint="best")
+    refused(bundle_folder, "last", "best", checkpoint="best")
 
 
-def test_a_bundle_needs_neither_card_nor_foreign_files(bundle_folder, tmp_path):
-    folder = copied(bundle_folder, tmp_path / "bundle")
+def test_card_and_other_files_of_a_bundle_are_ignored(bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
     (folder / "MODEL_CARD.md").unlink()
     (folder / ".DS_Store").touch()
     assert load_run(folder).step == 6
@@ -181,25 +173,25 @@ def test_a_bundle_needs_neither_card_nor_foreign_files(bundle_folder, tmp_path):
     ["config.json", "data.json", "preprocessing.json", "model.stablehlo", "params/_METADATA"],
 )
 def test_a_damaged_bundle_is_refused_and_the_file_named(bundle_folder, tmp_path, name):
-    folder = copied(bundle_folder, tmp_path / "bundle")
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
     path = folder / name
     content = path.read_bytes()
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    refused(folder, rf"{name}: damaged \(its SHA-256", "copy or export the bundle anew")
+    refused(folder, f"{name}: ", "SHA-256")
     path.write_bytes(content[:middle])
-    refused(folder, rf"{name}: damaged \({middle} bytes, exported with {len(content)}\)")
+    refused(folder, f"{name}: ", f"{middle} bytes", str(len(content)))
     path.unlink()
-    refused(folder, rf"bundle: a damaged bundle \(it has no {name}\)")
+    refused(folder, "bundle: ", name)
 
 
 def test_a_bundle_without_its_parameters_or_manifest_is_refused(bundle_folder, tmp_path):
-    folder = copied(bundle_folder, tmp_path / "bundle")
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
     shutil.rmtree(folder / "params")
-    refused(folder, r"bundle: a damaged bundle \(it has no params/")
-    folder = copied(bundle_folder, tmp_path / "other")
+    refused(folder, "bundle: ", "params/")
+    folder = shutil.copytree(bundle_folder, tmp_path / "other")
     (folder / "manifest.json").unlink()
-    refused(folder, r"other: a damaged bundle \(it has no manifest\.json\)")
+    refused(folder, "other: ", "manifest.json")
 
 
 def restamped(folder):
@@ -213,38 +205,38 @@ def restamped(folder):
 
 def test_a_bundle_of_parts_that_do_not_fit_is_refused(bundle_folder, tmp_path):
     folder = edited(bundle_folder, tmp_path / "wide", "config.json", model__width=8)
-    refused(restamped(folder), "wide: its parameters cannot be read", "of shape .* describe")
-    folder = copied(bundle_folder, tmp_path / "torn")
+    refused(restamped(folder), "wide: ", "shape")
+    folder = shutil.copytree(bundle_folder, tmp_path / "torn")
     (folder / "params" / "_METADATA").unlink()
-    refused(restamped(folder), r"torn: its parameters cannot be read \(no parameters\)")
+    refused(restamped(folder), "torn: ")
     folder = edited(bundle_folder, tmp_path / "odd", "config.json", grid__spacing=-1.0)
-    refused(restamped(folder), "grid.spacing: expected a number from 0 to 100", error=ValueError)
+    refused(restamped(folder), "grid.spacing: ", error=ValueError)
 
 
 @pytest.mark.parametrize("data", [None, [], 3])
-def test_a_bundle_whose_settings_lack_a_section_is_refused(bundle_folder, tmp_path, data):
-    folder = copied(bundle_folder, tmp_path / "odd")
+def test_a_bundle_without_a_config_section_is_refused(bundle_folder, tmp_path, data):
+    folder = shutil.copytree(bundle_folder, tmp_path / "odd")
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"data": data}))
-    with pytest.raises(SettingsError, match=r"data\.split: missing, expected one of"):
+    with pytest.raises(SettingsError, match=r"data\.split: "):
         load_run(restamped(folder))
 
 
-def test_a_note_of_the_data_that_lacks_a_part_is_refused(run):
+def test_incomplete_data_is_refused(run):
     check_data(run)
     data = {name: run.data[name] for name in ("digests", "validation")}
-    with pytest.raises(WorkdirError, match=r"its data\.json lacks cases, training"):
+    with pytest.raises(WorkdirError, match=r"data\.json.*cases, training"):
         check_data(dataclasses.replace(run, data=data))
 
 
-def test_the_spacing_of_training_is_known(finished_run, run):
+def test_the_spacing_of_training_is_recorded(finished_run, run):
     cases = [load_case(folder) for folder in find_cases(run.setup.source.root)]
     spacings = np.array([case.spacing for case in cases])
     low, high = read_data(finished_run)["spacing"]
     np.testing.assert_allclose([low, high], [spacings.min(0), spacings.max(0)])
 
 
-def test_the_smallest_pathology_of_training_is_known(finished_run, run):
+def test_the_smallest_pathology_of_training_is_recorded(finished_run, run):
     """On the network grid of 4.2 mm it is about the label maps' own."""
     facts = read_data(finished_run)
     root = run.setup.source.root

@@ -6,7 +6,7 @@ from jaxseg.training.build_run import use_compilation_cache
 from tests.logged import logged
 
 
-def test_without_a_home_functions_are_compiled_anew(monkeypatch, tmp_path):
+def test_without_a_home_there_is_no_compilation_cache(monkeypatch, tmp_path):
     known = jax.config.jax_compilation_cache_dir
     try:
         use_compilation_cache(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The loop of a run: what it says of its progress."""
+"""The training loop: progress lines."""
 
 import re
 import time
@@ -38,7 +38,7 @@ class Scored:
         return Summary(np.ones(1), np.zeros(1), np.ones(1, int))
 
 
-def test_the_time_left_does_not_count_what_was_compiled(tmp_path):
+def test_the_remaining_time_excludes_compilation(tmp_path):
     def step(state: TrainState, cohort: Any, indices: jax.Array) -> Any:
         if not state.step:
             time.sleep(3)

@@ -1,5 +1,6 @@
-"""Fine-tuning: what is copied, what is refused, and which cases then count as seen."""
+"""Fine-tuning: copied parameters, refused sources, and cases that count as seen."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -124,7 +125,7 @@ def values(params):
     return {name: set(leaf.ravel().tolist()) for name, leaf in leaves(params).items()}
 
 
-def test_all_is_copied_where_the_labels_are_the_same():
+def test_all_parameters_are_copied_for_the_same_labels():
     own, source = tree(0, localizer=True), tree(1, localizer=True)
     merged, at_random = merge(own, source, same_labels=True)
     assert set.union(*values(merged).values()) == {1}
@@ -133,7 +134,7 @@ def test_all_is_copied_where_the_labels_are_the_same():
 
 
 @pytest.mark.parametrize("labels", [5, 3])
-def test_other_labels_leave_only_what_gives_one_output_a_label(labels):
+def test_other_labels_drop_the_output_layers(labels):
     """Also where there are as many of them; the localizer knows no labels."""
     merged, at_random = merge(
         tree(0, labels, localizer=True), tree(1, 5, localizer=True), same_labels=False
@@ -148,7 +149,7 @@ def test_other_labels_leave_only_what_gives_one_output_a_label(labels):
     assert leaves(merged)["['network']['logits']['bias']"].shape == (labels,)
 
 
-def test_a_sub_network_that_one_of_them_lacks():
+def test_a_missing_sub_network_starts_at_random():
     own, source = tree(0, localizer=True), tree(1)
     del source["generator"]
     merged, at_random = merge(own, source, same_labels=True)
@@ -159,21 +160,21 @@ def test_a_sub_network_that_one_of_them_lacks():
     assert (merged.keys(), at_random) == ({"network"}, ())
 
 
-def test_any_other_difference_is_an_error():
-    with pytest.raises(ValueError, match=r"network/encoder0/conv1/kernel: expected shape .*8\), g"):
+def test_other_differences_are_refused():
+    with pytest.raises(ValueError, match="network/encoder0/conv1/kernel: "):
         merge(tree(0, width=8), tree(1), same_labels=False)
     source = tree(1)
     source["network"]["encoder1"] = {"scale": np.ones(3)}
-    with pytest.raises(ValueError, match=r"encoder1/scale: expected shape None, got \(3,\)"):
+    with pytest.raises(ValueError, match="encoder1/scale: "):
         merge(tree(0), source, same_labels=True)
-    with pytest.raises(ValueError, match=r"encoder1/scale: expected shape \(3,\), got None"):
+    with pytest.raises(ValueError, match="encoder1/scale: "):
         merge(source, tree(0), same_labels=True)
 
 
 # ---- what a run starts from
 
 
-def test_the_first_logits_are_the_source_s(config, source):
+def test_the_first_logits_are_those_of_the_source(config, source):
     state, at_random = applied(config)
     assert at_random == ()
     assert differing(state.params, end_state(source).params) == set()
@@ -190,7 +191,7 @@ def test_the_first_logits_are_the_source_s(config, source):
 
 
 @pytest.mark.parametrize("anatomy", ["other names", "four labels"])
-def test_other_labels_drop_only_the_heads(config, source, anatomy):
+def test_other_labels_start_only_the_heads_at_random(config, source, anatomy):
     names = edema_scar.get_config("phantom").to_dict()["anatomy"]
     own = changed(config, anatomy=names if anatomy == "other names" else FOUR_LABELS)
     state, at_random = applied(own)
@@ -222,51 +223,48 @@ def test_a_bundle_is_started_from_without_its_generator(config, bundle_folder):
 # ---- what is refused
 
 
-def refused(config, folder, *words, error: type[Exception] = WorkdirError):
+def refused(config, folder, *names, error: type[Exception] = WorkdirError):
+    """Training fails with one line that holds the names, and writes nothing."""
     with pytest.raises(error) as caught:
         train(config, folder)
     message = str(caught.value)
     assert "\n" not in message
-    for word in words:
-        assert word in message, message
-    assert not folder.exists(), "something was written"
+    for name in names:
+        assert name in message, message
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model__width": 8}, ["model.width 4 there and 8 here"]),
-        ({"model__groups": 2}, ["model.groups 4 there and 2 here"]),
-        (
-            {"model__depth": 2, "model__attention": False},
-            ["depth 1 there and 2", "attention True there and False here"],
-        ),
-        ({"model__dense": True, "balance__width": 8}, ["model.dense False", "balance.width 4 the"]),
+        ({"model__width": 8}, ["model.width"]),
+        ({"model__groups": 2}, ["model.groups"]),
+        ({"model__depth": 2, "model__attention": False}, ["model.depth", "model.attention"]),
+        ({"model__dense": True, "balance__width": 8}, ["model.dense", "balance.width"]),
     ],
 )
-def test_another_network_is_refused_and_its_fields_named(config, source, tmp_path, fields, words):
+def test_another_architecture_is_refused(config, source, tmp_path, fields, words):
     own = changed(config, **fields)
     refused(own, tmp_path / "run", "train.init_from: ", str(source), *words, error=SettingsError)
 
 
-def test_a_generator_that_is_not_used_may_be_another(config):
+def test_the_width_of_an_unused_generator_may_differ(config):
     assert checked(changed(config, balance__width=8, loss__weighted=False)) == ()
 
 
-def test_what_is_no_run_is_refused(config, source, tmp_path):
+def test_folders_without_a_run_are_refused(config, source, tmp_path):
     def start_from(folder):
         return changed(config, train__init_from=str(folder))
 
-    refused(start_from(tmp_path / "nope"), tmp_path / "run", "nope: no such folder; expected")
     (tmp_path / "empty").mkdir()
-    refused(start_from(tmp_path / "empty"), tmp_path / "run", "empty: no run here")
     shutil.copytree(source, tmp_path / "bare", ignore=shutil.ignore_patterns("checkpoints"))
-    refused(start_from(tmp_path / "bare"), tmp_path / "run", "bare: the run has no checkpoint yet")
+    for name in ("nope", "empty", "bare"):
+        refused(start_from(tmp_path / name), tmp_path / "run", f"{name}: ")
     shutil.copytree(source, tmp_path / "old")
     data = json.loads((tmp_path / "old" / "data.json").read_text())
     del data["digests"]
     (tmp_path / "old" / "data.json").write_text(json.dumps(data))
-    refused(start_from(tmp_path / "old"), tmp_path / "run", "old: its data.json lacks digests")
+    refused(start_from(tmp_path / "old"), tmp_path / "run", "old: ", "digests")
 
 
 @pytest.mark.parametrize("item", ["network", "training"])
@@ -276,25 +274,24 @@ def test_a_damaged_source_is_refused(config, source, tmp_path, item):
     for note in (damaged / "checkpoints").glob(f"*/{item}/_METADATA"):
         note.write_text("{")
     own = changed(config, train__init_from=str(damaged))
-    refused(own, tmp_path / "run", "damaged/checkpoints/35: a damaged checkpoint")
+    refused(own, tmp_path / "run", "damaged/checkpoints/35: ")
 
 
-def test_other_images_are_told_of_and_not_refused(config):
+def test_other_preprocessing_is_reported(config):
     assert checked(config) == ()
     own = changed(config, grid__spacing=2.1, intensity__method="percentile", grid__size=(64, 64))
     (line,) = checked(own)
-    for words in ("grid.spacing 4.2 there and 2.1 here", "intensity.method zscore there and perc",
-                  "grid.size [32, 32] there and [64, 64] here"):  # fmt: skip
-        assert words in line
+    for name in ("grid.spacing 4.2", "intensity.method zscore", "grid.size [32, 32]"):
+        assert name in line
     assert "\n" not in line
 
 
-def test_more_epochs_name_the_way(source, config):
+def test_resuming_with_more_epochs_suggests_init_from(source, config):
     known = changed(config, name="awce_penalty", train__init_from=None, run__pictures=2)
-    with pytest.raises(WorkdirError, match="another config") as error:
+    with pytest.raises(WorkdirError, match=str(source)) as error:
         train(changed(known, data__phantom_cases=6, train__epochs=9), source)
     assert f"--init_from={source}" in str(error.value).splitlines()[-1]
-    with pytest.raises(WorkdirError, match="another config") as error:
+    with pytest.raises(WorkdirError, match=str(source)) as error:
         train(changed(known, data__phantom_cases=6, train__epochs=2), source)
     assert "--init_from" not in str(error.value)
 
@@ -322,7 +319,7 @@ def tuned(other_split, tmp_path_factory):
     return folder, lines
 
 
-def test_the_run_notes_what_it_started_from(tuned, source, other_split):
+def test_the_source_is_recorded(tuned, source, other_split):
     folder, lines = tuned
     facts, known = read_data(folder)["started_from"], read_data(source)
     assert (facts["path"], facts["name"]) == (str(source), "awce_penalty")
@@ -331,24 +328,22 @@ def test_the_run_notes_what_it_started_from(tuned, source, other_split):
     digests = [known["digests"][name]["image"] for name in known["training"]["cases"]]
     assert facts["seen"] == sorted(digests)
     assert read_settings(folder)["train"]["init_from"] == str(source)
-    assert f"starting from {source} (awce_penalty, last checkpoint, step 35)" in lines
+    assert any(str(source) in line and "step 35" in line for line in lines)
     (line,) = [line for line in lines if line.startswith("warning: ")]
-    assert line.endswith(f"optimistic: {other_split[1][1]}")
-    table = (folder / "table.md").read_text()
-    assert "Training started from the parameters of awce_penalty (last checkpoint, step 35" in table
-    assert "Of the validation cases 1 were among these" in table
+    assert other_split[1][1] in line
+    assert "awce_penalty (last checkpoint, step 35" in (folder / "table.md").read_text()
 
 
-def test_cases_that_the_source_saw_are_left_out(tuned, other_split, tmp_path):
+def test_cases_seen_by_the_source_are_not_scored(tuned, other_split, tmp_path):
     folder, (fair, seen) = tuned[0], other_split[1]
     found = evaluate(folder, output=tmp_path)[NETWORK]
     assert [case.name for case in found.cases] == [fair]
-    assert found.left_out[seen] == "seen by the run this one started from"
-    assert [*found.left_out.values()].count("trained on") == 4
-    assert any("started from the parameters of awce_penalty" in note for note in found.notes)
+    assert seen in found.left_out
+    assert len(found.left_out) == 5
+    assert any("awce_penalty" in note for note in found.notes)
 
 
-def test_by_their_images_whatever_their_names(tuned, config, other_split, tmp_path):
+def test_seen_cases_are_identified_by_their_images(tuned, config, other_split, tmp_path):
     """In a folder of other cases, too."""
     folder, seen = tuned[0], other_split[1][1]
     root = tmp_path / "cases"
@@ -357,16 +352,14 @@ def test_by_their_images_whatever_their_names(tuned, config, other_split, tmp_pa
     facts = read_data(folder)
     image = facts["digests"].pop(seen)["image"]
     run = load_run(folder)
-    other = unseen.judge(
-        type(run)(**{**vars(run), "data": facts}), "Case_X", image
-    )  # no case of the run's own
-    assert other.left_out == "seen by the run this one started from"
+    other = unseen.judge(dataclasses.replace(run, data=facts), "Case_X", image)
+    assert other.left_out
     found = evaluate(folder, root=root, output=tmp_path / "out")[NETWORK]
     assert seen in found.left_out
     assert len(found.cases) == 2
 
 
-def test_a_run_whose_held_out_cases_were_all_seen(config, source, tmp_path):
+def test_a_run_without_unseen_cases_is_refused(config, source, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(source, run)
     data = json.loads((run / "data.json").read_text())
@@ -377,11 +370,11 @@ def test_a_run_whose_held_out_cases_were_all_seen(config, source, tmp_path):
     settings = read_settings(run)
     settings["data"]["root"] = config["data"]["root"]
     (run / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(DataError, match="or the one that it started from"):
+    with pytest.raises(DataError, match="started"):
         evaluate(run, output=tmp_path / "out")
 
 
-def test_what_the_source_started_from_counts_as_seen(tuned, config, tmp_path):
+def test_cases_seen_by_earlier_sources_count(tuned, config, tmp_path):
     folder = shutil.copytree(tuned[0], tmp_path / "run")
     before = json.loads((folder / "data.json").read_text())
     before["started_from"]["seen"] = ["f00d"]
@@ -393,19 +386,17 @@ def test_what_the_source_started_from_counts_as_seen(tuned, config, tmp_path):
     assert found["started_from"]["step"] == 35
     assert "seen" not in found["started_from"]
     (sentence,) = provenance.started_from({"started_from": found})
-    assert sentence.startswith("Training started from the parameters of tuned (last checkpoint, st")
-    assert "which started from awce_penalty (last checkpoint, step 35" in sentence
+    assert re.search(r"tuned \(last.*awce_penalty \(last checkpoint, step 35", sentence)
     public = provenance.without_places({"cases": [], "started_from": found})
     assert str(folder.parent) not in json.dumps(public)
     assert public["started_from"]["seen"] == found["seen"]
 
 
-def test_a_bundle_says_what_its_run_started_from(tuned, tmp_path):
+def test_a_bundle_names_the_source(tuned, tmp_path):
     folder = tuned[0]
     export(folder, tmp_path / "bundle")
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
-    assert "Training started from the parameters of awce_penalty (last checkpoint, step 35" in card
-    assert "The terms of the data of that one hold" in card
+    assert "awce_penalty (last checkpoint, step 35" in card
     facts = read_data(tmp_path / "bundle")["started_from"]
     assert facts["path"] == Path(read_data(folder)["started_from"]["path"]).name
     settings = read_settings(tmp_path / "bundle")
@@ -420,7 +411,7 @@ def test_a_stopped_run_resumes_without_its_source(other_split, tuned, source, tm
     train(stopped, tmp_path / "stopped")
     assert_same_end(tmp_path / "stopped", tuned[0])
     assert differing(end_state(tuned[0]).params, end_state(source).params)
-    with pytest.raises(WorkdirError, match=r"train\.init_from: .*in the workdir, None asked for"):
+    with pytest.raises(WorkdirError, match=r"train\.init_from: "):
         train(changed(stopped, train__init_from=None), tmp_path / "stopped")
 
 
@@ -430,7 +421,7 @@ def test_a_source_that_changed_before_the_first_checkpoint_is_refused(tuned, con
     facts = json.loads((folder / "data.json").read_text())
     facts["started_from"]["network_sha256"] = "other"
     (folder / "data.json").write_text(json.dumps(facts))
-    with pytest.raises(WorkdirError, match="what the run started from changed since it began"):
+    with pytest.raises(WorkdirError, match=str(folder)):
         train(read_settings(folder), folder)
 
 
@@ -456,36 +447,31 @@ def evaluation_stand_in(folder, *, output, **_):
     (output / "summary.md").touch()
 
 
-def test_folds_whose_cases_were_seen_are_refused(config, source, trained, tmp_path):
+def test_folds_with_seen_cases_are_refused(config, source, trained, tmp_path):
     with pytest.raises(SettingsError) as error:
         crossvalidate(config, tmp_path / "study", folds=3)
-    message = str(error.value)
-    assert "\n" not in message
-    assert f"{source} has seen cases that tuned-seed-0-fold-0-of-3 holds out: Case_" in message
+    assert re.search(f"{source} .*tuned-seed-0-fold-0-of-3.*Case_", str(error.value))
     assert trained == []
     assert not (tmp_path / "study").exists()
 
 
-def test_folds_of_other_cases_are_trained(config, source, trained, monkeypatch, tmp_path):
+def test_folds_of_other_cases_are_trained(config, source, trained, tmp_path):
     write_phantom(tmp_path / "cases", seed=1, num_cases=4)
     own = changed(config, data__root=str(tmp_path / "cases"))
-    monkeypatch.setattr("jaxseg.studies.crossvalidate._write", lambda *_: None)
-    moved = shutil.copytree(source, tmp_path / "source")
-    own = changed(own, train__init_from=str(moved))
-    crossvalidate(own, tmp_path / "study", folds=2)
+    with pytest.raises(WorkdirError):  # the stand-ins leave nothing to score
+        crossvalidate(own, tmp_path / "study", folds=2)
     assert trained == ["tuned-seed-0-fold-0-of-2", "tuned-seed-0-fold-1-of-2"]
-    shutil.rmtree(moved)  # begun runs do without
 
 
-def test_an_ablation_refuses_them_too(config, trained, monkeypatch, tmp_path):
+def test_an_ablation_with_seen_cases_is_refused(config, trained, tmp_path):
     stages = {"a": {"name": "a", "loss.penalty": 0.0}, "b": {"name": "b", "loss.penalty": 0.01}}
     own = changed(config, data__split_seed=1)
-    with pytest.raises(SettingsError, match=r"has seen cases that a-seed-0-fold-0-of-2 holds out"):
+    with pytest.raises(SettingsError, match="a-seed-0-fold-0-of-2"):
         ablate(own, stages, tmp_path / "study", seeds=1, folds=2)
     stages["b"]["model.attention"] = stages["b"].pop("loss.penalty") > 1
     stages["a"] = {"name": "a", "model.attention": True}
     write_phantom(tmp_path / "cases", seed=1, num_cases=4)
     own = changed(config, data__root=str(tmp_path / "cases"))
-    with pytest.raises(SettingsError, match=r"model\.attention True there and False here"):
+    with pytest.raises(SettingsError, match=r"model\.attention "):
         ablate(own, stages, tmp_path / "study", seeds=1)
     assert trained == []

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, and that no way to interrupt them changes the result."""
+"""Whole runs: output files, interruptions and run folders that are refused."""
 
 import csv
 import json
@@ -9,11 +9,9 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 from jaxseg.config.settings import SettingsError
-from jaxseg.config.setup import build
 from jaxseg.data import DataError
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.inference.export import export
@@ -21,10 +19,9 @@ from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.lock import locked
 from jaxseg.runs.signals import Interrupted
-from jaxseg.train_step import TrainState, init_state
 from jaxseg.training import train
-from tests import stopped
 from tests.logged import logged
+from tests.stopped import assert_same_end, end_state, train_stopped
 
 pytestmark = pytest.mark.slow
 
@@ -33,23 +30,6 @@ STEPS = 35  # 35 slices, batches of 4, 4 epochs
 
 def config_of(run: Path) -> dict:
     return json.loads((run / "config.json").read_text())
-
-
-def final_state(run: Path) -> TrainState:
-    setup = build(config_of(run))
-    optimizer = setup.optimization.optimizer(lambda step: 0.0 * step)
-    template = jax.eval_shape(lambda: init_state(setup.networks, optimizer, 0, setup.grid.size))
-    with Checkpoints(run, read_only=True) as checkpoints:
-        assert checkpoints.latest_step == STEPS
-        return checkpoints.restore(template, STEPS)
-
-
-def assert_same_end(run: Path, other: Path) -> None:
-    ours, theirs = final_state(run), final_state(other)
-    assert int(ours.step) == STEPS
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert (run / "table.csv").read_text() == (other / "table.csv").read_text()
 
 
 def metrics(run: Path) -> list[dict]:
@@ -77,7 +57,7 @@ def devices_alone(line: str) -> None:
 # ---- a run that nothing interrupts
 
 
-def test_a_run_leaves_metrics_of_every_second_step_and_every_validation(finished_run):
+def test_metrics_of_steps_and_validations(finished_run):
     lines = metrics(finished_run)
     validations = [9, 18, 27, 35]  # ceil(35 / 4 * epoch)
     train_steps = [line["step"] for line in lines if line["group"] == "train"]
@@ -94,7 +74,7 @@ def test_a_run_leaves_metrics_of_every_second_step_and_every_validation(finished
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_run_leaves_table_pictures_and_curves(finished_run):
+def test_table_pictures_and_curves(finished_run):
     pictures = sorted(path.name for path in (finished_run / "pictures").iterdir())
     assert pictures == [f"step-0000{step:02d}.png" for step in (9, 18, 27, 35)]
     (events,) = (finished_run / "tensorboard").iterdir()
@@ -111,7 +91,7 @@ def test_a_run_leaves_table_pictures_and_curves(finished_run):
     assert "| last (epoch 4) " in (finished_run / "table.md").read_text()
 
 
-def test_the_best_checkpoint_is_that_of_the_best_validation(finished_run):
+def test_the_best_checkpoint_has_the_best_validation_score(finished_run):
     validated = [line for line in metrics(finished_run) if line["group"] == "validation"]
     scores = {line["step"]: line["mean_foreground_dsc"] for line in validated}
     best = max(scores, key=lambda step: (scores[step], -step))
@@ -122,9 +102,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(finished_run):
     assert folders == {str(best), str(STEPS)}
 
 
-def test_running_again_tells_the_same_table_and_trains_nothing(
-    command_line, finished_run, tmp_path
-):
+def test_a_finished_run_is_not_trained_again(command_line, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     shutil.rmtree(run / "pictures")
     process = command_line.start_tiny(run)
@@ -141,7 +119,7 @@ def test_running_again_tells_the_same_table_and_trains_nothing(
 # ---- interruptions
 
 
-def test_a_run_killed_twice_ends_as_if_nothing_had_happened(command_line, finished_run, tmp_path):
+def test_a_killed_run_resumes_to_the_same_bits(command_line, finished_run, tmp_path):
     run = tmp_path / "run"
     for step in (11, 20):
         process = command_line.start_tiny(run)
@@ -163,7 +141,7 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
     process = command_line.start_tiny(run)
     wait_for_step(process, run, 10)
     # Nobody else may write here in the meantime.
-    held = pytest.raises(WorkdirError, match="another process is training in this workdir")
+    held = pytest.raises(WorkdirError, match=str(run))
     with held, logged(pytest.fail):
         train.train(config_of(run), run)
     process.send_signal(signal.SIGTERM)
@@ -172,9 +150,8 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
     with Checkpoints(run, read_only=True) as checkpoints:
         stopped = checkpoints.latest_step
         assert stopped is not None
-    message = f"stopped by SIGTERM at step {stopped}; the same command resumes there"
     assert errors.startswith("\nSIGTERM: ")
-    assert errors.endswith(f"\n{message}\n")
+    assert f"at step {stopped}" in errors.splitlines()[-1]
     assert stopped >= 10
     process = command_line.start_tiny(run)
     output, errors = process.communicate(timeout=300)
@@ -186,7 +163,7 @@ def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_p
     assert validated[0] == validated[1]
 
 
-def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_run, tmp_path):
+def test_a_run_with_a_localizer_resumes_to_the_same_bits(finished_run, tmp_path):
     config = config_of(finished_run)
     config["grid"]["center"] = None
     config["loss"] |= {"weighted": False, "penalty": 0.0}
@@ -194,31 +171,31 @@ def test_a_run_that_learns_to_find_the_heart_resumes_to_the_same_bits(finished_r
     config["optimizer"]["method"] = "muon"
     config["data"] |= {"phantom_cases": 0}
     train.train(config, tmp_path / "whole")
-    stopped.train_stopped(config, tmp_path / "stopped")
+    train_stopped(config, tmp_path / "stopped")
     train.train(config, tmp_path / "stopped")
-    assert "localizer" in stopped.end_state(tmp_path / "whole").params
-    stopped.assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+    assert "localizer" in end_state(tmp_path / "whole").params
+    assert_same_end(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_a_run_that_holds_nothing_out(finished_run, tmp_path):
+def test_a_run_without_held_out_slices(finished_run, tmp_path):
     config, run = config_of(finished_run), tmp_path / "run"
     config["data"] |= {"phantom_cases": 0, "validation_fraction": 0.0}
     config["train"]["epochs"] = 1
     table = train.train(config, run)
     data = json.loads((run / "data.json").read_text())
     slices = data["training"]["slices"]
-    assert f"nothing held out: {slices} slices trained on, 0 validated" in table
+    assert f"{slices} slices" in table
     assert data["training"]["cases"] == data["cases"]
     assert data["validation"]["cases"] == []
     with Checkpoints(run, read_only=True) as checkpoints:
         assert checkpoints.best_step is None
-    with pytest.raises(DataError, match="trained on all 6 cases"):
+    with pytest.raises(DataError, match="6 cases"):
         evaluate(run)
     export(run, tmp_path / "bundle")
-    assert "nothing held out" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert (tmp_path / "bundle" / "MODEL_CARD.md").exists()
 
 
-def test_a_signal_in_the_last_moment_is_not_forgotten(
+def test_a_signal_after_the_last_step_is_reported(
     command_line, finished_run, tmp_path, monkeypatch
 ):
     """An ablation would go on with its next run."""
@@ -229,14 +206,14 @@ def test_a_signal_in_the_last_moment_is_not_forgotten(
         if "DSC on the validation slices" in line:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    stopped_last = pytest.raises(Interrupted, match=f"stopped by SIGTERM at step {STEPS}")
+    stopped_last = pytest.raises(Interrupted, match=f"SIGTERM at step {STEPS}")
     with stopped_last, logged(stop) as lines:
         train.train(config_of(run), run)
     assert "DSC on the validation slices" in lines[-1]
     assert (run / "table.md").read_text() == (finished_run / "table.md").read_text()
 
 
-def test_a_run_that_diverges_says_so_and_keeps_what_it_has(command_line, finished_run, tmp_path):
+def test_a_diverged_run_keeps_its_checkpoints(command_line, finished_run, tmp_path):
     # A run that goes on from a sound checkpoint under a rate that no network survives.
     run = shutil.copytree(finished_run, tmp_path / "run")
     shutil.rmtree(run / "checkpoints" / str(STEPS))
@@ -252,8 +229,7 @@ def test_a_run_that_diverges_says_so_and_keeps_what_it_has(command_line, finishe
     assert f"resuming at step {sound.name} of {STEPS}\n" in output
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
-    assert " not finite between steps " in errors
-    assert f"checkpoints of before, if any, are kept in {run}. " in errors
+    assert str(run) in errors
     assert list((run / "checkpoints").iterdir()) == [sound]
     assert contents(sound) == before
     numbers = [
@@ -262,7 +238,7 @@ def test_a_run_that_diverges_says_so_and_keeps_what_it_has(command_line, finishe
     assert None not in numbers
 
 
-# ---- workdirs that cannot serve
+# ---- refused run folders
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -273,7 +249,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_another_config_is_refused_and_the_workdir_untouched(finished_run):
+def test_another_config_is_refused(finished_run):
     config = config_of(finished_run)
     config["optimizer"]["learning_rate"] = 5e-3
     config["mixup"]["tolerance"] = 0.2
@@ -282,41 +258,38 @@ def test_another_config_is_refused_and_the_workdir_untouched(finished_run):
     with pytest.raises(WorkdirError) as refusal, logged(pytest.fail):
         train.train(config, finished_run)
     first, *differences = str(refusal.value).splitlines()
-    assert first.startswith(f"{finished_run}: holds a run of another config")
-    assert differences == [
-        "  mixup.tolerance: 0.1 in the workdir, 0.2 asked for",
-        "  optimizer.learning_rate: 0.01 in the workdir, 0.005 asked for",
-    ]
+    assert first.startswith(f"{finished_run}: ")
+    names = [line.split(":")[0].strip() for line in differences]
+    assert names == ["mixup.tolerance", "optimizer.learning_rate"]
     assert contents(finished_run) == before
 
 
-def test_other_cases_are_refused_and_the_workdir_untouched(command_line, finished_run, tmp_path):
+def test_other_cases_are_refused(command_line, finished_run, tmp_path):
     config = config_of(finished_run)
     config["data"]["root"] = str(shutil.copytree(command_line.phantom, tmp_path / "cases"))
     image = tmp_path / "cases" / "Case_P001" / "Images" / "Case_P001.nii.gz"
     shutil.copy(command_line.phantom / "Case_P001" / "Contours" / "Case_P001.nii.gz", image)
     before = contents(finished_run)
-    changed = r"the cases changed .*Case_P001"
-    with pytest.raises(WorkdirError, match=changed), logged(devices_alone):
+    with pytest.raises(WorkdirError, match="Case_P001"), logged(devices_alone):
         train.train(config, finished_run)
     assert contents(finished_run) == before
 
 
-def test_a_held_workdir_is_refused_and_then_free(tmp_path, finished_run):
+def test_a_locked_run_folder_is_refused(tmp_path, finished_run):
     config = config_of(finished_run)
     with (
         locked(tmp_path),
-        pytest.raises(WorkdirError, match="another process is training"),
+        pytest.raises(WorkdirError, match=str(tmp_path)),
         logged(devices_alone),
     ):
         train.train(config, tmp_path)
     config["data"]["root"] = str(tmp_path / "nope")
     config["data"]["phantom_cases"] = 0
-    with pytest.raises(ValueError, match="no such folder"), logged(devices_alone):
+    with pytest.raises(ValueError, match="nope: "), logged(devices_alone):
         train.train(config, tmp_path)
 
 
-def test_bad_settings_make_no_workdir(tmp_path, finished_run):
+def test_invalid_settings_create_no_run_folder(tmp_path, finished_run):
     config = config_of(finished_run)
     config["train"]["batch_size"] = 0
     with pytest.raises(SettingsError, match=r"train\.batch_size"), logged(pytest.fail):
@@ -325,7 +298,7 @@ def test_bad_settings_make_no_workdir(tmp_path, finished_run):
     count = jax.local_device_count()
     config["run"]["devices"] = count * 4
     if count == 1:
-        few = pytest.raises(SettingsError, match=r"run.devices: expected at most the 1 of this")
+        few = pytest.raises(SettingsError, match=r"run.devices: ")
         with few, logged(pytest.fail):
             train.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ def root(tmp_path_factory) -> Path:
     return write_phantom(folder, seed=1, num_cases=3, layout="nnunet")
 
 
-def test_the_reader_gives_the_same_cohort_back(root):
+def test_the_reader_returns_the_written_cohort(root):
     images = nnunet.find_cases(root)
     made = {case.name: case for case in (phantom_case(1, k, num_cases=3) for k in range(3))}
     assert len(images) == 3
@@ -38,7 +38,7 @@ def test_the_reader_gives_the_same_cohort_back(root):
     assert found == {0, 1, 2, 3, 4}  # every label was remapped
 
 
-def test_values_in_the_files_are_the_description_s(root):
+def test_label_values_are_those_of_dataset_json(root):
     labels = json.loads((root / "dataset.json").read_text())["labels"]
     assert labels == {"background": 0, "myocardium": 1, "cavity": 2, "scar": 3, "edema": 4}
     values = [labels[name] for name in RENAMED]
@@ -58,11 +58,11 @@ def test_affines_hold_the_spacing(root):
         assert sizes[2] in (8, 10, 13)
 
 
-def test_a_complete_cohort_is_known_by_its_layout(root, tmp_path):
+def test_a_cohort_of_another_layout_is_refused(root, tmp_path):
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*")}
     assert write_phantom(root, seed=1, num_cases=3, layout="nnunet") == root
     assert {file: file.stat().st_mtime_ns for file in root.rglob("*")} == before
-    with pytest.raises(ValueError, match="another phantom: layout is nnunet, expected emidec"):
+    with pytest.raises(ValueError, match=r"layout is nnunet.*emidec"):
         write_phantom(root, seed=1, num_cases=3)
     next(root.glob("labelsTr/*")).rename(tmp_path / "moved")
     with pytest.raises(ValueError, match=r"labelsTr.[NP]00\d\.nii\.gz is missing"):
@@ -70,27 +70,26 @@ def test_a_complete_cohort_is_known_by_its_layout(root, tmp_path):
     (tmp_path / "moved").rename(next(file for file in before if not file.exists()))
 
 
-def test_a_manifest_without_layout_is_emidec_s(tmp_path):
+def test_a_manifest_without_a_layout_is_emidec(tmp_path):
     root = write_phantom(tmp_path / "data", seed=0, num_cases=1)
     manifest = json.loads((root / MANIFEST).read_text())
     assert manifest.pop("layout") == "emidec"
     (root / MANIFEST).write_text(json.dumps(manifest))
     assert write_phantom(root, seed=0, num_cases=1) == root
-    with pytest.raises(ValueError, match="layout is emidec, expected nnunet"):
+    with pytest.raises(ValueError, match=r"layout is emidec.*nnunet"):
         write_phantom(root, seed=0, num_cases=1, layout="nnunet")
     (folder,) = find_cases(root)
     np.testing.assert_array_equal(load_case(folder).image, phantom_case(0, 0, num_cases=1).image)
 
 
 def test_an_unknown_layout_is_refused_before_anything_is_written(tmp_path):
-    message = "layout is 'bids', expected one of emidec, nnunet"
-    with pytest.raises(ValueError, match=message):
-        write_phantom(tmp_path / "data", seed=0, num_cases=1, layout="bids")
-    with pytest.raises(ValueError, match=message):
-        case_files(tmp_path, "P001", "bids")
-    with pytest.raises(ValueError, match=message):
-        write_description(tmp_path, 1, layout="bids")
     volume = np.zeros((2, 2, 2), np.uint8)
-    with pytest.raises(ValueError, match=message):
-        write_case(tmp_path, "P001", volume, volume, (1.0, 1.0, 8.0), layout="bids")
+    for call in (
+        lambda: write_phantom(tmp_path / "data", seed=0, num_cases=1, layout="bids"),
+        lambda: case_files(tmp_path, "P001", "bids"),
+        lambda: write_description(tmp_path, 1, layout="bids"),
+        lambda: write_case(tmp_path, "P001", volume, volume, (1.0, 1.0, 8.0), layout="bids"),
+    ):
+        with pytest.raises(ValueError, match="'bids'"):
+            call()
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 import gzip
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _radii(gridded: list[tuple[np.ndarray, np.ndarray]], labels: tuple[int, ...]
     return np.sqrt(np.concatenate(area) / np.pi)
 
 
-def test_case_has_the_types_of_the_real_data(cohort):
+def test_arrays_have_the_types_of_the_real_data(cohort):
     for case in cohort:
         assert case.image.dtype == np.int16
         assert case.label.dtype == np.uint8
@@ -88,7 +89,7 @@ def test_case_has_the_types_of_the_real_data(cohort):
         assert set(np.unique(case.label)) <= {0, 1, 2, 3, 4}
 
 
-def test_names_tell_the_role_and_are_unique(cohort):
+def test_names_give_the_role_and_are_unique(cohort):
     assert [int(case.name[1:]) for case in cohort] == list(range(1, NUM_CASES + 1))
     for case in cohort:
         assert (case.name[0] == "P") == bool((case.label >= 3).any())
@@ -97,13 +98,10 @@ def test_names_tell_the_role_and_are_unique(cohort):
 @pytest.mark.parametrize(
     ("num_cases", "pathological", "no_reflow"), [(3, 2, 1), (NUM_CASES, 27, 16)]
 )
-def test_roles_hold_in_cohorts_of_any_size(cohort, num_cases, pathological, no_reflow):
+def test_shares_of_pathological_cases(cohort, num_cases, pathological, no_reflow):
     # Two thirds and 40 %, rounded: 3 -> 2.01, 1.2; 40 -> 26.8, 16.
-    cases = (
-        cohort
-        if num_cases == NUM_CASES
-        else [phantom_case(3, index, num_cases=num_cases) for index in range(num_cases)]
-    )
+    small = [phantom_case(3, index, num_cases=num_cases) for index in range(3)]
+    cases = cohort if num_cases == NUM_CASES else small
     assert sum(bool((case.label >= 3).any()) for case in cases) == pathological
     assert sum(bool((case.label == 4).any()) for case in cases) == no_reflow
 
@@ -126,7 +124,7 @@ def test_stack_geometry(cohort):
         assert view.max() <= 400
 
 
-def test_heart_lies_in_the_central_field_of_view(cohort):
+def test_the_heart_lies_in_the_central_field_of_view(cohort):
     for case in cohort:
         for axis in range(2):
             length = case.label.shape[axis]
@@ -180,24 +178,23 @@ def test_share_of_slices_with_a_label(gridded):
     assert held[4] == pytest.approx(0.19, abs=0.05)
 
 
+def _percentiles(gridded: list[tuple[np.ndarray, np.ndarray]], labels: tuple[int, ...]):
+    return np.percentile(_radii(gridded, labels), [5, 50, 95])
+
+
 def test_radii(gridded):
-    cavity = np.percentile(_radii(gridded, (1,)), [5, 50, 95])
-    epicardium = np.percentile(_radii(gridded, (1, 2, 3, 4)), [5, 50, 95])
-    np.testing.assert_allclose(cavity, REAL_CAVITY, atol=2.2)
-    np.testing.assert_allclose(epicardium, REAL_EPICARDIUM, atol=2.2)
+    np.testing.assert_allclose(_percentiles(gridded, (1,)), REAL_CAVITY, atol=2.2)
+    np.testing.assert_allclose(_percentiles(gridded, (1, 2, 3, 4)), REAL_EPICARDIUM, atol=2.2)
 
 
-def test_targets_are_those_of_the_real_cases(emidec_root):
+def test_targets_match_the_real_cases(emidec_root):
     cases = [load_case(folder) for folder in find_cases(emidec_root)]
     real = [_on_grid(case.image, case.label, case.spacing) for case in cases]
     np.testing.assert_allclose(_shares(real), REAL_SHARES, atol=0.05)
-    cavity = np.percentile(_radii(real, (1,)), [5, 50, 95])
-    epicardium = np.percentile(_radii(real, (1, 2, 3, 4)), [5, 50, 95])
-    np.testing.assert_allclose(cavity, REAL_CAVITY, atol=0.1)
-    np.testing.assert_allclose(epicardium, REAL_EPICARDIUM, atol=0.1)
-    assert np.median(_levels(real, 3)) == pytest.approx(1.26, abs=0.03)
-    assert np.median(_levels(real, 4)) == pytest.approx(0.59, abs=0.03)
-    assert np.median(_levels(real, 0)) == pytest.approx(0.40, abs=0.03)
+    np.testing.assert_allclose(_percentiles(real, (1,)), REAL_CAVITY, atol=0.1)
+    np.testing.assert_allclose(_percentiles(real, (1, 2, 3, 4)), REAL_EPICARDIUM, atol=0.1)
+    for label, level in ((3, 1.26), (4, 0.59), (0, 0.40)):
+        assert np.median(_levels(real, label)) == pytest.approx(level, abs=0.03)
 
 
 def test_infarct_sizes(gridded):
@@ -239,7 +236,7 @@ def test_intensity_levels(gridded):
     assert high > 1.6
 
 
-def test_no_reflow_is_told_from_myocardium_by_context_only(gridded):
+def test_the_intensity_of_no_reflow_overlaps_with_myocardium(gridded):
     below = [
         np.mean(image[labels == 2] > image[labels == 4].mean())
         for image, labels in gridded
@@ -272,13 +269,13 @@ def test_contrast_varies_between_cases(gridded):
     assert high / low > 1.8
 
 
-def test_normal_cases_are_of_one_tissue(cohort):
+def test_normal_cases_have_no_pathology(cohort):
     normal = [case for case in cohort if case.name.startswith("N")]
     assert len(normal) == 13
     assert all(case.label.max() == 2 for case in normal)
 
 
-def test_same_numbers_same_case_and_other_numbers_another():
+def test_cases_are_determined_by_seed_and_index():
     one, same = (phantom_case(7, 2, num_cases=5) for _ in range(2))
     np.testing.assert_array_equal(one.image, same.image)
     np.testing.assert_array_equal(one.label, same.label)
@@ -287,7 +284,7 @@ def test_same_numbers_same_case_and_other_numbers_another():
         assert other.image.shape != one.image.shape or (other.image != one.image).any()
 
 
-def test_num_cases_matters_only_through_the_role():
+def test_num_cases_only_changes_the_role():
     # Index 2 is normal, infarcted or has no-reflow; equal roles give equal cases.
     by_role: dict[tuple[bool, bool], PhantomCase] = {}
     for num_cases in range(3, 12):
@@ -298,25 +295,21 @@ def test_num_cases_matters_only_through_the_role():
     assert len(by_role) >= 2
 
 
-@pytest.mark.parametrize(
-    ("seed", "index", "message"),
-    [(-1, 0, "seed is -1"), (0, 3, "index is 3"), (0, -1, "index is -1")],
-)
-def test_bad_arguments_of_a_case_are_named(seed, index, message):
-    with pytest.raises(ValueError, match=message):
-        phantom_case(seed, index, num_cases=3)
-
-
-@pytest.mark.parametrize(
-    ("seed", "num_cases", "message"), [(-1, 2, "seed is -1"), (0, 0, "num_cases is 0")]
-)
-def test_bad_arguments_of_a_cohort_are_named(tmp_path, seed, num_cases, message):
-    with pytest.raises(ValueError, match=message):
-        write_phantom(tmp_path / "data", seed=seed, num_cases=num_cases)
+def test_invalid_arguments_are_named(tmp_path):
+    for seed, index, message in (
+        (-1, 0, "seed is -1"),
+        (0, 3, "index is 3"),
+        (0, -1, "index is -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            phantom_case(seed, index, num_cases=3)
+    for seed, num_cases, message in ((-1, 2, "seed is -1"), (0, 0, "num_cases is 0")):
+        with pytest.raises(ValueError, match=message):
+            write_phantom(tmp_path / "data", seed=seed, num_cases=num_cases)
     assert not list(tmp_path.iterdir())
 
 
-def test_written_headers_have_the_quirks_of_the_release(root):
+def test_written_headers_match_the_emidec_release(root):
     files = sorted(root.glob("Case_*/*/Case_*.nii.gz"))
     assert len(files) == 6
     for file in files:
@@ -333,7 +326,7 @@ def test_written_headers_have_the_quirks_of_the_release(root):
         assert header.get_zooms()[0] < 2
 
 
-def test_files_hold_the_cases_and_the_project_reads_them(root):
+def test_the_reader_returns_the_written_cases(root):
     folders = find_cases(root)
     assert len(folders) == 3
     by_name = {
@@ -364,18 +357,20 @@ def test_bytes_are_the_same_on_every_run(root, tmp_path):
 
 def test_manifest_and_progress(tmp_path):
     seen: list[tuple[int, int]] = []
-    root = write_phantom(
-        tmp_path / "data",
-        seed=5,
-        num_cases=2,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    root = tmp_path / "data"
+
+    def progress(done: int, total: int) -> None:
+        assert not root.exists(), "visible before it is complete"
+        seen.append((done, total))
+
+    write_phantom(root, seed=5, num_cases=2, progress=progress)
     assert seen == [(1, 2), (2, 2)]
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
     manifest = json.loads((root / MANIFEST).read_text())
     assert manifest == {"generator_version": 1, "layout": "emidec", "num_cases": 2, "seed": 5}
 
 
-def test_complete_cohort_is_left_alone(root):
+def test_a_complete_cohort_is_not_rewritten(root):
     def fail(done: int, total: int) -> None:
         raise AssertionError("generated again")
 
@@ -384,24 +379,13 @@ def test_complete_cohort_is_left_alone(root):
     assert {file: file.stat().st_mtime_ns for file in root.rglob("*")} == before
 
 
-def test_interrupted_run_leaves_nothing(tmp_path):
+def test_an_interrupted_run_leaves_nothing(tmp_path):
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_phantom(tmp_path / "data", seed=1, num_cases=2, progress=interrupt)
     assert not list(tmp_path.iterdir())
-
-
-def test_nothing_is_visible_before_the_end(tmp_path):
-    root = tmp_path / "data"
-    write_phantom(
-        root,
-        seed=1,
-        num_cases=1,
-        progress=lambda *_: pytest.fail("too early") if root.exists() else None,
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_two_writers_agree(tmp_path):
@@ -424,55 +408,34 @@ def test_two_writers_agree(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_empty_folder_is_filled(tmp_path):
-    root = tmp_path / "data"
-    root.mkdir()
-    assert (write_phantom(root, seed=0, num_cases=1) / MANIFEST).is_file()
+def test_other_contents_are_refused(tmp_path):
+    """A folder or file of something else, and a damaged manifest; an empty folder is filled."""
+    (tmp_path / "file").touch()
+    for name, text in (("notes.txt", "mine"), (MANIFEST, "{"), (MANIFEST, "[1]"),
+                       (MANIFEST, "[" * 10**5)):  # fmt: skip
+        folder = tmp_path / "folder"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+        for root in (folder, tmp_path / "file"):
+            with pytest.raises(ValueError, match=str(root)):
+                write_phantom(root, seed=0, num_cases=1)
+        assert [path.name for path in folder.iterdir()] == [name]
+        (folder / name).unlink()
+    assert (write_phantom(tmp_path / "folder", seed=0, num_cases=1) / MANIFEST).is_file()
 
 
-def test_folder_of_something_else_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(
-        ValueError, match=r"exists and is no phantom cohort \(it has no phantom.json\)"
-    ):
-        write_phantom(tmp_path, seed=0, num_cases=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_file_in_place_of_the_folder_is_refused(tmp_path):
-    (tmp_path / "data").write_text("mine")
-    with pytest.raises(ValueError, match="is no phantom cohort"):
-        write_phantom(tmp_path / "data", seed=0, num_cases=1)
-
-
-@pytest.mark.parametrize(
-    ("seed", "num_cases", "message"),
-    [(2, 3, "another phantom: seed is 1, expected 2"), (1, 4, "num_cases is 3, expected 4")],
-)
-def test_another_phantom_is_refused_by_what_differs(root, seed, num_cases, message):
-    with pytest.raises(ValueError, match=message):
-        write_phantom(root, seed=seed, num_cases=num_cases)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("{", "not readable as JSON"), ("[" * 10**5, "not readable as JSON"), ("[1]", "holds list")],
-)
-def test_damaged_manifest_is_refused(tmp_path, text, message):
-    (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        write_phantom(tmp_path, seed=0, num_cases=1)
-
-
-def test_missing_file_of_a_complete_cohort_is_named(tmp_path):
-    root = write_phantom(tmp_path / "data", seed=0, num_cases=1)
-    gone = next(root.rglob("Contours/*.nii.gz"))
+def test_another_or_an_incomplete_phantom_is_refused(root, tmp_path):
+    for field, seed, num_cases in (("seed", 2, 3), ("num_cases", 1, 4)):
+        with pytest.raises(ValueError, match=field):
+            write_phantom(root, seed=seed, num_cases=num_cases)
+    copy = shutil.copytree(root, tmp_path / "copy")
+    gone = next(copy.rglob("Contours/*.nii.gz"))
     gone.unlink()
-    with pytest.raises(ValueError, match=f"{gone.name} is missing"):
-        write_phantom(root, seed=0, num_cases=1)
+    with pytest.raises(ValueError, match=gone.name):
+        write_phantom(copy, seed=1, num_cases=3)
 
 
-def test_table_is_read_by_direction_and_slice():
+def test_look_up_interpolates_between_directions():
     table = np.outer(np.arange(ANGLES), [1.0, 10.0]).astype(np.float32)
     step = 2 * np.pi / ANGLES
     angle = np.array([0, 2.5, -1, ANGLES / 2 - 0.25])[:, None, None] * step * np.ones((1, 1, 2))
@@ -482,7 +445,7 @@ def test_table_is_read_by_direction_and_slice():
 
 
 @pytest.mark.parametrize("angle", [-np.pi, np.pi, -np.pi + 1e-7, np.pi - 1e-7])
-def test_table_is_closed_at_the_seam(angle):
+def test_look_up_is_periodic(angle):
     table = np.cos(DIRECTIONS)[:, None].astype(np.float32)
     assert look_up(table, np.full((1, 1, 1), angle)).item() == pytest.approx(-1, abs=1e-3)
 
@@ -500,7 +463,7 @@ def test_ellipse_distance_on_its_axes():
     np.testing.assert_allclose(found, [-2, 0, 4 / 3, 0], atol=1e-6)
 
 
-def test_noise_has_the_asked_for_size_and_smoothness():
+def test_noise_has_the_requested_size_and_smoothness():
     rng = np.random.default_rng(0)
     noise = smooth_noise(rng, (200, 200), (3, 3))
     assert np.sqrt(np.mean(noise**2)) == pytest.approx(1, abs=1e-5)

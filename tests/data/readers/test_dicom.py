@@ -1,4 +1,4 @@
-"""DICOM series: what is read, where it lies, and what is refused in one line."""
+"""DICOM series: values, positions, and series that are refused."""
 
 import builtins
 import shutil
@@ -33,7 +33,7 @@ def read(source, choice=None):
 
 
 def refused(source, choice=None):
-    """The only line with which a series is refused, which does not name the patient."""
+    """The error of a refused series: one line that does not name the patient."""
     with pytest.raises(DataError) as caught:
         read(source, choice)
     line = str(caught.value)
@@ -42,7 +42,7 @@ def refused(source, choice=None):
     return line
 
 
-def test_a_series_in_any_order_under_any_name(tmp_path):
+def test_files_are_sorted_by_position(tmp_path):
     folder = write_series(tmp_path / "scan", IMAGE, SPACING)
     (folder / "notes.txt").write_text("not an image")
     (folder / "DICOMDIR").write_bytes(b"short")
@@ -54,7 +54,7 @@ def test_a_series_in_any_order_under_any_name(tmp_path):
     assert case.orientation == "LI"
 
 
-def test_values_are_scaled_by_each_file_s_own_rescale(tmp_path):
+def test_values_are_rescaled_by_file(tmp_path):
     def per_slice(data, k):
         data.RescaleSlope, data.RescaleIntercept = k + 1, -k
 
@@ -63,7 +63,7 @@ def test_values_are_scaled_by_each_file_s_own_rescale(tmp_path):
     np.testing.assert_array_equal(case.image, IMAGE * (k + 1.0) - k)
 
 
-def test_simpleitk_finds_the_same_values_in_the_same_places(tmp_path):
+def test_values_and_positions_agree_with_simpleitk(tmp_path):
     """An independent reader of the series, and of the NIfTI files written with its geometry."""
     folder = write_series(tmp_path / "scan", IMAGE, SPACING, scaling=(0.5, -20.0))
     case = read(folder)
@@ -90,79 +90,70 @@ def test_compressed_pixels(tmp_path):
     def compress(data, k):
         data.compress(RLELossless)
 
-    np.testing.assert_array_equal(
-        read(write_series(tmp_path / "scan", IMAGE, SPACING, change=compress)).image, IMAGE
-    )
+    case = read(write_series(tmp_path / "scan", IMAGE, SPACING, change=compress))
+    np.testing.assert_array_equal(case.image, IMAGE)
 
 
 def test_several_series_need_a_choice(tmp_path):
     write_series(tmp_path / "1", IMAGE, SPACING)
     write_series(tmp_path / "2", IMAGE[..., :4] + 1, SPACING, series=23, description="LGE 2ch")
     line = refused(tmp_path)
-    assert "2 series; expected one, chosen by --series" in line
-    assert "'LGE SAX' (6 files, UID ...1); 'LGE 2ch' (4 files, UID ...23)" in line
+    for part in ("--series", "'LGE SAX'", "6 files", "'LGE 2ch'", "4 files", "...23"):
+        assert part in line
     np.testing.assert_array_equal(read(tmp_path, "LGE SAX").image, IMAGE)
     np.testing.assert_array_equal(read(tmp_path, ".23").image, IMAGE[..., :4] + 1)
-    assert "0 of them for --series=LGE;" in refused(tmp_path, "LGE")
+    assert "--series=LGE" in refused(tmp_path, "LGE")
     np.testing.assert_array_equal(read(tmp_path / "1", "LGE SAX").image, IMAGE)
 
 
 @pytest.mark.parametrize("lost", [1, 3])
 def test_a_missing_slice(tmp_path, lost):
     line = refused(write_series(tmp_path / "x", IMAGE, SPACING, change=lambda _, k: k != lost))
-    assert "x: 16 mm between IM" in line
-    assert "8 mm between others; expected equal distances, without a missing slice" in line
+    for part in ("x: ", "16 mm", "8 mm", "IM"):
+        assert part in line
 
 
 def test_a_duplicate(tmp_path):
     folder = write_series(tmp_path / "x", IMAGE, SPACING)
     shutil.copy(sorted(folder.iterdir())[0], folder / "copy")
-    line = refused(folder)
-    assert "copy lie at one position" in line
+    assert "copy" in refused(folder)
 
 
-def test_a_cine_with_time(tmp_path):
+def test_cine_series_and_localizers(tmp_path):
     def phase(data, k):
         data.ImagePositionPatient = ORIGIN.tolist()
         data.TriggerTime = 40 * k
 
-    assert "x: several times at one position (6 images, 6 trigger times), as of a cine" in refused(
-        write_series(tmp_path / "x", IMAGE, SPACING, change=phase)
-    )
-
-
-def test_views_that_are_not_parallel(tmp_path):
     def turned(data, k):
         if k == 2:
             data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
 
-    assert "x: slices of several orientations, as of a localizer" in refused(
-        write_series(tmp_path / "x", IMAGE, SPACING, change=turned)
-    )
+    for kind, change in (("cine", phase), ("localizer", turned)):
+        folder = tmp_path / change.__name__
+        assert kind in refused(write_series(folder, IMAGE, SPACING, change=change))
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_too_few_slices(tmp_path, count):
     line = refused(write_series(tmp_path / "x", IMAGE[..., :count], SPACING))
-    assert f"x: {count} parallel slice" in line
-    assert "expected a short-axis stack of at least 3" in line
+    assert f"x: {count} " in line
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "message"),
+    ("tag", "value", "found"),
     [
-        ("Modality", "CT", "Modality CT; expected MR"),
-        ("PhotometricInterpretation", "MONOCHROME1", "MONOCHROME1; expected gray"),
-        ("PixelSpacing", None, "no PixelSpacing; expected 2 numbers"),
-        ("ImagePositionPatient", None, "no ImagePositionPatient; expected 3 numbers"),
-        ("ImageOrientationPatient", None, "no ImageOrientationPatient; expected 6 numbers"),
-        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], "expected two unit vectors"),
-        ("PixelSpacing", [0, 1], "PixelSpacing 0.0, 1.0 mm; expected"),
-        ("ImagePositionPatient", BESIDE, "lies 5 mm beside the normal"),
-        ("PixelSpacing", [1.5, 1.5], "expected slices of one size"),
+        ("Modality", "CT", "Modality CT"),
+        ("PhotometricInterpretation", "MONOCHROME1", "MONOCHROME1"),
+        ("PixelSpacing", None, "PixelSpacing"),
+        ("ImagePositionPatient", None, "ImagePositionPatient"),
+        ("ImageOrientationPatient", None, "ImageOrientationPatient"),
+        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], "vectors"),
+        ("PixelSpacing", [0, 1], "PixelSpacing 0.0, 1.0 mm"),
+        ("ImagePositionPatient", BESIDE, "5 mm"),
+        ("PixelSpacing", [1.5, 1.5], "size"),
     ],
 )
-def test_slices_whose_tags_are_wrong_or_missing(tmp_path, tag, value, message):
+def test_wrong_and_missing_tags(tmp_path, tag, value, found):
     def edit(data, k):
         if k == 3 and value is None:
             delattr(data, tag)
@@ -170,7 +161,7 @@ def test_slices_whose_tags_are_wrong_or_missing(tmp_path, tag, value, message):
             setattr(data, tag, value)
 
     folder = write_series(tmp_path / "x", IMAGE, SPACING, change=edit)
-    assert message in refused(folder)
+    assert found in refused(folder)
 
 
 def test_pixels_that_cannot_be_decoded(tmp_path):
@@ -178,15 +169,13 @@ def test_pixels_that_cannot_be_decoded(tmp_path):
         if k == 1:
             data.PixelData = data.PixelData[:-2]
 
-    line = refused(write_series(tmp_path / "x", IMAGE, SPACING, change=damage))
-    assert ".dcm: pixels cannot be decoded (Explicit VR Little Endian: " in line
-
     def claim(data, k):
         data.compress(RLELossless)
         data.file_meta.TransferSyntaxUID = JPEG2000
 
-    line = refused(write_series(tmp_path / "y", IMAGE, SPACING, change=claim))
-    assert "pixels cannot be decoded (JPEG 2000" in line
+    for change, syntax in ((damage, "Explicit VR Little Endian"), (claim, "JPEG 2000")):
+        folder = write_series(tmp_path / change.__name__, IMAGE, SPACING, change=change)
+        assert syntax in refused(folder)
 
 
 @pytest.mark.parametrize("kept", [140, 500, 700, -1])
@@ -204,7 +193,7 @@ def test_files_without_an_image_are_skipped(tmp_path):
     data.save_as(folder / "report", enforce_file_format=True)
     np.testing.assert_array_equal(read(folder).image, IMAGE)
     shutil.copy(folder / "report", tmp_path / "report")
-    assert "without an image" in refused(tmp_path / "report")
+    refused(tmp_path / "report")
 
 
 def test_without_pydicom(tmp_path, monkeypatch):
@@ -216,7 +205,7 @@ def test_without_pydicom(tmp_path, monkeypatch):
         return original(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert "needs pydicom; expected it installed: pip install" in refused(folder)
+    assert "pip install" in refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +218,6 @@ def test_without_pydicom(tmp_path, monkeypatch):
         ("Ärzte..", "../x", "rzte.._.._x"),
     ],
 )
-def test_names_of_outputs_hold_no_patient(tmp_path, folder, description, name):
+def test_output_names_do_not_contain_the_patient(tmp_path, folder, description, name):
     source = write_series(tmp_path / folder, IMAGE, SPACING, description=description)
     assert find_series(source, dicom_files(source)).name == name

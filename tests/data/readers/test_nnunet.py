@@ -1,4 +1,4 @@
-"""nnU-Net data sets: which are read, how labels are remapped, which folders are refused."""
+"""nnU-Net data sets: reading, label values, and folders that are refused."""
 
 import json
 from typing import Any
@@ -24,9 +24,7 @@ VERSION_1 = {
     "modality": {"0": "MRI"},
     "labels": {"0": "background", "1": "scar", "2": "muscle"},
     "numTraining": 2,
-    "numTest": 0,
     "training": [{"image": "./imagesTr/b.nii.gz", "label": "./labelsTr/b.nii.gz"}],
-    "test": [],
 }
 IMAGE = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
 # Values of the file, and the same map in the anatomy's order.
@@ -56,7 +54,7 @@ def make(root, fields=VERSION_2, *, ending=".nii.gz", names=("b", "a"), **change
 
 
 @pytest.mark.parametrize("fields", [VERSION_1, VERSION_2])
-def test_both_versions_are_read_and_labels_follow_the_anatomy(tmp_path, fields):
+def test_both_versions_are_read(tmp_path, fields):
     root = make(tmp_path / "Dataset501_Scar", fields)
     assert read_dataset(root).labels == {"background": 0, "scar": 1, "muscle": 2}
     images = find_cases(root)
@@ -71,14 +69,7 @@ def test_both_versions_are_read_and_labels_follow_the_anatomy(tmp_path, fields):
     assert case.spacing == (1.5, 0.75, 8.0)
 
 
-def test_equal_order_leaves_the_values_alone(tmp_path):
-    root = make(tmp_path)
-    case = load_case(find_cases(root)[1], labels=("background", "scar", "muscle"))
-    assert case.label is not None
-    np.testing.assert_array_equal(case.label, FILE_LABEL)
-
-
-def test_values_lead_to_the_files_and_back(tmp_path):
+def test_label_values_are_mapped_and_written_back(tmp_path):
     """A permutation of four is not its own inverse, unlike one of three with 0 kept."""
     labels = {"background": 0, "a": 2, "b": 3, "c": 1}
     values = read_dataset(make(tmp_path, labels=labels)).label_values(("background", "a", "b", "c"))
@@ -91,12 +82,7 @@ def test_values_lead_to_the_files_and_back(tmp_path):
     np.testing.assert_array_equal(np.array(values.written())[case.label], IMAGE % 4)
 
 
-def test_uncompressed_files(tmp_path):
-    root = make(tmp_path, ending=".nii", file_ending=".nii")
-    assert load_case(find_cases(root)[0], labels=LABELS).name == "a"
-
-
-def test_cases_are_sorted_by_name_and_other_files_passed_over(tmp_path):
+def test_cases_are_sorted_by_name(tmp_path):
     # By file name a-b_0000 would come before a_0000.
     root = make(tmp_path, names=("a-b", "a", "a_1"), numTraining=3)
     (root / "imagesTr" / "._a_0000.nii.gz").write_bytes(b"resource fork")
@@ -105,12 +91,12 @@ def test_cases_are_sorted_by_name_and_other_files_passed_over(tmp_path):
     assert names == ["a", "a-b", "a_1"]
 
 
-def test_a_relative_path_will_do(tmp_path, monkeypatch):
+def test_relative_paths_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(make(tmp_path) / "imagesTr")
     assert load_case("a_0000.nii.gz", labels=LABELS).label is not None
 
 
-def test_test_images_have_a_label_where_there_is_one(tmp_path):
+def test_test_images_may_have_labels(tmp_path):
     root = make(tmp_path)
     for name in ("t1", "t2"):
         write_volume(root / "imagesTs" / f"{name}_0000.nii.gz", IMAGE)
@@ -121,95 +107,73 @@ def test_test_images_have_a_label_where_there_is_one(tmp_path):
     np.testing.assert_array_equal(second.label, LABEL)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none: no such folder; expected an nnU-Net data set"):
-        find_cases(tmp_path / "none")
-    with pytest.raises(DataError, match=r"dataset\.json: no such file"):
-        find_cases(tmp_path)
+def test_folders_of_another_layout_are_refused(tmp_path):
+    def refused(root, name, **options):
+        with pytest.raises(DataError, match=name):
+            find_cases(root, **options)
+
+    refused(tmp_path / "none", "none: ")
+    refused(tmp_path, r"dataset\.json: ")
     (tmp_path / "dataset.json").mkdir()
-    with pytest.raises(DataError, match=r"dataset\.json: cannot be read \("):
-        find_cases(tmp_path)
-    describe(tmp_path / "empty")
-    with pytest.raises(DataError, match="imagesTr: no such folder"):
-        find_cases(tmp_path / "empty")
-    (tmp_path / "empty" / "imagesTr").mkdir()
-    with pytest.raises(DataError, match=r"imagesTr: no case; expected NAME_0000\.nii\.gz"):
-        find_cases(tmp_path / "empty")
-    (tmp_path / "empty" / "imagesTs").write_text("a file")
-    with pytest.raises(DataError, match=r"imagesTs: cannot be read \("):
-        find_cases(tmp_path / "empty", folder=TEST)
+    refused(tmp_path, r"dataset\.json: ")
+    root = describe(tmp_path / "empty")
+    refused(root, "imagesTr: ")
+    (root / "imagesTr").mkdir()
+    refused(root, "imagesTr: ")
+    (root / "imagesTs").write_text("a file")
+    refused(root, "imagesTs: ", folder=TEST)
+    refused(make(tmp_path / "more", numTraining=5), r"5\b.*imagesTr.*\b2\b")
 
 
-def test_a_number_of_cases_that_differs_names_both(tmp_path):
-    root = make(tmp_path, numTraining=5)
-    with pytest.raises(DataError, match=r"numTraining is 5, but .*imagesTr holds 2 cases"):
-        find_cases(root)
-
-
-def test_an_image_without_label_map_is_refused_and_the_other_way_round(tmp_path):
+def test_images_and_label_maps_must_correspond(tmp_path):
     root = make(tmp_path)
     label = root / "labelsTr" / "a.nii.gz"
     content = label.read_bytes()
     label.unlink()
-    with pytest.raises(DataError, match=r"a_0000\.nii\.gz: no label map of this case in .*labelsT"):
+    with pytest.raises(DataError, match=r"a_0000\.nii\.gz: .*labelsTr"):
         find_cases(root)
-    with pytest.raises(DataError, match=r"labelsTr.a\.nii\.gz: no such file"):
+    with pytest.raises(DataError, match=r"labelsTr.a\.nii\.gz: "):
         load_case(root / "imagesTr" / "a_0000.nii.gz", labels=LABELS)
     label.write_bytes(content)
     label.with_name("c.nii.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"labelsTr.c\.nii\.gz: no image c_0000 of this case"):
+    with pytest.raises(DataError, match=r"labelsTr.c\.nii\.gz: .*c_0000"):
         find_cases(root)
 
 
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [
-        ("a_0001.nii.gz", "channel 0001; exactly one channel, 0000, is supported"),
-        ("c.nii.gz", r"expected a name such as scan7_0000\.nii\.gz"),  # as in the Decathlon
-        ("_0000.nii.gz", "expected a name such as"),
-        ("c_0000.nii", r"expected files ending in \.nii\.gz, the file_ending in .*dataset\.json"),
-    ],
-)
-def test_file_names_of_another_layout_are_refused(tmp_path, file, message):
+# A second channel, names as in the Decathlon, and another file_ending.
+@pytest.mark.parametrize("file", ["a_0001.nii.gz", "c.nii.gz", "_0000.nii.gz", "c_0000.nii"])
+def test_file_names_of_another_layout_are_refused(tmp_path, file):
     root = make(tmp_path)
     write_volume(root / "imagesTr" / file, IMAGE)
-    with pytest.raises(DataError, match=rf"{file}: {message}"):
+    with pytest.raises(DataError, match=f"{file}: "):
         find_cases(root)
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("labels", "found"),
     [
-        (
-            ("background", "muscle", "edema"),
-            "labels: has also 'scar' and lacks 'edema'; expected the names .*: background, muscle,",
-        ),
-        (("background", "muscle"), "labels: has also 'scar'; expected"),
-        ((*LABELS, "core", "edema"), "labels: lacks 'core', 'edema'; expected"),
-        (("background", "muscle", "Scar"), "has also 'scar' and lacks 'Scar'"),
-        (("scar", "muscle", "background"), "value 0 is 'background'; expected 'scar'"),
+        (("background", "muscle", "edema"), "'scar'.*'edema'"),
+        (("background", "muscle"), "'scar'"),
+        ((*LABELS, "core", "edema"), "'core', 'edema'"),
+        (("background", "muscle", "Scar"), "'scar'.*'Scar'"),
+        (("scar", "muscle", "background"), "'background'.*'scar'"),
     ],
 )
-def test_names_that_are_not_the_anatomy_s_are_refused(tmp_path, labels, message):
+def test_labels_of_another_anatomy_are_refused(tmp_path, labels, found):
     image = find_cases(make(tmp_path))[0]
-    with pytest.raises(DataError, match=rf"dataset\.json: .*{message}"):
+    with pytest.raises(DataError, match=rf"dataset\.json: .*{found}"):
         load_case(image, labels=labels)
 
 
-def test_values_beyond_the_description_are_refused(tmp_path):
+def test_unknown_values_and_images_outside_the_layout_are_refused(tmp_path):
     image = find_cases(make(tmp_path))[0]
     write_volume(tmp_path / "labelsTr" / "a.nii.gz", (IMAGE % 4).astype(np.uint8))
-    with pytest.raises(DataError, match=r"a\.nii\.gz: label values 3; expected .* 0 to 2"):
-        load_case(image, labels=LABELS)
+    for path in (image, tmp_path / "labelsTr" / "a.nii.gz"):
+        with pytest.raises(DataError, match=r"a\.nii\.gz: "):
+            load_case(path, labels=LABELS)
 
 
-def test_an_image_outside_the_layout_is_refused(tmp_path):
-    root = make(tmp_path)
-    with pytest.raises(DataError, match="expected an image in a folder imagesTr or imagesTs"):
-        load_case(root / "labelsTr" / "a.nii.gz", labels=LABELS)
-
-
-def test_spacing_and_image_do_not_depend_on_the_affine_s_turns(tmp_path):
+def test_an_oblique_affine_does_not_change_the_arrays(tmp_path):
     """An oblique stack has its true spacing in pixdim and its voxels in stored order."""
     image = find_cases(make(tmp_path))[0]
     turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
@@ -222,7 +186,7 @@ def test_spacing_and_image_do_not_depend_on_the_affine_s_turns(tmp_path):
     np.testing.assert_array_equal(case.image, IMAGE)
 
 
-def test_endings_in_capitals_are_the_data_set_s(tmp_path):
+def test_file_endings_in_capitals(tmp_path):
     root = write_phantom(tmp_path / "own", seed=3, num_cases=2, layout="nnunet")
     for path in [*(root / "imagesTr").iterdir(), *(root / "labelsTr").iterdir()]:
         path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))

@@ -24,7 +24,7 @@ def test_tables_figures_and_report(study):
     assert "phantom-6-cases" not in page  # where the cases lie
 
 
-def test_the_table_is_of_the_runs_own_scores(study):
+def test_the_table_averages_the_scores_of_the_runs(study):
     """Mean over the slices that hold the label, by plain counting."""
     folder, _ = study
     table = list(csv.DictReader((folder / "table1.csv").read_text().splitlines()))
@@ -33,16 +33,13 @@ def test_the_table_is_of_the_runs_own_scores(study):
         slices = list(csv.DictReader(scores.read_text().splitlines()))
         for region in ("LV", "Myo", "Inf", "NoR"):
             held = [float(row[region]) for row in slices if row[region]]
-            row = next(
-                row
-                for row in table
-                if (row["source"], row["stage"], row["region"]) == ("ours", stage, region)
-            )
+            (row,) = (row for row in table if (row["source"], row["stage"], row["region"])
+                      == ("ours", stage, region))  # fmt: skip
             assert float(row["mean"]) == pytest.approx(sum(held) / len(held))
             assert int(row["n"]) == len(held)
 
 
-def test_it_goes_on_where_it_stopped(study, run, tmp_path):
+def test_an_interrupted_ablation_is_continued(study, run, tmp_path):
     folder = shutil.copytree(study[0], tmp_path / "study")
     shutil.rmtree(folder / "runs" / "awce-seed-0" / "evaluation-last")
     before = {name: (folder / name).read_bytes() for name in FILES if name != "runs"}
@@ -56,11 +53,10 @@ def test_it_goes_on_where_it_stopped(study, run, tmp_path):
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_runs_of_other_settings_are_one_line(study, run):
+def test_runs_of_another_config_are_refused(study, run):
     status, _, errors = run(study[0], model__width=8)
     assert status == 1
-    assert "holds a run of another config" in errors
-    assert "model.width: 4 in the workdir, 8 asked for" in errors
+    assert "model.width: " in errors
     assert "Traceback" not in errors
 
 

@@ -1,4 +1,4 @@
-"""Scores of runs: what an evaluation writes is read back; only like is compared with like."""
+"""Scores of runs: reading the files of an evaluation, and comparability."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def read(folder, anatomy=EMIDEC):
     return read_run_scores(folder, stage="awce", seed=2, fold=1, anatomy=anatomy)
 
 
-def test_what_an_evaluation_writes_is_read_back_exactly(written):
+def test_written_scores_are_read_back_exactly(written):
     evaluation, folder = written
     found = read(folder)
     assert (found.stage, found.seed, found.fold) == ("awce", 2, 1)
@@ -63,64 +63,61 @@ def replaced(old, new):
     return lambda text: text.replace(old, new, 1)
 
 
+def infinite_cell(text):
+    lines = text.splitlines()
+    cells = lines[1].split(",")
+    lines[1] = ",".join([*cells[:4], "inf", *cells[5:]])
+    return "\n".join(lines)
+
+
 def first_lines(count):
     return lambda text: "".join(text.splitlines(keepends=True)[:count])
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "message"),
+    ("name", "damage", "found"),
     [
-        ("slices.csv", replaced("NoR", "Edema"), "columns case, slice, LV, Myo, Inf, NoR, got"),
-        ("slices.csv", lambda _: "", "got nothing"),
-        ("slices.csv", first_lines(1), "holds none"),
-        ("slices.csv", lambda text: text[: text.rindex(",") - 3], r"line 5 has \d of 6 cells"),
-        ("slices.csv", replaced("Case_N001,0,", "Case_N001,,"), "line 2 has '' in place of a"),
-        ("slices.csv", replaced("Case_N001,0,", "Case_N001,0.5,"), "line 2 has '0.5' in place"),
-        ("slices.csv", replaced("Case_N001,2,", "Case_N001,1,"), "a slice is listed twice"),
-        ("pixels.csv", first_lines(5), "does not belong to the slices.csv beside it"),
-        ("pixels.csv", replaced("Case_N001,0,LV,", "Case_N001,0,LV,x"), "line 2 has 'x"),
-        ("cases.csv", replaced("hd95_mm", "hd99_mm"), "expected the columns case, region"),
-        ("cases.csv", replaced("Infarction", "Scar"), "expected for each case the regions Myo"),
-        ("cases.csv", first_lines(6), "expected for each case the regions Myocardium, Inf"),
-        ("cases.csv", first_lines(4), "does not belong to the slices.csv beside it"),
-        ("cases.csv", replaced("Myocardium,3,3,", "Myocardium,3,3,x"), "line 2 has 'x"),
-        ("slices.csv", replaced("Case_N001,0,", f"Case_N001,{10**400},"), "line 2 has '10+' in pl"),
-        ("cases.csv", lambda text: text.rstrip("\n") + "\ninf", "line 8 has 1 of 13 cells"),
-        ("cases.csv", replaced('"a, b"', '"a, b'), "cannot be read"),
+        ("slices.csv", replaced("NoR", "Edema"), "Edema"),
+        ("slices.csv", lambda _: "", ""),
+        ("slices.csv", first_lines(1), ""),
+        ("slices.csv", lambda text: text[: text.rindex(",") - 3], "line 5"),
+        ("slices.csv", replaced("Case_N001,0,", "Case_N001,,"), "line 2 .*''"),
+        ("slices.csv", replaced("Case_N001,0,", "Case_N001,0.5,"), "line 2 .*'0.5'"),
+        ("slices.csv", replaced("Case_N001,2,", "Case_N001,1,"), "slice"),
+        ("slices.csv", replaced("Case_N001,0,", f"Case_N001,{10**400},"), "line 2"),
+        ("pixels.csv", first_lines(5), "slices.csv"),
+        ("pixels.csv", replaced("Case_N001,0,LV,", "Case_N001,0,LV,x"), "line 2 .*'x"),
+        ("cases.csv", replaced("hd95_mm", "hd99_mm"), "hd99_mm"),
+        ("cases.csv", replaced("Infarction", "Scar"), "Infarction"),
+        ("cases.csv", first_lines(6), "Infarction"),
+        ("cases.csv", first_lines(4), "slices.csv"),
+        ("cases.csv", replaced("Myocardium,3,3,", "Myocardium,3,3,x"), "line 2 .*'x"),
+        ("cases.csv", lambda text: text.rstrip("\n") + "\ninf", "line 8"),
+        ("cases.csv", replaced('"a, b"', '"a, b'), ""),
+        ("cases.csv", infinite_cell, "line 2 .*'inf'"),
     ],
 )
-def test_damage_is_one_line_that_names_the_file(written, name, damage, message):
+def test_damaged_files_are_named(written, name, damage, found):
     path = written[1] / name
     path.write_text(damage(path.read_text()))
-    with pytest.raises(WorkdirError, match=rf"^{re.escape(str(path))}: .*{message}") as error:
+    with pytest.raises(WorkdirError, match=rf"^{re.escape(str(path))}: .*{found}") as error:
         read(written[1])
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_are_none(written):
-    path = written[1] / "cases.csv"
-    lines = path.read_text().splitlines()
-    cells = lines[1].split(",")
-    lines[1] = ",".join([*cells[:4], "inf", *cells[5:]])
-    path.write_text("\n".join(lines))
-    with pytest.raises(WorkdirError, match="line 2 has 'inf' in place of a number"):
-        read(written[1])
-
-
-def test_a_missing_or_unreadable_file_is_named(written):
+def test_missing_and_unreadable_files_are_named(written):
     path = written[1] / "cases.csv"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(WorkdirError, match=r"cases.csv: cannot be read \('utf-8' codec"):
-        read(written[1])
-    path.unlink()
-    with pytest.raises(WorkdirError, match=r"cases.csv: cannot be read \(No such file"):
-        read(written[1])
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match=r"cases.csv: "):
+            read(written[1])
+        path.unlink(missing_ok=True)
 
 
 def test_scores_of_another_anatomy_are_refused(written):
     regions = (("Scar", (1,)),)
     other = Anatomy(("background", "scar"), (), regions, regions)
-    with pytest.raises(WorkdirError, match="expected the columns case, slice, Scar, got case, sl"):
+    with pytest.raises(WorkdirError, match="Scar"):
         read(written[1], other)
 
 
@@ -146,7 +143,7 @@ def fold(number, case, **changes):
     return run(fold=number, slice_cases=(case, case), case_names=(case,), **changes)
 
 
-def test_runs_that_compare():
+def test_comparable_runs():
     """Other scores of the same references, any order, folds of different cases."""
     better = run().slice_dsc + 0.1
     check_comparable([run()])
@@ -155,23 +152,23 @@ def test_runs_that_compare():
 
 
 @pytest.mark.parametrize(
-    ("runs", "message"),
+    ("runs", "named"),
     [
         ([], "at least one"),
-        ([run(), run()], "^runs: baseline, seed 0 is given twice$"),
-        ([run(), run(seed=1), run("awce")], "missing: awce, seed 1$"),
-        ([run(fold=0), run("awce", fold=1)], "missing: baseline, seed 0, fold 1; awce, seed 0, "),
-        ([run(), run("awce", case_regions=("A",))], "^regions differ: awce, seed 0 has"),
-        ([run(), run("awce", slice_numbers=np.array([0, 2]))], "different slices or references"),
-        ([run(), run("awce", slice_cases=("P1", "P2"))], "awce, seed 0 and baseline, seed 0 were"),
+        ([run(), run()], "baseline, seed 0"),
+        ([run(), run(seed=1), run("awce")], "awce, seed 1"),
+        ([run(fold=0), run("awce", fold=1)], "baseline, seed 0, fold 1; awce, seed 0, "),
+        ([run(), run("awce", case_regions=("A",))], "awce, seed 0"),
+        ([run(), run("awce", slice_numbers=np.array([0, 2]))], "awce, seed 0"),
+        ([run(), run("awce", slice_cases=("P1", "P2"))], "awce, seed 0 and baseline, seed 0"),
         ([run(), run(seed=1, slice_dsc=np.ones((2, 2)))], "baseline, seed 1 and baseline, seed 0"),
-        ([run(), run("awce", cases=run().cases * 2)], "different slices or references"),
-        ([run(), run("awce", whole=np.array([False]))], "different slices or references"),
-        ([run(fold=0), run(fold=1)], "^folds: slice 0 of P1 is in several of them$"),
+        ([run(), run("awce", cases=run().cases * 2)], "awce, seed 0"),
+        ([run(), run("awce", whole=np.array([False]))], "awce, seed 0"),
+        ([run(fold=0), run(fold=1)], "slice 0 of P1"),
     ],
 )
-def test_mixtures_are_refused(runs, message):
-    with pytest.raises(ValueError, match=message):
+def test_incomparable_runs_are_refused(runs, named):
+    with pytest.raises(ValueError, match=named):
         check_comparable(runs)
 
 

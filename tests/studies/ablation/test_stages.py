@@ -1,4 +1,4 @@
-"""What tells the stages of Table 1 apart."""
+"""Differences between the stages of Table 1."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_run_of_the_ablation_is_the_run_of_its_config():
         assert run.settings == STAGES[run.stage]
 
 
-def test_a_stage_switches_off_what_the_shared_settings_switch_on():
+def test_a_stage_overrides_the_shared_settings():
     shared = awce_penalty.get_config("phantom").to_dict()
     first = plan_runs(shared, CHANGES, Path("study"), seeds=1)[0]
     assert first.settings == STAGES["baseline"]

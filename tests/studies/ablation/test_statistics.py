@@ -29,19 +29,15 @@ def run(stage, seed, by_case, *, fold=None, cases=None, whole=True, counts=None)
     dsc = [np.array(rows, float).reshape(len(rows), -1) for rows in by_case.values()]
     rows = cases or [[case_row(0.5, 10.0)]] * len(by_case)
     return RunScores(
-        stage=stage,
-        seed=seed,
-        fold=fold,
+        stage=stage, seed=seed, fold=fold, case_regions=("AB",),
         slice_regions=("A", "B")[: dsc[0].shape[1]],
-        case_regions=("AB",),
         slice_cases=tuple(name for name, rows in by_case.items() for _ in rows),
         slice_numbers=np.concatenate([np.arange(len(rows)) for rows in dsc]),
         slice_dsc=np.concatenate(dsc),
         slice_counts=np.ones((*np.concatenate(dsc).shape, 3), int) if counts is None else counts,
         case_names=tuple(by_case),
-        whole=np.full(len(by_case), whole),
-        cases=np.array(rows, float),
-    )
+        whole=np.full(len(by_case), whole), cases=np.array(rows, float),
+    )  # fmt: skip
 
 
 def test_two_seeds_by_hand():
@@ -58,6 +54,10 @@ def test_three_seeds_by_hand():
     """Means 0.1, 0.2, 0.3: standard deviation 0.1, standard error 0.1 / sqrt(3)."""
     runs = [run("s", seed, {"P1": [0.1 + 0.1 * seed]}) for seed in range(3)]
     found = compare(runs).slices["s"]["A"]
+    single = compare(runs[:1])
+    assert single.tests == ()  # one stage has no pairs
+    assert (single.slices["s"]["A"].mean, single.slices["s"]["A"].seeds) == (pytest.approx(0.1), 1)
+    assert math.isnan(single.slices["s"]["A"].low)  # one seed has no interval
     half = T2 * 0.1 / math.sqrt(3)
     assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
     assert math.isnan(found.std)  # one slice has no spread
@@ -79,13 +79,6 @@ def test_batches_of_16_slices_by_hand():
     assert (found.n, found.seeds) == (2, 1)
 
 
-def test_one_seed_has_no_interval():
-    found = compare([run("s", 0, {"P1": [0.2, 0.4]})]).slices["s"]["A"]
-    assert (found.mean, found.n, found.seeds) == (pytest.approx(0.3), 2, 1)
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
-
-
 def test_folds_are_pooled_slice_by_slice():
     """(0.2 + 0.4 + 0.9) / 3, not the mean 0.6 of the folds' means."""
     runs = [run("s", 0, {"P1": [0.2, 0.4]}, fold=0), run("s", 0, {"P2": [0.9]}, fold=1)]
@@ -95,7 +88,7 @@ def test_folds_are_pooled_slice_by_slice():
     assert (found.folds, found.num_cases, found.num_slices, found.seeds) == (2, 2, 3, (0,))
 
 
-def test_slices_without_the_region_take_no_part():
+def test_slices_without_the_region_are_ignored():
     runs = [run("s", seed, {"P1": [[0.2, NAN], [0.4, NAN]], "P2": [[NAN, NAN]]}) for seed in (0, 1)]
     found = compare(runs).slices["s"]
     assert (found["A"].mean, found["A"].n) == (pytest.approx(0.3), 2)
@@ -103,7 +96,7 @@ def test_slices_without_the_region_take_no_part():
     assert all(math.isnan(value) for value in found["B"][:4])
 
 
-def test_what_the_comparison_stands_on():
+def test_description_of_the_comparison():
     """Stages keep their order, seeds are sorted; a case in part makes scores in 3D partial."""
     runs = [
         run(stage, seed, {"P1": [0.5], "P2": [0.5]}, whole=stage == "")
@@ -118,7 +111,7 @@ def test_what_the_comparison_stands_on():
         compare([runs[0], runs[0]])
 
 
-def test_cases_over_all_and_over_those_that_hold_the_region():
+def test_all_cases_and_cases_that_hold_the_region():
     """P1 is empty in both maps, P2 held; seed 1 misses it, so that it has no distance there."""
     names = {"P1": [0.5], "P2": [0.5]}
     empty = [case_row(NAN, 0.0)]
@@ -145,21 +138,21 @@ GAINS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06)
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 
 
-def test_darwin_s_maize():
+def test_signed_rank_test_on_darwin_s_maize():
     """Fisher, The Design of Experiments, 1935: rank sums 24 and 96; exact p 0.041."""
     assert signed_rank_p(DARWIN) == 0.041259765625
     assert signed_rank_p(np.negative(DARWIN)) == 0.041259765625
 
 
 @pytest.mark.parametrize("n", [1, 6, 20, 50])
-def test_scipy_agrees_where_it_is_exact(n):
+def test_signed_rank_test_agrees_with_scipy(n):
     differences = np.random.default_rng(n).normal(0.4, 1, n)
     expected = stats.wilcoxon(differences, method="exact").pvalue
     assert signed_rank_p(differences) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_zeros_and_ties_agree_with_all_signs_tried(seed):
+def test_zeros_and_ties_agree_with_enumeration(seed):
     differences = np.random.default_rng(seed).integers(-3, 5, 11)
     ranks = stats.rankdata(np.abs(differences))
     used = ranks[differences != 0]
@@ -178,7 +171,7 @@ def test_many_differences_follow_the_normal_approximation():
     assert signed_rank_p(differences) == pytest.approx(expected, rel=0.02)
 
 
-def test_few_gains_among_zeros_prove_little():
+def test_few_gains_among_zeros_have_a_large_p():
     """The least p of three signs is 2 / 2^3; the normal approximation says 0.08."""
     differences = np.array([0.1, 0.2, 0.3] + [0.0] * 17)
     assert signed_rank_p(differences) == 0.25
@@ -190,7 +183,7 @@ def test_zeros_only_and_noise_only():
     assert signed_rank_p([0.3 - 0.2 - 0.1, 0.1 + 0.2 - 0.3]) == 1
 
 
-def test_rounding_is_neither_a_loss_nor_an_order():
+def test_rounding_makes_no_loss_and_breaks_no_tie():
     """Six gains stay 2 / 2^6 beside noise; 0.3 - 0.2 = 0.09999... ties with 0.1."""
     assert signed_rank_p([*GAINS, 0.3 - 0.2 - 0.1, 0.2 + 0.1 - 0.3 - 1e-16]) == 0.03125
     near = [0.3 - 0.2, -0.1, 0.1, 0.2, 0.2]
@@ -217,7 +210,7 @@ def test_holm_on_a_published_example():
     assert np.count_nonzero(found < 0.05) == 3
 
 
-def test_tests_not_made_do_not_count():
+def test_missing_tests_do_not_count():
     found = holm([NAN, 0.02, NAN, 0.01])
     assert np.isnan(found[[0, 2]]).all()
     np.testing.assert_allclose(found[[1, 3]], [0.02, 0.02])
@@ -267,7 +260,7 @@ def test_cases_are_paired_by_name():
     assert (found.equal, found.mean, found.p) == (6, 0, 1)
 
 
-def test_regions_of_few_patients_are_not_tested_and_not_in_the_family():
+def test_regions_of_few_patients_are_not_tested():
     """B is held by five patients; of three stages, A has two tests."""
     stages = {"one": 0.0, "two": 0.1, "three": 0.1}
     runs = [
@@ -284,12 +277,8 @@ def test_regions_of_few_patients_are_not_tested_and_not_in_the_family():
     assert (found[2].equal, found[2].p, found[2].p_holm) == (6, 1, 1)
 
 
-def test_a_region_that_nobody_holds():
+def test_a_region_without_slices():
     by_case = {f"P{k}": [[0.5, NAN]] for k in range(6)}
     found = compare([run("old", 0, by_case), run("new", 0, by_case)]).tests[1]
     assert (found.region, found.cases) == ("B", 0)
     assert all(math.isnan(v) for v in (found.mean, found.low, found.median, found.p))
-
-
-def test_one_stage_has_no_pairs():
-    assert compare([run("s", 0, {"P1": [0.5]})]).tests == ()
