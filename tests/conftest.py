@@ -102,10 +102,7 @@ class CommandLine:
 
     def tiny_flags(self, workdir: Path, **changes: object) -> list[str]:
         """Flags of a tiny run; `changes` set fields, with __ for the dot."""
-        fields = TINY | {
-            "data.root": self.phantom,
-            "run.compilation_cache": self.folder / "cache",
-        }
+        fields = TINY | {"data.root": self.phantom, "run.compilation_cache": self.folder / "cache"}
         fields |= {name.replace("__", "."): value for name, value in changes.items()}
         flags = [f"--config.{name}={value}" for name, value in fields.items() if value is not None]
         return [*flags, f"--workdir={workdir}"]

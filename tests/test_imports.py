@@ -83,8 +83,7 @@ def settings_by_name(path):
             case ast.Subscript(value=owner, slice=ast.Constant(value=str())):
                 pass
             case ast.Call(
-                func=ast.Attribute(value=owner, attr="get"),
-                args=[ast.Constant(value=str()), *_],
+                func=ast.Attribute(value=owner, attr="get"), args=[ast.Constant(value=str()), *_]
             ):
                 pass
             case _:

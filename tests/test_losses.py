@@ -268,20 +268,6 @@ def test_compiled_losses_are_float32_scalars(loss):
     assert np.abs(gradient).max() > 0
 
 
-@each_loss
-def test_losses_stay_finite_at_the_extremes(loss):
-    rng = np.random.default_rng(9)
-    logits = jnp.float32(rng.choice([-1e4, 0, 1e4], size=SHAPE))
-    one_hot = jnp.float32(np.eye(5)[rng.integers(5, size=SHAPE[:3])])
-    for targets in (one_hot, jnp.zeros(SHAPE)):
-        value, gradient = jax.value_and_grad(loss)(logits, targets)
-        assert jnp.isfinite(value)
-        assert jnp.isfinite(gradient).all()
-    if loss is ALL["cross_entropy"]:  # zero targets came last
-        assert value == 0
-        assert not gradient.any()
-
-
 def test_bfloat16_logits_are_summed_in_float32():
     logits, targets, weights = soft_case(11)
     rounded = jnp.asarray(logits, jnp.bfloat16)

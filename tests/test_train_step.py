@@ -22,13 +22,7 @@ from jaxseg.label_weights import generator_objective
 from jaxseg.losses import automated_weighted_cross_entropy, cross_entropy, neighboring_loss
 from jaxseg.models import UNet, WeightGenerator
 from jaxseg.objective import Networks, Objective, loss_and_logs
-from jaxseg.train_step import (
-    TrainState,
-    compile_step,
-    init_state,
-    make_train_step,
-    placement,
-)
+from jaxseg.train_step import TrainState, compile_step, init_state, make_train_step, placement
 from tests.toy_cohort import QUICK, SIZE, L, cohort, mixing
 
 PAIRS = (((4,), (4, 3)), ((4, 3), (4, 3, 2)))

@@ -10,12 +10,7 @@ from configs import attention, awce, awce_penalty, baseline, best, default
 from jaxseg.anatomy import EMIDEC, Anatomy
 from jaxseg.config.settings import SettingsError, check, flatten, replace
 
-STAGES = {
-    "baseline": baseline,
-    "attention": attention,
-    "awce": awce,
-    "awce_penalty": awce_penalty,
-}
+STAGES = {"baseline": baseline, "attention": attention, "awce": awce, "awce_penalty": awce_penalty}
 VARIANTS = ("phantom", "emidec")
 # Table 1 of the paper.
 PAPER = {

@@ -13,9 +13,7 @@ from jaxseg.data.grid import (
     probabilities_to_native,
     to_native,
 )
-from jaxseg.data.grid import (
-    to_network as with_tissue,
-)
+from jaxseg.data.grid import to_network as with_tissue
 from jaxseg.data.readers.emidec import find_cases, load_case
 
 
@@ -273,20 +271,6 @@ def test_real_labels_survive_the_round_trip(emidec_root):
             overlap[label] += 2 * np.sum(a & b)
             size[label] += a.sum() + b.sum()
     assert (overlap[1:] / size[1:] >= (0.992, 0.980, 0.965, 0.965)).all(), overlap / size
-
-
-def test_native_labels_are_the_most_probable():
-    shape, spacing, grid = (30, 25, 2), (1.25, 1.75, 9.0), Grid((16, 16), 1.6)
-    odds = np.random.default_rng(3).random((2, 16, 16, 4))
-    probabilities = odds / odds.sum(-1, keepdims=True)
-    native = probabilities_to_native(probabilities, shape, spacing, grid)
-    assert (native.shape, native.dtype) == ((30, 25, 2, 4), np.float32)
-    np.testing.assert_allclose(native.sum(-1), 1, atol=1e-6)
-    np.testing.assert_array_equal(
-        most_probable(native), to_native(probabilities, shape, spacing, grid)
-    )
-    assert (native[0, 0, :, 0] == 1).all(), "outside the grid all is background"
-    assert (native[15, 12] < 1).all()
 
 
 def test_native_probabilities_equal_scipy_inside_the_grid():

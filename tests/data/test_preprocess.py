@@ -7,12 +7,7 @@ import pytest
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid
 from jaxseg.data.nifti import DataError
-from jaxseg.data.preprocess import (
-    Preprocessing,
-    even_out,
-    normalize,
-    preprocess_case,
-)
+from jaxseg.data.preprocess import Preprocessing, even_out, normalize, preprocess_case
 from jaxseg.data.readers.emidec import find_cases, load_case
 
 

@@ -304,14 +304,6 @@ def test_a_label_set_of_another_size_is_refused(random_run, phantom, tmp_path):
         evaluate(folder, root=phantom, output=tmp_path / "out")
 
 
-def test_incomplete_data_is_refused(random_run, tmp_path):
-    folder = shutil.copytree(random_run, tmp_path / "run")
-    (folder / "data.json").write_text('{"fingerprint": "f00d", "cases": []}')
-    with pytest.raises(WorkdirError, match=r"run: .*data\.json.*digests"):
-        evaluate(folder)
-    assert not (folder / "evaluation").exists()
-
-
 def test_cases_are_identified_by_content_not_by_name(emidec_root, random_run, tmp_path):
     """Names coincide between the two; the run was trained on a Case_P001 of its own."""
     root = tmp_path / "real"

@@ -19,11 +19,7 @@ def violation(label_map, pair, **options) -> tuple[int, int, int]:
 
 
 def test_detached_no_reflow_by_hand():
-    label_map = drawn(
-        "44....4.",
-        "4..3....",
-        "..4.3..4",
-    )
+    label_map = drawn("44....4.", "4..3....", "..4.3..4")
     # Only the left 4 of row 2 touches a 3, at a corner; in its row a gap lies between it and a 3.
     assert violation(label_map, INFARCT_PAIR, max_width=1) == (6, 5, 1)
 
@@ -40,13 +36,7 @@ def test_components_are_attached_by_one_contact_in_their_slice():
 
 
 def test_gap_by_hand():
-    label_map = drawn(
-        ".........",
-        "22.33..22",
-        "22133...2",
-        "222333222",
-        ".........",
-    )
+    label_map = drawn(".........", "22.33..22", "22133...2", "222333222", ".........")
     # One background and one cavity pixel left of the infarct, runs of 2 and 3 right of it.
     assert violation(label_map, WALL_PAIR, max_width=1) == (7, 0, 2)
     assert violation(label_map, WALL_PAIR, max_width=2) == (7, 0, 4)

@@ -353,9 +353,8 @@ def test_probabilities_stay_probabilities_on_the_native_grid(weights, spacing, e
     assert native.shape == (5, 6, 3, L)
     np.testing.assert_allclose(native.sum(-1), 1, atol=1e-5)
     assert native.min() >= -1e-6
-    np.testing.assert_array_equal(
-        most_probable(native), to_native(probabilities, (5, 6, 3), spacing, grid)
-    )
+    labels = to_native(probabilities, (5, 6, 3), spacing, grid)
+    np.testing.assert_array_equal(most_probable(native), labels)
 
 
 @repeatable

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from jaxseg.anatomy import EMIDEC
-from jaxseg.data import (
-    Grid,
-    Preprocessing,
-    load_case,
-    most_probable,
-    tissue_of,
-    to_network,
-)
+from jaxseg.data import Grid, Preprocessing, load_case, most_probable, tissue_of, to_network
 from jaxseg.inference.predictor import make_predictor
 from jaxseg.reports.preprocessing_note import preprocessing_note
 from jaxseg.runs.trained import load_run

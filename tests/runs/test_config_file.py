@@ -68,8 +68,7 @@ def test_removed_fields_are_dropped_where_they_were_off(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("model.slices", 3)],
+    ("name", "value"), [("loss.deep", 0.5), ("loss.dice_over", "batch"), ("model.slices", 3)]
 )
 def test_a_run_that_used_a_removed_field_is_refused(tmp_path, name, value):
     section, field = name.split(".")

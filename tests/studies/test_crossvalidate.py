@@ -326,15 +326,6 @@ def test_networks_trained_on_held_out_cases_are_refused(config, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_invalid_folds_and_splits_are_refused(config, tmp_path):
-    for folds in (0, 1):
-        with pytest.raises(SettingsError, match=f"--folds: .*{folds}"):
-            crossvalidate(config, tmp_path / "new", folds=folds)
-    with pytest.raises(SettingsError, match=r"data\.split: "):
-        crossvalidate(replace(config, {"data.split": "slice"}), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
 def test_the_command_trains_and_scores_once(command_line, finished_run, tmp_path):
     """Trains, scores, and when asked again only scores."""
     assert finished_run.is_dir()  # it wrote the phantom

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import jax
@@ -35,19 +34,6 @@ def config_of(run: Path) -> dict:
 def metrics(run: Path) -> list[dict]:
     path = run / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for_step(process, run: Path, step: int) -> None:
-    """Until the metrics of a running process reach a step."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        text = (run / "metrics.jsonl").read_text() if (run / "metrics.jsonl").exists() else ""
-        complete = text.splitlines() if text.endswith("\n") else text.splitlines()[:-1]
-        if complete and json.loads(complete[-1])["step"] >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no step {step} in time")
 
 
 def devices_alone(line: str) -> None:
@@ -116,51 +102,7 @@ def test_a_finished_run_is_not_trained_again(command_line, finished_run, tmp_pat
     assert not (run / "pictures").exists()
 
 
-# ---- interruptions
-
-
-def test_a_killed_run_resumes_to_the_same_bits(command_line, finished_run, tmp_path):
-    run = tmp_path / "run"
-    for step in (11, 20):
-        process = command_line.start_tiny(run)
-        wait_for_step(process, run, step)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        assert not (run / "table.md").exists()
-    process = command_line.start_tiny(run)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert "resuming at step " in output
-    assert_same_end(run, finished_run)
-    assert (run / "metrics.jsonl").read_text() == (finished_run / "metrics.jsonl").read_text()
-
-
-def test_a_run_asked_to_stop_saves_and_resumes(command_line, finished_run, tmp_path):
-    run = tmp_path / "run"
-    process = command_line.start_tiny(run)
-    wait_for_step(process, run, 10)
-    # Nobody else may write here in the meantime.
-    held = pytest.raises(WorkdirError, match=str(run))
-    with held, logged(pytest.fail):
-        train.train(config_of(run), run)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
-    with Checkpoints(run, read_only=True) as checkpoints:
-        stopped = checkpoints.latest_step
-        assert stopped is not None
-    assert errors.startswith("\nSIGTERM: ")
-    assert f"at step {stopped}" in errors.splitlines()[-1]
-    assert stopped >= 10
-    process = command_line.start_tiny(run)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    assert f"resuming at step {stopped} of {STEPS}\n" in output
-    assert_same_end(run, finished_run)
-    # Means of logged steps may fall in other groups, but no validation differs.
-    validated = [[x for x in metrics(r) if x["group"] == "validation"] for r in (run, finished_run)]
-    assert validated[0] == validated[1]
+# ---- interruptions (signals and kills: tests/faults/test_kills.py)
 
 
 def test_a_run_with_a_localizer_resumes_to_the_same_bits(finished_run, tmp_path):
@@ -264,24 +206,9 @@ def test_another_config_is_refused(finished_run):
     assert contents(finished_run) == before
 
 
-def test_other_cases_are_refused(command_line, finished_run, tmp_path):
-    config = config_of(finished_run)
-    config["data"]["root"] = str(shutil.copytree(command_line.phantom, tmp_path / "cases"))
-    image = tmp_path / "cases" / "Case_P001" / "Images" / "Case_P001.nii.gz"
-    shutil.copy(command_line.phantom / "Case_P001" / "Contours" / "Case_P001.nii.gz", image)
-    before = contents(finished_run)
-    with pytest.raises(WorkdirError, match="Case_P001"), logged(devices_alone):
-        train.train(config, finished_run)
-    assert contents(finished_run) == before
-
-
 def test_a_locked_run_folder_is_refused(tmp_path, finished_run):
     config = config_of(finished_run)
-    with (
-        locked(tmp_path),
-        pytest.raises(WorkdirError, match=str(tmp_path)),
-        logged(devices_alone),
-    ):
+    with locked(tmp_path), pytest.raises(WorkdirError, match=str(tmp_path)), logged(devices_alone):
         train.train(config, tmp_path)
     config["data"]["root"] = str(tmp_path / "nope")
     config["data"]["phantom_cases"] = 0
