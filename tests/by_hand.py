@@ -1,4 +1,4 @@
-"""Steps of a prediction written out, for tests of what puts them together."""
+"""Steps of a prediction, written out as references."""
 
 import numpy as np
 

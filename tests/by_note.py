@@ -1,4 +1,4 @@
-"""A bundle's `preprocessing.json` followed to the letter, by NumPy and JAX's export alone."""
+"""A bundle's `preprocessing.json` applied with NumPy and jax.export alone."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run of this process that is asked to stop, and the arrays that it leaves."""
+"""A run that is stopped by a signal, and its final arrays."""
 
 import os
 import signal

@@ -130,10 +130,10 @@ MIRRORED = [0.1, 0.3, 0.7, 0.9]
 
 
 def test_the_bound_is_where_keeping_and_dropping_score_the_same():
-    """Cases mirrored about one half; a kept infarct that is worth 1 needs P(holds) of one half."""
+    """Cases symmetric about one half; a kept infarct that scores 1 needs P(holds) of one half."""
     assert bound(MIRRORED, [0, 0, 1, 1], [0, 0, 1, 1]) == pytest.approx(0.5, abs=1e-6)
     assert bound(MIRRORED, [0, 1, 0, 1], [0, 1, 0, 1]) == pytest.approx(0.5, abs=1e-6)
-    # Worth less, it takes more to keep it; how the others are scored does not count.
+    # With a lower score the bound rises; scores of the other cases do not count.
     bounds = [bound(MIRRORED, [0, 1, 0, 1], [1, d, 1, d]) for d in (1, 0.7, 0.4)]
     assert bounds == sorted(bounds)
     assert bounds[0] == pytest.approx(0.5, abs=1e-6)
@@ -149,7 +149,7 @@ def test_the_probability_is_a_fitted_logistic_function():
         gradient = x.T @ (p - holds) + [0, 0.01 * at[1]]
         hessian = (x * (p * (1 - p))[:, None]).T @ x + np.diag([0, 0.01])
         at -= np.linalg.solve(hessian, gradient)
-    # Kept it is worth 0.6, so that P(holds) must exceed 1 / 1.6.
+    # It scores 0.6 if kept, so that P(holds) must exceed 1 / 1.6.
     expected = (np.log(0.625 / 0.375) - at[0]) / at[1]
     assert bound(confidence, holds, 0.6 * holds) == pytest.approx(
         1 / (1 + np.exp(-expected)), rel=1e-5
@@ -159,7 +159,7 @@ def test_the_probability_is_a_fitted_logistic_function():
 def test_bounds_without_both_kinds_of_cases():
     assert bound([0.2, 0.8], [1, 1], [0.5, 0.7]) == 0.0  # all hold it
     assert bound([0.2, 0.8], [0, 0], [0.0, 1.0]) == 1.0  # none does
-    # Less sure of those that hold it: all alike, kept where most cases hold it.
+    # A falling fit: all are kept if most cases hold it.
     assert bound(MIRRORED, [1, 1, 1, 0], [1, 1, 1, 0]) == 0.0
     assert bound(MIRRORED, [1, 0, 0, 0], [1, 0, 0, 0]) == 1.0
     # Certain to the last digit.

@@ -1,4 +1,4 @@
-"""One step by hand, what it depends on, and the same step on one device and on four."""
+"""One step by hand, its dependence on seed and step, and one device against four."""
 
 import dataclasses
 import os
@@ -271,7 +271,7 @@ def test_initialization_depends_on_the_seed():
     assert set(shapes("attention").params) == {"network"}
 
 
-# ---- what goes beyond the paper
+# ---- augmentation
 
 
 @pytest.mark.slow

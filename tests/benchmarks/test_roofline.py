@@ -1,4 +1,4 @@
-"""The hand's count of FLOPs against two counters that know nothing of it."""
+"""The analytic count of FLOPs against two independent counters."""
 
 import jax
 import jax.numpy as jnp

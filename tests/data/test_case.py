@@ -91,7 +91,9 @@ def test_cubic_voxels_and_single_slices(tmp_path):
     cubic = np.arange(90, dtype=np.int16).reshape(SHAPE)
     path = write(tmp_path / "cubic.nii", cubic, (1.5, 1.5, 1.499))
     assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.499))
-    path = write(tmp_path / "single.nii", cubic[..., :1], (1.5, 1.5, 1.0))  # 1: nobody's spacing
+    path = write(
+        tmp_path / "single.nii", cubic[..., :1], (1.5, 1.5, 1.0)
+    )  # 1 of a single slice is no spacing
     assert read_case("A", path).spacing == pytest.approx((1.5, 1.5, 1.0))
 
 

@@ -196,7 +196,7 @@ def test_refuses_truncated_files(tmp_path, keep):
 def test_refuses_a_gzip_with_a_flipped_bit(tmp_path):
     noise = np.random.default_rng(0).integers(0, 4096, (20, 20, 3)).astype(np.int16)
     content = bytearray(gzip.compress(make_image(noise).to_bytes(), compresslevel=0))
-    content[-1000] ^= 1  # stored, not deflated: only the checksum can tell
+    content[-1000] ^= 1  # stored, not deflated: only the checksum detects it
     path = tmp_path / "volume.nii.gz"
     path.write_bytes(bytes(content))
     refused(path, "CRC")

@@ -35,7 +35,7 @@ def test_many_cases_follow_the_normal_distribution():
 
 
 def test_slices_of_a_case_are_drawn_together():
-    """Ten equal slices a case tell no more than one: the interval is that of the cases."""
+    """Ten equal slices of a case add no information: the interval is that of the cases."""
     by_case = RNG.random((12, 2))
     slices = np.repeat(by_case, 10, axis=0)
     cases = np.repeat(np.arange(12) * 3, 10)  # any numbers may name the cases

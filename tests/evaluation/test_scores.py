@@ -193,7 +193,7 @@ def test_markdown_shows_mean_spread_interval_and_count(evaluation):
     assert len([line for line in lines if line.startswith(f"| {PAIRS[0]} ")]) == 2
 
 
-def test_without_a_prior_there_is_no_table_of_it(evaluation):
+def test_without_a_prior_its_table_is_left_out(evaluation):
     anatomy = type(EMIDEC)(EMIDEC.labels, (), EMIDEC.slice_regions, EMIDEC.case_regions)
     cases = tuple(
         case(c.name, c.slice_dsc, c.regions, np.zeros((2, 0, 3))) for c in evaluation.cases

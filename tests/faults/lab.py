@@ -101,7 +101,7 @@ class Lab:
         self._count += 1
         files = tuple(self.folder / f"{name}-{self._count}.txt" for name in ("output", "errors"))
         for file in files:
-            file.touch()  # killed at once, a process has said nothing
+            file.touch()  # a process that is killed at once writes nothing
         pid = self.ask(
             {"argv": [str(a) for a in argv], "hook": hook, "output": str(files[0]),
              "errors": str(files[1])}

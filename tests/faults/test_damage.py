@@ -1,5 +1,5 @@
-"""Checkpoints deleted, cut short and with flipped bits: the run goes on from the last good state,
-or stops with one line; no parameter is ever read that was not saved."""
+"""Checkpoints deleted, cut short and with flipped bits: the run resumes from the last intact
+state, or stops with one line; no wrong parameter is ever read."""
 
 import hashlib
 import re
@@ -132,7 +132,7 @@ def saved(tmp_path_factory) -> Path:
 
 
 def outcome(folder: Path) -> str:
-    """What comes of reading the newest state of a damaged copy; a wrong one ends the test."""
+    """Read the newest state of a damaged copy; a wrong state fails the test."""
     try:
         with Checkpoints(folder, read_only=True) as checkpoints:
             assert checkpoints.latest_step == 4

@@ -84,7 +84,7 @@ def moments(run):
     def begins(step):
         return (checkpoints / f"{step}.orbax-checkpoint-tmp").exists
 
-    def writes(step):  # arrays, by threads that Python knows nothing of
+    def writes(step):  # arrays, written by native threads
         temporary = checkpoints / f"{step}.orbax-checkpoint-tmp"
 
         def there():

@@ -65,7 +65,7 @@ def test_a_read_only_disk_is_one_line_in_every_mode(lab, reference, tmp_path):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")]
 )
-def test_whatever_cannot_be_written_is_told_and_the_old_file_kept(tmp_path, monkeypatch, error):
+def test_whatever_cannot_be_written_keeps_the_old_file(tmp_path, monkeypatch, error):
     """Needs no root: the writers themselves fail."""
 
     def fail(*args, **kwargs):
@@ -137,7 +137,7 @@ datetime.datetime = Clock
 YEAR = 3e7
 
 
-def test_a_clock_set_back_and_forth_between_sittings_changes_nothing(lab, reference, tmp_path):
+def test_a_clock_set_back_and_forth_changes_nothing(lab, reference, tmp_path):
     run = tmp_path / "run"
     process = lab.train(run, hook=CLOCK.format(jumps=[YEAR]))
     assert process.kill_when(lambda: (run / "checkpoints" / "9").exists()).status == -9

@@ -11,8 +11,8 @@ from jaxseg.inference.predict import predict
 from jaxseg.runs.trained import load_run
 from tests.faults.lab import FIELDS
 
-# Notes what Python tells of before it does it. What lies beneath Python, such as the arrays that
-# Orbax writes, is covered by looking at the folders afterwards.
+# Records Python's audit events. Native writes, such as the arrays of Orbax, are covered by looking
+# at the folders afterwards.
 WATCH = """
 import os, sys
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

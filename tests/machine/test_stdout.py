@@ -24,7 +24,7 @@ def run(stdout: int, *flags: str, closing: str = "") -> tuple[int, str]:
 
 @pytest.fixture(params=["closed", "full"])
 def broken(request):
-    """A stdout that nobody reads, or that takes nothing; and whether it is the former."""
+    """A stdout without a reader, or a full one; and whether it has no reader."""
     if request.param == "closed":
         reader, writer = os.pipe()
         os.close(reader)

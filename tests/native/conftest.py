@@ -1,4 +1,4 @@
-"""These tests need a C++ compiler; without one they are skipped by name."""
+"""These tests need a C++ compiler and are skipped without one."""
 
 import shutil
 

@@ -37,7 +37,7 @@ def test_the_library_is_built_once_and_then_loaded(empty_cache):
         return path.name, path.stat().st_mtime_ns
 
     assert use() == use()
-    assert empty_cache.stat().st_mode & 0o077 == 0  # nobody else writes what is loaded
+    assert empty_cache.stat().st_mode & 0o077 == 0  # other users cannot write to it
 
 
 def test_processes_may_build_at_the_same_time(empty_cache):
@@ -61,7 +61,7 @@ def test_the_file_name_depends_on_sources_flags_and_processor(monkeypatch):
 
 
 def compile_with(monkeypatch, folder: Path, script: str) -> None:
-    """Let a Python script stand for the compiler."""
+    """Use a Python script in place of the compiler."""
     (folder / "compiler.py").write_text(script)
     monkeypatch.setenv("CXX", f"{sys.executable} {folder / 'compiler.py'}")
 

@@ -59,7 +59,7 @@ similarities = st.builds(similarity, finite(0.25, 4), finite(-15, 15), finite(-1
 @repeatable
 @given(images, st.integers(-12, 12), st.integers(-12, 12))
 def test_integer_shifts_are_exact(image, row, column):
-    """Shift 0 is the identity; what comes from beyond the rim is 0."""
+    """Shift 0 is the identity; values from outside the image are 0."""
     padded = np.pad(image, 12)
     expected = padded[12 - row :, 12 - column :][:H, :W]
     np.testing.assert_array_equal(jit_warp(image, similarity(1, row, column)), expected)

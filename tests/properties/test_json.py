@@ -1,4 +1,4 @@
-"""JSON damaged at random is read, or refused in one line by an error of the project's own."""
+"""Randomly damaged JSON is read, or refused in one line by a UserError."""
 
 import copy
 import json
@@ -79,7 +79,7 @@ def names_a_field(line):
 def outcomes(content, path, read, errors):
     """Writes and reads `MUTATIONS` damaged contents; how many were read and how many refused.
 
-    Any error that is none of `errors` ends the test.
+    Any other error fails the test.
     """
     rng = np.random.default_rng(0)
     counts = [0, 0]
@@ -125,7 +125,7 @@ def test_dataset_json(version, tmp_path):
 
 
 def test_config_json(tmp_path):
-    """What passes the check can be made into every object of a run."""
+    """A config that passes the check can be built."""
 
     def read(folder):
         config = read_settings(folder)

@@ -78,7 +78,7 @@ def test_panels_of_a_pure_translation_by_hand():
     slices = two_hearts()
     figure = mixup_figure(slices, NAMES, tolerance=0.1, count=1, lambdas=(0.25,), margin=24)
     fixed, moving = slices.images
-    # The moving slice's center must come 3 pixels up and 2 to the right; what comes in is 0.
+    # The moving slice's center must come 3 pixels up and 2 to the right; the rest is 0.
     registered = np.zeros_like(moving)
     registered[:-3, 2:] = moving[3:, :-2]
     inside = slices.labels[0] > 0

@@ -45,7 +45,7 @@ def free_port(low: int = 20000, high: int = 29000) -> int:
 
 @contextmanager
 def ended(processes: Sequence[subprocess.Popen[str]]) -> Iterator[Sequence[subprocess.Popen[str]]]:
-    """Nothing is left behind, however a test ends."""
+    """Kill the processes at the end of a test."""
     try:
         yield processes
     finally:
@@ -55,7 +55,7 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> Iterator[Sequence[subpr
 
 
 def explicit(run: Path, command_line, *own: Sequence[str], **changes):
-    """Two processes of one run, told where to meet by flags; `own` are flags of each alone."""
+    """Two processes of one run that connect by flags; `own` are flags of each process."""
     place = (f"--distributed=127.0.0.1:{free_port()}", "--num_processes=2", "--connect_seconds=90")
     flags = [*command_line.tiny_flags(run, **changes), *place, "--heartbeat_seconds=20"]
     own = own or ((), ())
@@ -149,7 +149,7 @@ def finished_pair(command_line, finished_run) -> Path:
     with ended(processes):
         (status, output, errors), other = results(processes)
     assert (status, errors) == (0, "")
-    assert other == (0, "", "")  # the one that does not write says nothing
+    assert other == (0, "", "")  # the other process prints nothing
     (run / "output.txt").write_text(output)
     return run
 
@@ -219,7 +219,7 @@ def test_interrupted_pairs_resume_to_the_same_bits(command_line, finished_pair, 
         processes[victim].kill()
         ends = results(processes)
         assert time.monotonic() - start < 60
-    if victim == 1:  # what process 0 had said when it was killed may be lost
+    if victim == 1:  # the output of a killed process 0 may be lost
         assert f"resuming at step {stopped} of {STEPS}" in ends[0][1]
     assert ends[victim][0] == -signal.SIGKILL
     status, _, errors = ends[1 - victim]

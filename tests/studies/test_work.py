@@ -1,4 +1,4 @@
-"""The order of work of a study, here an ablation, with stand-ins for trainings."""
+"""The order of work of a study, here an ablation, with mocked training."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ STAGES = {
 
 
 class Bench:
-    """Stands in for training, evaluation and the report, and keeps a record of them."""
+    """Replaces training, evaluation and the report, and records their calls."""
 
     def __init__(self, monkeypatch, folder: Path) -> None:
         self.folder = folder

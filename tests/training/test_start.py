@@ -135,7 +135,7 @@ def test_all_parameters_are_copied_for_the_same_labels():
 
 @pytest.mark.parametrize("labels", [5, 3])
 def test_other_labels_drop_the_output_layers(labels):
-    """Also where there are as many of them; the localizer knows no labels."""
+    """Even if their number is the same; the localizer does not depend on the labels."""
     merged, at_random = merge(
         tree(0, labels, localizer=True), tree(1, 5, localizer=True), same_labels=False
     )
