@@ -3,13 +3,13 @@
 Train a stage, or resume it:
   python main.py --config=configs/awce_penalty.py
   python main.py --config=configs/awce_penalty.py:emidec --config.data.root=DIR --workdir=RUN
-Start from the parameters of another run, or of an exported bundle:
+Start from the parameters of another run or of an exported bundle:
   python main.py --config=... --workdir=RUN --init_from=OTHER_RUN
 Train in several processes, started by SLURM, Open MPI or Kubernetes (docs/scaling.md):
   srun python main.py --config=... --distributed=auto
-Train and compare all stages of the paper's Table 1, or resume this:
+Train and compare all stages of the paper's Table 1, or resume this study:
   python main.py --mode=ablate --config=configs/default.py[:emidec] --workdir=DIR [--folds=5]
-Train every fold of one config and score each case by the fold that holds it out, or resume this:
+Train every fold of one config and score each case by the fold that holds it out, or resume:
   python main.py --mode=crossvalidate --config=configs/best.py[:emidec] --config.data.split=case
 """
 
@@ -37,25 +37,35 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="FILE or FILE:VARIANT; see configs/."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "ablate", "crossvalidate"], "What to do.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study; default runs/NAME.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study (runs/NAME).")
 INIT_FROM = flags.DEFINE_string("init_from", None, "Short for --config.train.init_from.")
-# Passed on to the function of the mode, if it has a parameter of that name.
+# Each flag is passed to the function of the mode, which must have a parameter of that name.
 _integer = partial(flags.DEFINE_integer, default=None)
 OPTIONS = (
-    _integer("seeds", help="ablate: seeds of each stage (3). crossvalidate: of each fold (1)."),
-    _integer("folds", help="ablate (0: one split), crossvalidate (data.folds or 5): their number."),
+    _integer("seeds", help="ablate: seeds per stage (3). crossvalidate: seeds per fold (1)."),
+    _integer(
+        "folds", help="Number of folds. ablate: 0 is one split. crossvalidate: data.folds, or 5."
+    ),
     flags.DEFINE_bool("mirror", None, "crossvalidate: average over mirror images."),
-    flags.DEFINE_list("ensemble", None, "crossvalidate: finished studies to average with."),
+    flags.DEFINE_list(
+        "ensemble", None, "crossvalidate: finished studies whose networks are averaged in."
+    ),
     flags.DEFINE_string("distributed", None, "train: auto, or HOST:PORT of process 0."),
-    _integer("num_processes", lower_bound=1, help="--distributed=HOST:PORT: their number."),
-    _integer("process_id", lower_bound=0, help="--distributed=HOST:PORT: own index."),
-    _integer("connect_seconds", lower_bound=1, help="--distributed: wait for others (300)."),
-    _integer("heartbeat_seconds", lower_bound=1, help="--distributed: longest silence (60)."),
+    _integer("num_processes", lower_bound=1, help="--distributed=HOST:PORT: number of processes."),
+    _integer("process_id", lower_bound=0, help="--distributed=HOST:PORT: index of this process."),
+    _integer(
+        "connect_seconds", lower_bound=1, help="--distributed: seconds to wait for others (300)."
+    ),
+    _integer(
+        "heartbeat_seconds",
+        lower_bound=1,
+        help="--distributed: seconds until a silent process counts as dead (60).",
+    ),
 )
 
 
 def main(_: list[str]) -> None:
-    """Run one mode; `parse` lets nothing but flags through."""
+    """Run one mode; `parse` rejects positional arguments."""
     logging.set_verbosity(logging.WARNING)  # includes JAX's warning of an unused GPU
     with command():
         config, mode = starting_from(CONFIG.value.to_dict(), INIT_FROM.value), str(MODE.value)

@@ -23,7 +23,7 @@ from jaxseg.runs.trained import load_run
 
 _LOG = logging.getLogger(__package__)
 _PRETRAINED = (
-    "no --run: the network trained on EMIDEC that comes with jaxseg. For research, not for "
+    "no --run given: using the bundled network, trained on EMIDEC. For research, not for "
     f"diagnosis; no commercial use (CC BY-NC-SA 4.0): {pretrained.EMIDEC / CARD}"
 )
 
@@ -60,11 +60,11 @@ def _example(output: Path) -> None:
         raise WorkdirError(str(error)) from error
     except OSError as error:
         raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
-    _LOG.info(f"{output}: two synthetic stacks (Images), with their label maps (Contours)")
+    _LOG.info(f"{output}: wrote two synthetic stacks (Images) with label maps (Contours)")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, without the usage."""
+    """Reports an invalid argument in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     """Build the parser of all commands."""
     root = _Parser(
         prog="jaxseg",
-        description="Use trained networks: a run folder of main.py, or a bundle exported from one.",
+        description="Use trained networks: run folders of main.py, or bundles exported from them.",
     )
     root.add_argument("--version", action="version", version=f"jaxseg {__version__}")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -92,15 +92,15 @@ def _add_predict(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        "segment NIfTI stacks or a DICOM series, which need no label maps, and measure them",
+        "segment and measure NIfTI stacks or a DICOM series",
         "jaxseg predict scans --output=segmented",
     )
     add = parser.add_argument
     text = "a .nii or .nii.gz file, a folder of them, or a folder of one DICOM series"
     add("source", type=arguments.path, metavar="STACK", help=text)
     text = (
-        "run folder or bundle; of several, each with --run, the probabilities are averaged. "
-        "Default: the network of EMIDEC that comes with jaxseg, with --mirror and --drop_small"
+        "run folder or bundle; with several --run, their probabilities are averaged. "
+        "Default: the bundled network, trained on EMIDEC, with --mirror and --drop_small"
     )
     add("--run", type=arguments.run, default=[], action="append", metavar="RUN", help=text)
     add(
@@ -110,14 +110,17 @@ def _add_predict(commands: Any) -> None:
         required=True,
         help="folder for label maps, pictures, volumes and measures",
     )
-    text = "position of the hearts as fractions of the field of view; default: they are located"
+    text = (
+        "position of the heart in all stacks, as fractions of the field of view; default: the "
+        "network locates it, or the center of its config"
+    )
     add("--center", type=arguments.center, metavar="ROW,COLUMN", help=text)
     text = (
-        "where rows and columns (the file's first and second axis) lead, such as LP: to the left "
-        "and to posterior; default: what the file states"
+        "anatomical directions of rows and columns (the file's first and second axis), such as LP "
+        "for left and posterior; default: from the header"
     )
     add("--orientation", type=arguments.orientation, metavar="CODE", help=text)
-    text = "DICOM series to take of several: its description, or the end of its UID"
+    text = "DICOM series to read if there are several: its description, or the end of its UID"
     add("--series", metavar="SERIES", help=text)
     add("--probabilities", action="store_true", help="write the probabilities as well")
     _add_septum(parser)
@@ -137,7 +140,7 @@ def _add_measure(commands: Any) -> None:
     text = ".nii or .nii.gz label maps, or folders of them"
     add("sources", type=arguments.path, nargs="+", metavar="LABEL_MAP", help=text)
     add("--output", type=arguments.path, metavar="DIR", required=True, help="folder for all files")
-    text = "run folder or bundle whose labels the files hold; default: EMIDEC's, 0 to 4"
+    text = "run folder or bundle that defines the labels; default: EMIDEC's, 0 to 4"
     add("--run", type=arguments.path, metavar="RUN", help=text)
     _add_septum(parser)
     text = "slice 0 is the base; default: the apex, as in EMIDEC, or as in the config of RUN"
@@ -148,8 +151,8 @@ def _add_measure(commands: Any) -> None:
 def _add_septum(parser: argparse.ArgumentParser) -> None:
     text = (
         "directions, from the cavity's center, of the anterior and, if known, the inferior "
-        "insertion of the right ventricle: degrees in the picture, 0 right, 90 up; for the AHA "
-        "segments of all cases"
+        "insertion of the right ventricle, in degrees in the picture (0 right, 90 up); applied to "
+        "all cases, to name the AHA segments"
     )
     parser.add_argument("--septum", type=arguments.septum, metavar="ANTERIOR[,INFERIOR]", help=text)
 
@@ -166,13 +169,15 @@ def _add_evaluate(commands: Any) -> None:
     text = "data set folder; default: the held-out cases of the run"
     add("root", type=arguments.path, nargs="?", metavar="CASES", help=text)
     text = (
-        f"run folder or bundle, or {pretrained.NAME}; several, each with --run, score the cases "
-        "that each held out"
+        f"run folder or bundle, or {pretrained.NAME}; with several --run, each case is scored by "
+        "the run that held it out"
     )
     add("--run", type=arguments.run, required=True, action="append", metavar="RUN", help=text)
-    text = f"methods side by side, separated by commas: {', '.join(NAMES)}; default: network"
+    text = f"methods to compare, separated by commas: {', '.join(NAMES)}; default: network"
     add("--method", type=arguments.names, action="extend", dest="methods", default=[], help=text)
-    text = f"myocardium for thresholds, {' or '.join(WITHIN)}, or both; default: reference"
+    text = (
+        f"myocardium that thresholds apply to: {' or '.join(WITHIN)}, or both; default: reference"
+    )
     add("--within", type=arguments.names, action="extend", default=[], help=text)
     text = "folder for the scores; default: RUN/evaluation"
     add("--output", type=arguments.path, metavar="DIR", help=text)
@@ -184,7 +189,7 @@ def _add_export(commands: Any) -> None:
         commands,
         "export",
         export,
-        "export the network of a run as a bundle, one folder to hand on",
+        "export the network of a run as a bundle, a self-contained folder",
         "jaxseg export --run=runs/best-emidec --output=bundle",
     )
     add = parser.add_argument
@@ -204,7 +209,7 @@ def _add_example(commands: Any) -> None:
         commands,
         "example",
         _example,
-        "write two synthetic stacks with label maps, to try the other commands on",
+        "write two synthetic stacks with label maps, for trying the other commands",
         "jaxseg example scans",
     )
     parser.add_argument("output", type=arguments.path, metavar="DIR", help="folder to create")
@@ -223,13 +228,16 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     """Add the flags that prediction and evaluation share."""
     add = parser.add_argument
     add("--checkpoint", choices=["best", "last"], help="default: last, or a bundle's own")
-    text = "average over the mirror images of each slice, and over its turns if trained with them"
+    text = (
+        "average over the mirror images of each slice, and over its quarter turns if the network "
+        "was trained with them"
+    )
     add("--mirror", action="store_true", help=text)
-    text = "replace pathology smaller than in any training case by the label around it"
+    text = "relabel pathology smaller than in any training case as the region around it"
     add("--drop_small", action="store_true", help=text)
     text = (
-        "replace pathology of lower confidence by the label around it; once for all inclusion "
-        "pairs, or once for each (EMIDEC: no-reflow, then infarct)"
+        "relabel pathology of lower confidence as the region around it; given once for all "
+        "inclusion pairs, or once for each (EMIDEC: no-reflow, then infarct)"
     )
     add(
         "--min_confidence",
@@ -239,7 +247,7 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=text,
     )
-    text = "apply the bounds that the cross-validation of these networks has found"
+    text = "apply the confidence bounds from the cross-validation of these networks"
     add("--case_decision", action="store_true", help=text)
 
 

@@ -103,7 +103,7 @@ def _check_labels(labels: Any) -> None:
     if not isinstance(labels, tuple):
         raise ValueError(f"labels: expected a tuple of names, got {labels!r}")
     if not all(_is_name(name) for name in labels):
-        raise ValueError(f"labels: expected non-empty names that print, got {labels}")
+        raise ValueError(f"labels: expected non-empty printable names, got {labels}")
     if len(set(labels)) != len(labels):
         raise ValueError(f"labels: names must be unique, got {labels}")
     if len(labels) < 2:
@@ -134,7 +134,7 @@ def _check_inclusions(inclusions: Any, num_labels: int) -> None:
         for part in pair:
             _check_label_set("inclusions", part, num_labels)
             if 0 in part:
-                raise ValueError(f"inclusions: the background (0) takes no part, got {pair}")
+                raise ValueError(f"inclusions: expected labels above 0 (background), got {pair}")
         inner, outer = pair
         if not set(inner) < set(outer):
             raise ValueError(
@@ -150,7 +150,7 @@ def _check_regions(field: str, regions: Any, num_labels: int) -> None:
             raise ValueError(f"{field}: expected (name, labels), got {region!r}")
         name, values = region
         if not _is_name(name):
-            raise ValueError(f"{field}: expected a non-empty region name that prints, got {name!r}")
+            raise ValueError(f"{field}: expected a non-empty printable region name, got {name!r}")
         _check_label_set(f"{field} {name!r}", values, num_labels)
     names = [name for name, _ in regions]
     if len(set(names)) != len(names):

@@ -1,6 +1,6 @@
-"""Types of the arguments on the command line, from text to value.
+"""Parsers of command line arguments, from text to value.
 
-Each raises argparse.ArgumentTypeError, with what was expected, on any other text.
+Each raises argparse.ArgumentTypeError for invalid text; the message states what is expected.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from jaxseg.pretrained import folder_of
 
 
 def path(text: str) -> Path:
-    """A path; few shells expand ~ after --flag=."""
+    """A path, with a leading ~ expanded, because few shells expand it after --flag=."""
     try:
         return expanded(text)
     except HomeError as error:
@@ -45,7 +45,7 @@ def center(text: str) -> tuple[float, ...]:
 
 
 def orientation(text: str) -> str:
-    """Where rows and columns lead, as in `directions_of`."""
+    """Anatomical directions of rows and columns, as in `directions_of`."""
     try:
         directions_of(text)
     except ValueError as error:

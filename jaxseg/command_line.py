@@ -1,4 +1,4 @@
-"""The frame of every command: its lines on stdout, its errors as one line and an exit status."""
+"""Run a command: its log goes to stdout, its errors become one line and an exit status."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from jaxseg.runs.signals import Interrupted
 def command() -> Iterator[None]:
     """Run the body as a command.
 
-    What jaxseg logs goes to stdout. An error that the user can correct becomes one clear message on
+    What jaxseg logs goes to stdout. An error that the user can correct becomes one message on
     stderr and status 1; other errors keep their traceback.
 
     Raises:

@@ -18,7 +18,7 @@ def expanded(path: str | Path, name: str = "") -> Path:
       name: flag or field of the path; empty if the caller adds it to the message.
 
     Raises:
-      HomeError: there is no such home. An empty HOME counts as none, since ~ would become `/`.
+      HomeError: there is no such home. An empty HOME counts as missing, because ~ would become `/`.
     """
     missing = os.environ.get("HOME") == "" and Path(path).parts[:1] == ("~",)
     try:

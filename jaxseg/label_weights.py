@@ -1,16 +1,16 @@
 """Objectives that train the label weights of Eq. 3 without its trivial optimum.
 
 Minimized jointly over network and weights, Eq. 3 has a trivial optimum: weight moves onto labels
-that are absent, rare or already easy, and the others are no longer learned. The network therefore
-minimizes Eq. 3 with constant weights, and the weight generator has an objective of its own:
+that are absent, rare or already easy, and the network no longer learns the others. The network
+therefore minimizes Eq. 3 with constant weights, and the weight generator has a separate objective:
 
 - "adversarial": q = w / L, the normalized weights, *ascends*
       sum_i q_i c_i + strength * H(q),   c_i the mean cross-entropy over label i's pixels.
   The optimum is q = softmax(c / strength): weight follows difficulty, and the entropy bounds it.
-  The difficulty c is computed for each image; a label that the image does not hold has c = 0.
+  The difficulty c is computed for each image; a label that is not present in it has c = 0.
   For soft targets, such as those of mixup, c includes the entropy of the targets. A label with
-  small fractions then has a higher weight even where the network is right. Without that part the
-  infarct was learned slightly worse.
+  small fractions then has a higher weight even where the prediction is correct. Without this part,
+  the DSC of the infarct was lower (docs/studies/020-soft-targets-in-difficulty-and-dice.md).
 - "minimize": Eq. 3 itself, the literal reading of the paper, kept to show its trivial optimum.
 
 See docs/studies/002-label-weights.md for a measured comparison.

@@ -17,7 +17,7 @@ from jaxseg.models import Convolve, UNet
 
 DEPTH = 3
 WIDTH = 8
-# Moves the heart anywhere in the picture, in any orientation. Lengths are in pixels of 8 mm.
+# Moves the heart to any position and orientation in the image. Lengths are in pixels of 8 mm.
 AUGMENTATION = Augmentation(
     probability=0.9,
     flip=True,
@@ -30,12 +30,12 @@ AUGMENTATION = Augmentation(
     noise=0.2,
     bias=1.0,
 )
-# Probability, for each side, that the picture ends closer to the heart.
+# Probability, for each side, that the image is cut closer to the heart.
 _CUT = 0.4
 
 
 def make_localizer(convolve: Convolve) -> UNet:
-    """The network: (B, h, w, 1) scouts to logits (B, h, w, 2) of elsewhere and heart."""
+    """The network: (B, h, w, 1) scouts to logits (B, h, w, 2) of background and heart."""
     return UNet(
         num_labels=2, width=WIDTH, depth=DEPTH, attention=False, groups=0, convolve=convolve
     )
@@ -44,7 +44,7 @@ def make_localizer(convolve: Convolve) -> UNet:
 def scout_batch(
     key: Array, cohort: DeviceCohort, indices: Array, first: Array | int
 ) -> tuple[Array, Array]:
-    """Gather scouts and augment them, so that hearts appear in other places.
+    """Gather scouts and augment them, so that the position of the heart varies.
 
     Args:
       key: PRNG key of this step.
@@ -53,7 +53,7 @@ def scout_batch(
       first: position of the first of them in the global batch.
 
     Returns:
-      Scouts (B, h, w, 1) and fractions of elsewhere and heart (B, h, w, 2), float32.
+      Scouts (B, h, w, 1) and fractions of background and heart (B, h, w, 2), float32.
     """
     scouts, hearts = cast(Array, cohort.scouts), cast(Array, cohort.hearts)
 
@@ -68,13 +68,13 @@ def scout_batch(
 
 
 def _cut(key: Array, scout: Array, heart: Array) -> Array:
-    """Randomly move some sides of the picture to between the scout's border and the heart."""
+    """Randomly cut some sides of a scout, between its border and the heart."""
     inside = jnp.array(True)
     for axis in (0, 1):
         size = heart.shape[axis]
         lines = (heart > 0.1).any(1 - axis)
         place = jnp.arange(size)
-        # Without a heart, use the middle.
+        # Without a heart, cut up to the middle.
         top = jnp.where(lines.any(), jnp.argmax(lines), size // 2)
         bottom = jnp.where(lines.any(), size - 1 - jnp.argmax(lines[::-1]), size // 2)
         key, chance_key, depth_key = jax.random.split(key, 3)
@@ -89,6 +89,6 @@ def localizer_loss(logits: Array, shares: Array) -> Array:
 
     Args:
       logits: (B, h, w, 2).
-      shares: (B, h, w, 2), fractions of elsewhere and heart.
+      shares: (B, h, w, 2), fractions of background and heart.
     """
     return cross_entropy(logits, shares) + soft_dice_loss(logits, shares)

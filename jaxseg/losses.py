@@ -80,18 +80,18 @@ def soft_dice_loss(logits: Array, targets: Array, *, regions: Sequence[LabelSet]
     loss is not part of the paper.
 
     If regions are given, they replace the labels, each with the sum of its labels' probabilities.
-    They may overlap, as those of a challenge do. No-reflow predicted as infarct is then an error
-    of no-reflow, but not of the whole infarct around it.
+    Regions may overlap, as those of the EMIDEC challenge do. No-reflow predicted as infarct is then
+    an error of the region no-reflow, but not of the region infarct, which includes it.
 
-    Soft targets are sharpened: where Y is neither 0 nor 1, the optimum is not p = Y but closer to
-    the likelier extreme, which a DSC of label maps rewards. With min(p, Y) instead of p Y the
-    optimum is p = Y, but the DSC was no higher
+    The loss sharpens soft targets: where 0 < Y < 1, its optimum is not p = Y but closer to 0 or 1,
+    which the DSC of label maps rewards. With min(p, Y) instead of p Y the optimum is p = Y, but
+    the DSC was not higher
     (docs/studies/020-soft-targets-in-difficulty-and-dice.md).
 
     Args:
       logits: (B, H, W, L) floating point.
       targets: (B, H, W, L) label probabilities; a label is present if its sum is positive.
-      regions: label tuples; if empty, each label is a region of its own.
+      regions: tuples of labels; if empty, each label is a separate region.
 
     Returns:
       () float32, 0 to 1.
@@ -177,7 +177,7 @@ def _check_regions(field: str, regions: Sequence[LabelSet], count: int) -> None:
     """Check label indices, because JAX would silently clamp an index that is out of range."""
     for label in (label for region in regions for label in region):
         if not 0 <= label < count:
-            raise ValueError(f"{field} name label {label}, labels are 0 to {count - 1}")
+            raise ValueError(f"{field}: expected labels 0 to {count - 1}, got {label}")
 
 
 def _region(probabilities: Array, labels: LabelSet) -> Array:

@@ -31,7 +31,7 @@ class Objective:
       epsilon: epsilon of Eq. 4.
       inclusions: inclusion pairs of the anatomy.
       dice: coefficient of the soft Dice loss, which is not part of the paper; 0 omits it.
-      dice_regions: regions of the soft Dice loss; if empty, each label is a region of its own.
+      dice_regions: regions of the soft Dice loss; if empty, each label is a separate region.
     """
 
     method: str
@@ -67,14 +67,20 @@ def loss_and_logs(
     targets: Array,
     scouts: tuple[Array, Array] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """Compute the stage's loss on one batch.
+    """Compute the loss of a stage on one batch.
+
+        L = CE + penalty * L_N + dice * L_Dice
+
+    CE is the cross-entropy, or Eq. 3 with constant weights if there is a weight generator; L_N is
+    Eq. 5. The losses of the weight generator and of the localizer are added to L. They share no
+    parameters with it, so that they do not change its gradient.
 
     Args:
-      params: parameters as in `TrainState`.
+      params: parameters by sub-network, as in `TrainState`.
       networks: the sub-networks.
       objective: the objective of the stage.
-      images: (B, H, W, C).
-      targets: (B, H, W, L).
+      images: (B, H, W, C) float32.
+      targets: (B, H, W, L) float32 label probabilities.
       scouts: batch of the localizer, from `jaxseg.localizer.scout_batch`.
 
     Returns:

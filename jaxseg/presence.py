@@ -1,7 +1,7 @@
-"""Decide whether a case holds a pathology, by its volume and the network's confidence in its core.
+"""Decide whether a pathology is present, by its volume and the network's confidence in its core.
 
-A network labels a few voxels of many healthy hearts as pathology. By the challenge's rule such a
-case scores 0. The prior gives these voxels another label: that of the surrounding region.
+In many healthy hearts the network labels a few voxels as pathology. By the challenge's rule such a
+case scores 0. These voxels are relabeled as the surrounding region of the inclusion pair.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,13 @@ _SURE = 1e-4
 # the core of even the smallest true pathology is certain only if it excludes the rim. Measured in
 # docs/studies/015-healthy-case.md.
 _CORE = 0.25
-_NOTHING = "nothing, as no training case holds any"
+_NOTHING = "none, because no training case contains any"
 # Inverse variance of the Gaussian prior on the slope of the logistic function.
 _PRIOR = 0.01
 
 Inclusions = Sequence[tuple[LabelSet, LabelSet]]
 
-SMALL_DROPPED = (
-    "Pathology of a case that is smaller than in any training case was given to what surrounds it"
-)
+SMALL_DROPPED = "Pathology smaller than in any training case was relabeled as the region around it"
 """Description of `PresenceRule.drop_small` for readers of scores, without a full stop."""
 
 
@@ -39,10 +37,10 @@ class PresenceRule:
     """Conditions under which the inner region of each inclusion pair stays in a case's label map.
 
     Attributes:
-      smallest_mm3: for each pair, the smallest volume of the inner region in a training case that
-        holds it. None if no training case does; that region then always stays. Empty without a
-        rule.
-      drop_small: whether to drop a region that is smaller.
+      smallest_mm3: for each pair, the smallest volume in mm3 of the inner region over the training
+        cases in which it is present. None if there is no such case; the region then always stays.
+        Empty without a rule.
+      drop_small: whether to drop a region of a smaller volume.
       min_confidence: for each pair, the `core_confidence` below which the region is dropped; empty
         for no such bound.
     """
@@ -71,9 +69,9 @@ class PresenceRule:
                 if smallest is not None
             ]
             sentences.append(
-                "Pathology whose core, the most probable voxels that make up a quarter of the "
-                "smallest volume of any training case, has a low mean probability was given to "
-                f"what surrounds it: {', '.join(parts) or _NOTHING}."
+                "Pathology with a low mean probability in its core was relabeled as the region "
+                f"around it: {', '.join(parts) or _NOTHING}. The core consists of the most "
+                "probable voxels, with a quarter of the smallest volume in any training case."
             )
         return tuple(sentences)
 
@@ -84,7 +82,7 @@ def smallest_volumes(
     voxel_mm3: Sequence[float],
     inclusions: Inclusions,
 ) -> list[float | None]:
-    """The smallest volume of each pair's inner region over the cases that hold it.
+    """The smallest volume of each pair's inner region over the cases in which it is present.
 
     Args:
       labels: (N, H, W) integer, slices on the network grid.
@@ -94,7 +92,7 @@ def smallest_volumes(
       inclusions: inclusion pairs of the anatomy.
 
     Returns:
-      Volumes in mm3, one for each pair; None if no case holds the inner region.
+      Volumes in mm3, one for each pair; None if the inner region is present in no case.
     """
     smallest: list[float | None] = []
     for inner, _ in inclusions:
@@ -110,7 +108,7 @@ def core_confidence(
     inclusions: Inclusions,
     smallest_mm3: Sequence[float | None],
 ) -> NDArray[np.float64]:
-    """Confidence of a prediction that a case holds each pair's inner region.
+    """Confidence of a prediction that each pair's inner region is present in a case.
 
     This is the mean probability of the inner region over its core. The core consists of its most
     probable voxels, with a total volume of a quarter of the smallest volume in any training case.
@@ -124,7 +122,7 @@ def core_confidence(
       smallest_mm3: smallest volume of each pair's inner region, from `smallest_volumes`.
 
     Returns:
-      (pairs,) in 0..1; NaN if no training case holds the region.
+      (pairs,) in 0..1; NaN if the region is present in no training case.
     """
     voxel = float(np.prod(spacing))
     found = []

@@ -59,7 +59,7 @@ def placement(num_devices: int) -> Sharding:
     """
     devices = jax.local_devices()
     if not 1 <= num_devices <= len(devices):
-        raise ValueError(f"asked for {num_devices} devices, {len(devices)} are there")
+        raise ValueError(f"expected 1 to {len(devices)} devices, got {num_devices}")
     if num_devices == 1:
         return SingleDeviceSharding(devices[0])
     return NamedSharding(Mesh(np.array(devices[:num_devices]), (AXIS,)), PartitionSpec())
@@ -177,7 +177,9 @@ def batch_devices(num_devices: int) -> list[Any]:
     processes = [jax.local_devices(process_index=k) for k in range(jax.process_count())]
     for devices in processes:
         if len(devices) < num_devices:
-            raise ValueError(f"asked for {num_devices} devices, a process has {len(devices)}")
+            raise ValueError(
+                f"expected at most {len(devices)} devices per process, got {num_devices}"
+            )
     return [device for devices in processes for device in devices[:num_devices]]
 
 
@@ -216,7 +218,7 @@ def compile_step(
     ) -> tuple[TrainState, dict[str, Array]]:
         if indices.shape[0] % len(devices):
             raise ValueError(
-                f"a batch of {indices.shape[0]} cannot be shared by {len(devices)} devices"
+                f"expected a batch size divisible by {len(devices)} devices, got {indices.shape[0]}"
             )
         shares = indices.reshape(len(devices), -1)
         if len(devices) > num_devices:

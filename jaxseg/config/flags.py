@@ -1,4 +1,4 @@
-"""Parse the flags of main.py; whatever is wrong with them ends in one line and status 2."""
+"""Parse the flags of main.py; an invalid flag gives an error of one line and status 2."""
 
 import errno
 import re
@@ -28,7 +28,7 @@ def parse(argv: Sequence[str]) -> list[str]:
         with flushed():  # of --help
             program, *rest = flags.FLAGS(_with_home(_without_repeats(argv)))
         if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}; every setting is a --flag=VALUE")
+            raise flags.Error(f"expected --FLAG=VALUE only, got the argument {rest[0]!r}")
         config = flags.FLAGS["config"].value
         if config is None:
             raise flags.Error(

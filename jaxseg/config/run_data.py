@@ -111,7 +111,7 @@ def _check_patients(source: str, patients: Mapping[str, str], held: set[str]) ->
         if patient in first and name not in held:
             raise DataError(
                 f"{source}: trains on {name} and holds out {first[patient]}, both of the patient "
-                f"{patient}; expected every patient on one side"
+                f"{patient}; expected all cases of a patient on one side"
             )
 
 
@@ -162,7 +162,7 @@ def written_values(setup: Setup) -> tuple[int, ...] | None:
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the folders and files in a checked config absolute, so that it holds from any directory.
+    """Make the folders and files in a checked config absolute, so that it is valid everywhere.
 
     A phantom whose `data.root` is None gets its default folder below the current directory.
 
@@ -217,8 +217,8 @@ def _write_phantom(folder: Path, source: DataSource) -> None:
             )
         except ValueError as error:
             raise DataError(
-                f"data.root: expected a folder for the phantom: {error}; for cases of your own "
-                "set data.phantom_cases=0, or take the config's variant for them"
+                f"data.root: expected a folder for the phantom: {error}; to use your own cases, "
+                "set data.phantom_cases=0 or choose the config variant for them"
             ) from error
         except OSError as error:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Groups of a run's settings as typed values; `jaxseg.config.setup` builds them from a config."""
+"""Sections of a config as typed values; `jaxseg.config.setup` builds them."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -9,14 +9,14 @@ from jaxseg.home import expanded
 
 @dataclass(frozen=True)
 class DataSource:
-    """The cases of a run: own ones in a folder, or a phantom to be written there.
+    """The cases of a run: the user's cases in a folder, or a phantom to be written there.
 
     Attributes:
       root: folder of the cases; None for the default folder of a phantom, and in a bundle.
       layout: folder layout, "emidec" or "nnunet".
       label_values: values that stand for the labels in label files; None for those of the layout.
       apex_first: whether slice 0 is the apex, else the base.
-      phantom_cases: number of cases of the phantom to write; 0 for own cases.
+      phantom_cases: number of cases of the phantom to write; 0 for the cases in `root`.
       phantom_seed: seed of the phantom.
     """
 
@@ -54,8 +54,8 @@ class Split:
       fold: index of the held-out fold.
       seed: seed of the random order.
       patients: regular expression for the patient in a case's name, or path of a CSV file; None if
-        each case is a patient of its own.
-      file: path of a JSON or CSV file with an own split; None for a random one.
+        each case is a separate patient.
+      file: path of a JSON or CSV file with a user-defined split; None for a random one.
     """
 
     kind: str
@@ -124,7 +124,7 @@ class Course:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that change nothing in the result, so that a resumed run may have others.
+    """Options that do not change the result, so that they may differ in a resumed run.
 
     Attributes:
       devices: devices that each process uses; 0 for all of its own.

@@ -1,4 +1,4 @@
-"""Check a config before anything is read or compiled, and copy it with changes."""
+"""Check a config before data is read or code is compiled, and copy it with changes."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +102,7 @@ def check(settings: Mapping[str, Any]) -> None:
     try:
         flat = flatten(settings)
     except RecursionError:
-        raise SettingsError("expected settings of two levels, got many more") from None
+        raise SettingsError("expected a config of two levels, got a deeper one") from None
     for name, (test, expected) in RULES.items():
         if name not in flat and name in _OPTIONAL:
             continue
@@ -113,7 +113,7 @@ def check(settings: Mapping[str, Any]) -> None:
     # A value in place of a section is already reported by the fields that are then missing.
     sections = {name.partition(".")[0] for name in RULES}
     problems += [
-        f"{name!r:.80}: no such setting"
+        f"{name!r:.80}: no such field"
         for name in sorted(flat.keys() - RULES.keys() - sections)
         if name.partition(".")[0] != "anatomy"
     ]
@@ -157,8 +157,8 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
         # In a layer with fewer channels than groups, each channel is a group.
         if any(c >= groups and c % groups for c in channels):
             yield (
-                f"{name}: expected layers of fewer channels than model.groups = {groups}, or of a "
-                f"multiple, got {flat[name]} and so {channels}"
+                f"{name}: expected layers with fewer channels than model.groups = {groups}, or a "
+                f"multiple of it, got {flat[name]}, which gives {channels} channels"
             )
     halvings = {"model.width": flat["model.depth"], "balance.width": HALVINGS}
     for name in deepest if flat["loss.weighted"] else ("model.width",):
@@ -166,8 +166,8 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
         # On a map of one pixel, instance normalization keeps nothing but its own shift.
         if max(size) <= 2 ** halvings[name] and not 0 < groups < channels:
             yield (
-                f"model.groups: expected at least 1 and fewer than {channels}, the deepest "
-                f"channels by {name}, with a grid of {size}, which is reduced to one pixel, got "
+                f"model.groups: expected 1 to {channels - 1} with grid.size = {size}, which is "
+                f"reduced to one pixel in the deepest layer ({channels} channels by {name}), got "
                 f"{groups}"
             )
             return
@@ -176,18 +176,19 @@ def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
 def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
     if not (flat["data.phantom_cases"] or flat["data.root"]):
         yield (
-            "data.root: expected the folder of the cases, got nothing; pass --config.data.root=DIR"
+            f"data.root: expected the folder of the cases, got {flat['data.root']!r}; pass "
+            "--config.data.root=DIR"
         )
     low, high = flat["intensity.low"], flat["intensity.high"]
     if not low < high:
         yield f"intensity.low: expected less than intensity.high = {high}, got {low}"
     if flat["augment.turn"] and len(set(flat["grid.size"])) > 1:
-        yield f"augment.turn: expected False with a grid that is not square, {flat['grid.size']}"
+        yield f"augment.turn: expected False, or a square grid.size, got {flat['grid.size']}"
     for name in ("augment.rotation", "augment.shift"):
         if flat["augment.probability"] and flat[name] and not flat["grid.spacing"]:
             yield (
-                f"{name}: expected 0 with grid.spacing = 0, whose pixels are of no known size and "
-                f"need not be square, got {flat[name]}"
+                f"{name}: expected 0 with grid.spacing = 0 (pixels of unknown size and shape), got "
+                f"{flat[name]}"
             )
     for name in ("data.patients", "data.splits"):
         if flat[name] and flat["data.split"] != "case":
@@ -199,7 +200,7 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
             yield f"data.label_values: {error}"
     fold, folds = flat["data.fold"], flat["data.folds"]
     if fold and not folds and not flat["data.splits"]:
-        yield f"data.fold: expected 0 without folds; set data.folds, got {fold}"
+        yield f"data.fold: expected 0 without data.folds, got {fold}"
     elif folds and fold >= folds:
         yield f"data.fold: expected less than data.folds = {folds}, got {fold}"
     first, last = "optimizer.learning_rate", "optimizer.final_learning_rate"
@@ -215,9 +216,9 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
 def _of_the_loss(flat: Mapping[str, Any]) -> Iterator[str]:
     if flat["balance.method"] == "adversarial" and not flat["balance.strength"]:
         yield (
-            "balance.strength: expected more than 0 with balance.method = adversarial, whose "
-            "weights would otherwise all go to one label, got 0"
+            "balance.strength: expected more than 0 with balance.method = adversarial (at 0 all "
+            "weight goes to one label), got 0"
         )
     penalty = flat["loss.penalty"]
     if penalty and not flat["anatomy.inclusions"]:
-        yield f"loss.penalty: expected 0 where anatomy.inclusions names no pair, got {penalty}"
+        yield f"loss.penalty: expected 0 without pairs in anatomy.inclusions, got {penalty}"

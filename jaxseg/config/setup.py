@@ -1,4 +1,4 @@
-"""What a run's config says, as typed values, built once and handed down.
+"""The config of a run as typed values, which are built once and passed to other modules.
 
 The modules of the method take plain values. `build` reads the config; `run_data` reads the cases.
 """
@@ -29,24 +29,24 @@ from jaxseg.pretrained import folder_of
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a run's config says.
+    """The config of a run as typed values.
 
     Attributes:
       name: name of the stage.
       seed: root of initialization, batch order and mixup.
       anatomy: labels, inclusion pairs and scored regions.
-      source: the cases, own ones or a phantom.
-      split: their division into training and validation.
+      source: the user's cases, or a phantom.
+      split: division of the cases into training and validation.
       preprocessing: preprocessing of each case, with the network grid.
-      allow_outside: whether labels may reach out of the network grid.
-      soft_labels: whether targets are fractions of pixels rather than labels.
+      allow_outside: whether labels may extend beyond the network grid.
+      soft_labels: whether targets are label fractions of each pixel rather than labels.
       mixup: parameters of pathology mixup.
       augmentation: parameters of ordinary augmentation.
       architecture: size and kind of the sub-networks.
       objective: loss terms and their coefficients.
       optimization: optimizer and learning rate.
       course: length of the training, and what it starts from.
-      options: options that change nothing in the result.
+      options: options that do not change the result.
     """
 
     name: str

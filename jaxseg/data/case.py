@@ -91,7 +91,7 @@ def read_case(
     if label_path is None:
         return case
     if values is None:
-        raise TypeError("a label map needs its values")
+        raise TypeError("values: expected with label_path, got None")
     stored, label_header = read_volume(label_path)
     label = values.to_labels(stored, label_path)
     _check_same_grid(image_path, header, label_path, label_header)
@@ -122,8 +122,8 @@ def _check_slice_axis(
     if shape[2] > 1 and spacing[2] < 0.99 * max(spacing):
         edges = " x ".join(f"{edge:g}" for edge in spacing)
         raise DataError(
-            f"{path}: spacing {edges} mm; expected the slices along the last axis, where a"
-            " short-axis stack has its largest spacing; turn the stack's axes first"
+            f"{path}: spacing {edges} mm; expected the largest spacing, that between slices, along"
+            " the last axis; transpose the stack"
         )
 
 

@@ -91,7 +91,7 @@ class Grid:
     @property
     def _center(self) -> tuple[float, float]:
         if self.center is None:
-            raise ValueError("the grid has no center yet; expected one of a stack, from Grid.at")
+            raise ValueError("center is None; expected the grid of a stack, from Grid.at")
         return self.center
 
 

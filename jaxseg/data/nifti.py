@@ -85,7 +85,7 @@ def read_volume(path: Path | str) -> tuple[np.ndarray, nib.Nifti1Header]:
         raise DataError(f"{path}: expected a file ending in .nii or .nii.gz")
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise DataError(f"{path}: no regular file")
+            raise DataError(f"{path}: expected a regular file")
         with _open(path) as file:
             array, header = _read_stream(path, file)
     except FileNotFoundError:
@@ -173,7 +173,7 @@ def _open(path: Path) -> BinaryIO:
 def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Header]:
     start = file.read(540)
     if len(start) < 348:
-        raise DataError(f"{path}: {len(start)} bytes; a NIfTI header alone has 348")
+        raise DataError(f"{path}: expected a NIfTI header of at least 348 bytes, got {len(start)}")
     size = min(int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big"))
     if size not in _HEADERS or len(start) < size:
         raise DataError(f"{path}: not a NIfTI file (header size {size}, expected 348 or 540)")
@@ -189,7 +189,9 @@ def _read_stream(path: Path, file: BinaryIO) -> tuple[np.ndarray, nib.Nifti1Head
     while chunk := file.read(_CHUNK_BYTES):  # read to the end, where gzip stores its checksum
         extra += len(chunk)
         if extra > MAX_EXTRA_BYTES:
-            raise DataError(f"{path}: more than {MAX_EXTRA_BYTES} bytes behind the volume's data")
+            raise DataError(
+                f"{path}: more than {MAX_EXTRA_BYTES} bytes after the data of the volume"
+            )
     return array.reshape(array.shape[:3]), header
 
 

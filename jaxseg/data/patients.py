@@ -61,7 +61,9 @@ def read_held_out(source: str, cases: Sequence[str], *, folds: int, fold: int) -
     if folds and folds != len(sides):
         raise DataError(f"{path}: has {len(sides)} folds; expected data.folds = {folds}")
     if fold >= len(sides):
-        raise DataError(f"{path}: has {len(sides)} folds; expected data.fold below, got {fold}")
+        raise DataError(
+            f"{path}: expected data.fold less than {len(sides)}, the number of folds, got {fold}"
+        )
     train, val = sides[fold]
     _check_names(path, [*train, *val], cases)
     for side, names in (("train", train), ("val", val)):
@@ -120,7 +122,7 @@ def _read_csv(path: Path, *headers: tuple[str, str]) -> list[Mapping[str, str]]:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from None
     if header not in headers or not rows:
         expected = " or ".join(",".join(header) for header in headers)
-        raise DataError(f"{path}: expected the columns {expected}, and a line a case")
+        raise DataError(f"{path}: expected the columns {expected}, and one line per case")
     for number, row in enumerate(rows, start=2):
         if None in row or not all(row.values()):
             raise DataError(f"{path}: line {number}: expected {' and '.join(header)}")

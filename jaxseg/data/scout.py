@@ -15,7 +15,7 @@ SPACING_MM = 8.0
 """Pixel size of a scout; a left ventricle spans about six to eleven pixels."""
 SIZE = (48, 48)
 """Size of a scout in training, 384 mm; a wider field of view is cropped."""
-# 20 mm; hearts measure about 70 mm.
+# 20 mm; hearts are about 70 mm wide.
 _BLUR_PIXELS = 2.5
 MULTIPLE = 8
 """Divisor of both sides of a scout, because the localizer halves it three times."""
@@ -74,8 +74,8 @@ def heart_of(label: NDArray[np.integer], spacing: tuple[float, ...], grid: Grid)
 def peak_of(heart: np.ndarray) -> tuple[int, int]:
     """Peak of a localizer's map after summation over slices and smoothing over a heart's size.
 
-    If the map also marks another region as heart, the median of its pixels lies between the two,
-    but the peak does not.
+    If the map also marks another region as heart, the median of its pixels lies between the two
+    regions. The peak does not.
 
     Args:
       heart: (slices, H, W) probability of the heart in each pixel of a scout.

@@ -40,7 +40,7 @@ def split(
       fold: index of the held-out fold, in [0, folds).
       seed: seed of the random order.
       patients: patient of each case by case name. With "case", all cases of a patient are drawn
-        together. By default every case is a patient of its own.
+        together. By default every case is a separate patient.
 
     Returns:
       Sorted int indices (train,) and (validation,), which together hold every slice once.
@@ -81,7 +81,7 @@ def check_count(count: int, folds: int, kind: str) -> None:
       ValueError: there are too few.
     """
     if count < max(2, folds):
-        raise ValueError(f"{count} {kind}s; a split in {max(2, folds)} parts needs as many")
+        raise ValueError(f"expected at least {max(2, folds)} {kind}s for this split, got {count}")
 
 
 def _stratum(cohort: Cohort, case: int) -> int:

@@ -23,11 +23,11 @@ _INSTALL = 'pip install "jax[cuda13]" for NVIDIA GPUs, "jax[tpu]" for TPUs'
 
 
 class DeviceError(UserError):
-    """Raised if JAX cannot run as its environment variables say; the message names the variable."""
+    """Raised if JAX cannot run with its environment variables; the message names the variable."""
 
 
 def check_flags() -> None:
-    """Reject flags of JAX under which a run would give other results.
+    """Reject flags of JAX that would change the results of a run.
 
     Raises:
       DeviceError: such a flag is set; each line names its environment variable.
@@ -37,7 +37,7 @@ def check_flags() -> None:
         found = getattr(jax.config, name, expected)
         found = getattr(found, "value", found)  # for an enum
         if found != expected:
-            lines.append(f"{name.upper()}: expected {expected}, as when it is not set, got {found}")
+            lines.append(f"{name.upper()}: expected {expected}, the default, got {found}")
     if lines:
         raise DeviceError("\n".join(lines))
 
@@ -60,7 +60,10 @@ def describe() -> str:
         f"{names.count(name)} x {name.replace('cpu cpu', 'cpu')}" for name in sorted(set(names))
     ]
     line = f"jax {jax.__version__} on {', '.join(counts)}"
-    return line + f"\nan NVIDIA GPU is here that JAX does not use: {_INSTALL}" * _gpu_is_unused()
+    return (
+        line
+        + f"\nthis machine has an NVIDIA GPU that JAX does not use: {_INSTALL}" * _gpu_is_unused()
+    )
 
 
 def describe_networks(params: Mapping[str, Any], convolve: Convolve) -> str:
@@ -86,11 +89,11 @@ def _missing(error: Exception) -> DeviceError:
         here = "cpu"
     finally:
         jax.config.update("jax_platforms", wanted)
-    reason = (str(error).strip() or "no plugin of JAX for it").splitlines()[0]
+    reason = (str(error).strip() or "JAX has no plugin for it").splitlines()[0]
     reason = reason.split(" (set JAX_PLATFORMS")[0].rstrip(".")
     return DeviceError(
-        f"{name}={wanted}: expected devices that JAX has here ({here}), or none named; "
-        f"{reason:.200}. To install what is missing: {_INSTALL}"
+        f"{name}={wanted}: expected devices that JAX has here ({here}), or no value; "
+        f"{reason:.200}. To install support: {_INSTALL}"
     )
 
 

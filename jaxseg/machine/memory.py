@@ -50,10 +50,9 @@ def training_advice(*, batch_size: int, size: tuple[int, int], width: int, depth
       depth: number of poolings.
     """
     return (
-        f"less take a smaller train.batch_size (now {batch_size}), grid.size "
-        f"({size[0]}x{size[1]}), model.width ({width}) or model.depth "
-        f"({depth}), model.precision=bfloat16, or more devices; a changed "
-        "setting needs a --workdir of its own"
+        f"to need less, reduce train.batch_size (now {batch_size}), grid.size "
+        f"({size[0]}x{size[1]}), model.width ({width}) or model.depth ({depth}), set "
+        "model.precision=bfloat16, or use more devices; a changed config needs another --workdir"
     )
 
 
@@ -66,8 +65,8 @@ def inference_advice(slices: int, *, size: tuple[int, int], width: int) -> str:
       width: channels of the network's finest level.
     """
     return (
-        f"this network takes {slices} slices of {size[0]}x{size[1]} pixels at a time (grid.size, "
-        f"model.width {width}): free the device of other work, or set JAX_PLATFORMS=cpu; "
-        "a network trained with a smaller grid.size, model.width or model.precision=bfloat16 "
-        "takes less"
+        f"this network processes {slices} slices of {size[0]}x{size[1]} pixels (grid.size) at a "
+        f"time, with model.width {width}: end other work on the device, or set JAX_PLATFORMS=cpu; "
+        "a network trained with a smaller grid.size or model.width, or with "
+        "model.precision=bfloat16, needs less"
     )

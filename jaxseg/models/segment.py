@@ -84,7 +84,7 @@ def onnx_probabilities(network: UNet, params: Params, size: tuple[int, int]) -> 
     Raises:
       ImportError: jax2onnx is not installed.
     """
-    for noisy in ("jax2onnx", "onnx_ir"):  # which warn of parts that are not used here
+    for noisy in ("jax2onnx", "onnx_ir"):  # they warn about parts that are not used here
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
 

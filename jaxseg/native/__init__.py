@@ -1,7 +1,7 @@
 """3x3 convolutions on a CPU in C++, twice as fast as those of XLA on two cores.
 
-They support this network: float32, stride 1 and a multiple of 8 output channels. The machine's C++
-compiler builds them at first use, for its processor, in the user's cache folder.
+They support what the network needs: float32, stride 1 and a multiple of 8 output channels. The C++
+compiler of the machine builds them at first use, for its processor, in the user's cache folder.
 """
 
 from jaxseg.native.choice import CHOICES, choose, why_not

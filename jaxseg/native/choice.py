@@ -32,9 +32,9 @@ def choose(wanted: str, precision: str) -> Convolve:
 def why_not(precision: str) -> str | None:
     """Reason, in one line, why the native convolution is not available; None if it is."""
     if jax.default_backend() != "cpu":
-        return f"native is for CPUs, and JAX uses the {jax.default_backend()}"
+        return f"native code needs JAX on a CPU, got {jax.default_backend()}"
     if precision != "float32":
-        return f"native is for float32, and model.precision is {precision}"
+        return f"native code needs model.precision=float32, got {precision}"
     try:
         library.load()
     except library.NativeError as error:

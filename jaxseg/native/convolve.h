@@ -1,5 +1,5 @@
-// The convolution: each core fills a tile of pixels times output channels, which stays in vector
-// registers while all products are added to it.
+// The convolution. A tile is a block of pixels times output channels. Each core keeps the sums of a
+// tile in vector registers while it adds all products to them.
 
 #pragma once
 
@@ -17,7 +17,7 @@ typedef int Order __attribute__((vector_size(32)));
 #define JAXSEG_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Order{__VA_ARGS__})
 #endif
 
-// Numbers of two vectors in turns: first those of their lower halves, then of their upper ones.
+// Interleaves vectors k and k + 4 element by element: the lower halves first, then the upper ones.
 inline void interleave(const Vector<8>* from, Vector<8>* to) {
   for (int k = 0; k < 4; ++k) {
     to[2 * k] = JAXSEG_SHUFFLE(from[k], from[k + 4], 0, 8, 1, 9, 2, 10, 3, 11);
@@ -25,7 +25,7 @@ inline void interleave(const Vector<8>* from, Vector<8>* to) {
   }
 }
 
-// A row (width, channels) as (channels, pitch): a zero first, then the pixels, then zeros.
+// Transposes a row (width, channels) to (channels, pitch): one zero, the pixels, then zeros.
 inline void transpose_row(const float* row, float* to, int64_t width, int64_t channels,
                           int64_t pitch) {
   int64_t c = 0;
@@ -51,9 +51,9 @@ inline void transpose_row(const float* row, float* to, int64_t width, int64_t ch
   }
 }
 
-// P pixels of a row times Q vectors of N output channels. `rows` are the three image rows around
-// it, transposed, at the pixel before its first; null where there is none. `valid` of the P pixels
-// are inside the image.
+// Computes a tile of P pixels of a row times Q vectors of N output channels. `rows` points to the
+// three transposed image rows around it, at the pixel before the first; null outside the image.
+// `valid` is the number of the P pixels that are inside the image.
 template <int P, int Q, int N>
 void tile(const float* const* rows, const float* kernel, float* to, const Shape& s, int64_t pitch,
           int64_t valid) {
@@ -68,8 +68,8 @@ void tile(const float* const* rows, const float* kernel, float* to, const Shape&
       JAXSEG_UNROLL
       for (int dx = 0; dx < 3; ++dx, kernel += Q * N) {
         const float* pixels = x + dx;
-        // Hides that the next dx reads most of the same numbers: kept for it, they would push sums
-        // out of their registers.
+        // Hide from the compiler that the next dx reads most of the same numbers. If it kept them
+        // in registers, sums would be spilled to memory.
         asm("" : "+r"(pixels));
         Vector<N> weights[Q];
         JAXSEG_UNROLL
@@ -93,7 +93,7 @@ void tile(const float* const* rows, const float* kernel, float* to, const Shape&
 
 using Tile = void (*)(const float* const*, const float*, float*, const Shape&, int64_t, int64_t);
 
-// A tile's size: pixels, and output channels as vectors of some lanes.
+// Size of a tile in pixels and in output channels, and the function that computes it.
 struct Tiling {
   int64_t pixels, block;
   Tile run;
@@ -102,7 +102,7 @@ struct Tiling {
 template <int Q, int N, int Step, int... K>
 Tiling find_tiling(int64_t pixels, std::integer_sequence<int, K...>) {
   Tiling found{};
-  // The smallest multiple of the step that holds so many.
+  // The smallest multiple of the step that is at least `pixels`.
   ((found.run == nullptr && pixels <= (K + 1) * Step
         ? (void)(found = {(K + 1) * Step, Q * N, tile<(K + 1) * Step, Q, N>})
         : (void)0),
@@ -110,7 +110,7 @@ Tiling find_tiling(int64_t pixels, std::integer_sequence<int, K...>) {
   return found;
 }
 
-// As few tiles a row as the registers allow, all of one size.
+// The tiling with the fewest tiles per row that fit the registers, all of one size.
 template <int Q, int N>
 Tiling tiling(int64_t width) {
   constexpr int most = kSums / Q, step = most > 14 ? 4 : most > 7 ? 2 : 1;
@@ -127,8 +127,9 @@ inline Tiling tiling(const Shape& s) {
   return tiling<1, kLanes>(s.width);
 }
 
-// The kernel's output channels from `first` on as a tile reads them: (3, in, 3, block), dy first.
-// Turned, the kernel is read as that of the gradient by the images: (3, 3, out, in) half round.
+// Packs `block` output channels of the kernel, from `first` on, in the order in which a tile reads
+// them: (3, in, 3, block), dy first. If `turned`, the kernel is (3, 3, out, in) and is rotated by
+// 180 degrees, as the gradient with respect to the images requires.
 inline void pack(const float* kernel, float* to, const Shape& s, int64_t block, int64_t first,
                  bool turned) {
   for (int dy = 0; dy < 3; ++dy)
@@ -143,8 +144,8 @@ inline void pack(const float* kernel, float* to, const Shape& s, int64_t block, 
       }
 }
 
-// Convolve images with a kernel, zeros around them. Turned, the kernel is (3, 3, out, in), and the
-// result the gradient by the images of a convolution with it.
+// Convolves zero-padded images with a kernel. If `turned`, the kernel is (3, 3, out, in), and the
+// result is the gradient, with respect to the images, of a convolution with that kernel.
 inline void convolve(xla::ffi::ThreadPool& pool, const float* images, const float* kernel,
                      float* result, const Shape& s, bool turned) {
   const Tiling tiles = tiling(s);
@@ -156,7 +157,7 @@ inline void convolve(xla::ffi::ThreadPool& pool, const float* images, const floa
   });
   const int64_t row_tiles = (s.width + tiles.pixels - 1) / tiles.pixels;
   const int64_t pitch = row_tiles * tiles.pixels + 2, plane = s.in * pitch;
-  // A piece of work: some rows of an image, a quarter of a megabyte, times some blocks of channels.
+  // A piece of work is about a quarter of a megabyte of image rows times some blocks of channels.
   const int64_t height = std::min(std::max<int64_t>(65536 / plane - 2, 4), s.height);
   const int64_t strips = (s.height + height - 1) / height;
   const int64_t wanted = 4 * std::max<int64_t>(pool.num_threads(), 1);

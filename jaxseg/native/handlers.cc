@@ -1,4 +1,4 @@
-// What XLA calls; `convolution.py` gives it shapes that fit.
+// The functions that XLA calls. `convolution.py` checks the shapes.
 
 #include "convolve.h"
 #include "kernel_gradient.h"
@@ -14,8 +14,9 @@ jaxseg::Shape shape(const Floats& images, int64_t out) {
   return {sizes[0], sizes[1], sizes[2], sizes[3], out};
 }
 
+// Runs the work, and reports exhausted memory as an error of XLA.
 template <typename Work>
-ffi::Error told(Work work) {
+ffi::Error guarded(Work work) {
   try {
     work();
   } catch (const std::bad_alloc&) {
@@ -27,14 +28,14 @@ ffi::Error told(Work work) {
 
 ffi::Error convolve(ffi::ThreadPool pool, Floats images, Floats kernel, bool turned,
                     Result result) {
-  return told([&] {
+  return guarded([&] {
     jaxseg::convolve(pool, images.typed_data(), kernel.typed_data(), result->typed_data(),
                      shape(images, result->dimensions()[3]), turned);
   });
 }
 
 ffi::Error kernel_gradient(ffi::ThreadPool pool, Floats images, Floats cotangents, Result result) {
-  return told([&] {
+  return guarded([&] {
     jaxseg::kernel_gradient(pool, images.typed_data(), cotangents.typed_data(),
                             result->typed_data(), shape(images, result->dimensions()[3]));
   });

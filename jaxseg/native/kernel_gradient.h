@@ -1,5 +1,5 @@
-// The convolution's gradient by its kernel: each core keeps some of the kernel's numbers in vector
-// registers and adds the products of many pixels to them.
+// The gradient of the convolution with respect to its kernel. Each core keeps a part of the gradient
+// in vector registers and adds the products of many pixels to it.
 
 #pragma once
 
@@ -9,9 +9,9 @@
 
 namespace jaxseg {
 
-// Of one dy: three dx times C input channels times Q vectors of N output channels, added to `to`.
-// `images` are rows (width + 2, in) with a zero pixel at either end, at the row that belongs to
-// dy; `cotangents` (width, s.out). `to` is (3, s.in, s.out).
+// For one dy, adds three dx times C input channels times Q vectors of N output channels to `to`,
+// which is (3, s.in, s.out). `images` are rows (width + 2, in) with a zero pixel at either end, from
+// the row that belongs to dy on; `cotangents` are rows (width, s.out).
 template <int C, int Q, int N>
 void gradient_tile(const float* images, const float* cotangents, float* to, int64_t rows,
                    int64_t in, const Shape& s) {
@@ -42,7 +42,7 @@ void gradient_tile(const float* images, const float* cotangents, float* to, int6
       for (int q = 0; q < Q; ++q) store<N>(to + (dx * s.in + c) * s.out + q * N, sum[dx][c][q]);
 }
 
-// The same for `in` input channels.
+// Does the same for `in` input channels.
 template <int Q, int N>
 void gradient_rows(const float* images, const float* cotangents, float* to, int64_t rows,
                    int64_t in, const Shape& s) {
@@ -54,8 +54,8 @@ void gradient_rows(const float* images, const float* cotangents, float* to, int6
     gradient_tile<1, Q, N>(images + c, cotangents, to + c * s.out, rows, in, s);
 }
 
-// Rows y - 1 to y + rows of an image's channels `first` to `first + in`, as (rows + 2, width + 2,
-// in) with zeros around the image.
+// Copies rows y - 1 to y + rows of the channels `first` to `first + in` of an image to (rows + 2,
+// width + 2, in), with zeros around the image.
 inline void pad_rows(const float* image, float* to, int64_t y, int64_t rows, int64_t first,
                      int64_t in, const Shape& s) {
   const int64_t line = (s.width + 2) * in;
@@ -72,8 +72,9 @@ inline void pad_rows(const float* image, float* to, int64_t y, int64_t rows, int
   }
 }
 
-// The gradient (3, 3, in, out) of sum(convolve(images, kernel) * cotangents) by the kernel. What is
-// added up, and in which order, depends on the shape alone: any number of threads, the same bits.
+// Computes the gradient (3, 3, in, out) of sum(convolve(images, kernel) * cotangents) with respect to
+// the kernel. The order of summation depends on the shape alone, so that any number of threads gives
+// the same bits.
 inline void kernel_gradient(xla::ffi::ThreadPool& pool, const float* images,
                             const float* cotangents, float* result, const Shape& s) {
   const bool wide = s.out % kLanes == 0, two = s.out % (2 * kLanes) == 0;
@@ -81,7 +82,7 @@ inline void kernel_gradient(xla::ffi::ThreadPool& pool, const float* images,
                         : wide ? gradient_rows<1, kLanes>
                                : gradient_rows<1, 8>;
   const int64_t block = two ? 2 * kLanes : wide ? kLanes : 8, size = 9 * s.in * s.out;
-  // A piece of work: some input times some output channels of a group of images.
+  // A piece of work is a block of input channels times output channels for a group of images.
   constexpr int64_t kIn = 32, kOut = 32, kPieces = 16;
   const int64_t ins = (s.in + kIn - 1) / kIn, outs = (s.out + kOut - 1) / kOut;
   const int64_t groups = std::clamp<int64_t>(kPieces / (ins * outs), 1, s.batch);

@@ -61,7 +61,7 @@ def _once() -> Path | NativeError:
     except NativeError as error:
         return error
     except (OSError, AttributeError) as error:
-        return NativeError(f"expected a library that can be loaded ({error}); or delete it")
+        return NativeError(f"the library cannot be loaded ({error}); delete it to build it again")
     except HomeError as error:
         return NativeError(str(error))
     return path
@@ -88,12 +88,12 @@ def _is_kept(path: Path) -> bool:
         except OSError as error:
             raise _unusable(path.parent, error) from error
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-            raise NativeError(f"{place}: expected what this user alone may write to")
+            raise NativeError(f"{place}: expected that only this user may write to it")
     return True
 
 
 def _build(path: Path) -> None:
-    """Compile in a temporary folder and link the result in place; the first of several stays."""
+    """Compile in a temporary folder and link the result in place, unless a library is there now."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as folder:
@@ -110,7 +110,7 @@ def _build(path: Path) -> None:
 
 
 def _unusable(folder: Path, error: OSError) -> NativeError:
-    return NativeError(f"{folder}: cannot keep the library here ({error.strerror or error})")
+    return NativeError(f"{folder}: cannot write the library here ({error.strerror or error})")
 
 
 def _compile(output: Path) -> None:
@@ -127,7 +127,7 @@ def _compile(output: Path) -> None:
             errors="replace",
         )
     except FileNotFoundError as error:
-        raise NativeError(f"expected a C++ compiler, {compiler} is not there") from error
+        raise NativeError(f"expected a C++ compiler, {compiler} was not found") from error
     except subprocess.TimeoutExpired as error:
         raise NativeError(f"{compiler} took more than {_SECONDS} s") from error
     except (OSError, ValueError) as error:

@@ -15,8 +15,8 @@
 
 namespace jaxseg {
 
-// Floats of the machine's widest vector, and registers for sums: what is left of all of them when
-// one tile's other operands have theirs.
+// Floats in the widest vector of the machine, and the number of vector registers for sums. The other
+// operands of a tile take the rest.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kSums = 28;
 #elif defined(__AVX__)
@@ -27,7 +27,7 @@ constexpr int kLanes = 4, kSums = 24;
 constexpr int kLanes = 4, kSums = 12;
 #endif
 
-// Above a loop of few turns whose sums are to stay in registers.
+// Unrolls a short loop, so that its sums stay in registers.
 #if defined(__clang__)
 #define JAXSEG_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -59,7 +59,7 @@ class Scratch {
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() { std::free(data_); }
 
-  // At least `count` floats, whose contents are left over from before. Throws std::bad_alloc.
+  // At least `count` floats with undefined contents. Throws std::bad_alloc.
   float* floats(int64_t count) {
     if (count > count_) {
       std::free(data_);
@@ -77,9 +77,9 @@ class Scratch {
   int64_t count_ = 0;
 };
 
-// Do work(0) to work(count - 1), in any order, on this thread and those of the pool that are free.
-// This thread waits for pieces that others have begun, never for others to begin, so that calls
-// within a busy pool cannot wait for each other. Throws std::bad_alloc if a piece of work did.
+// Runs work(0) to work(count - 1), in any order, on this thread and on free threads of the pool.
+// This thread waits only for pieces that have begun, so that calls within a busy pool cannot wait
+// for each other. Throws std::bad_alloc if a piece of work does.
 inline void share(xla::ffi::ThreadPool& pool, int64_t count,
                   const std::function<void(int64_t)>& work) {
   struct Progress {
@@ -87,7 +87,7 @@ inline void share(xla::ffi::ThreadPool& pool, int64_t count,
     std::atomic<bool> failed{false};
   };
   auto progress = std::make_shared<Progress>();
-  // A helper that starts late finds nothing left, and does not touch `work`, which is gone by then.
+  // A helper that starts late finds no piece left. It does not touch `work`, which may be destroyed.
   std::function<void()> run = [progress, count, &work] {
     for (int64_t piece; (piece = progress->next.fetch_add(1)) < count;) {
       try {
@@ -105,7 +105,7 @@ inline void share(xla::ffi::ThreadPool& pool, int64_t count,
   if (progress->failed) throw std::bad_alloc();
 }
 
-// Of a convolution: images (batch, height, width, in), kernel (3, 3, in, out), results
+// Shape of a convolution: images (batch, height, width, in), kernel (3, 3, in, out), results
 // (batch, height, width, out), row-major; `out` is a multiple of 8.
 struct Shape {
   int64_t batch, height, width, in, out;

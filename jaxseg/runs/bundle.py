@@ -108,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise WorkdirError(f"{path}: a damaged manifest ({name} is {fields[name]!r:.80})")
     for name in files:
         if not _is_inside(name):
-            raise WorkdirError(f"{path}: names {name!r:.80}, which is no file in the bundle")
+            raise WorkdirError(f"{path}: names {name!r:.80}, which is not a file in the bundle")
     return Manifest(**fields, files=files)
 
 
@@ -138,10 +138,10 @@ def verify(folder: Path, manifest: Manifest) -> None:
         if found.size != expected.size:
             raise WorkdirError(
                 f"{path}: damaged ({found.size} bytes, exported with {expected.size}); "
-                "copy or export the bundle anew"
+                "copy or export the bundle again"
             )
         if found != expected:
             raise WorkdirError(
                 f"{path}: damaged (its SHA-256 is not that in {MANIFEST}); "
-                "copy or export the bundle anew"
+                "copy or export the bundle again"
             )

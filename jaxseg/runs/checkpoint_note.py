@@ -27,7 +27,7 @@ class DamagedError(WorkdirError):
 
     def __init__(self, path: Path, reason: str) -> None:
         self.what = f"{path}: a damaged checkpoint ({reason})"
-        super().__init__(f"{self.what}; restore it, or move it away to do without it")
+        super().__init__(f"{self.what}; restore it, or move it away to continue without it")
 
 
 def digest(tree: Any) -> str:
@@ -71,13 +71,13 @@ def read_notes(folder: Path) -> Iterator[tuple[Path, Note]]:
         if not path.name.isdecimal():
             continue
         try:
-            note = read_json(path / "metrics" / "metrics", missing="no note of its score")
+            note = read_json(path / "metrics" / "metrics", missing="it has no note")
         except WorkdirError as error:
             raise DamagedError(path, str(error)) from error
         known = {name: value for name, value in note.items() if name != "sha256"}
         score, step = note.get("score"), note.get("step", 0)
         if type(score) not in (int, float) or type(step) is not int:
-            raise DamagedError(path, "its score is no number")
+            raise DamagedError(path, "its score is not a number")
         if known.keys() - {"score", "step"} and note.get("sha256") != _own(known):
             raise DamagedError(path, "its score or digests are not those that were written")
         yield path, note

@@ -1,4 +1,4 @@
-"""The file `config.json` of a run: its config, also as older versions wrote it."""
+"""The file `config.json` of a run, in the format of this and of older versions."""
 
 import json
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def read_settings(workdir: Path) -> dict[str, Any]:
         value = settings[section].pop(field)
         if unused is not None and value != unused:
             raise WorkdirError(
-                f"{workdir / SETTINGS}: {name}: expected {unused!r}, as the field was removed, got "
+                f"{workdir / SETTINGS}: {name}: expected {unused!r} (the field was removed), got "
                 f"{value!r:.80}; {_LAST_WITH_REMOVED} is the last commit that reads this run"
             )
     return settings
@@ -82,8 +82,8 @@ def check_settings(workdir: Path, settings: Mapping[str, Any]) -> None:
                 f"epochs, and --init_from={workdir}"
             )
         raise WorkdirError(
-            f"{workdir}: holds a run of another config; pass another --workdir, or undo\n"
-            + "\n".join(differences)
+            f"{workdir}: holds a run of another config; pass another --workdir, or undo these "
+            "changes:\n" + "\n".join(differences)
         )
 
 
@@ -93,7 +93,7 @@ def _differences(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     for name in sorted(old.keys() | new.keys()):
         if name.startswith(_FREE) or old.get(name) == new.get(name):
             continue
-        lines.append(f"  {name}: {old.get(name)!r} in the workdir, {new.get(name)!r} asked for")
+        lines.append(f"  {name}: expected {old.get(name)!r}, got {new.get(name)!r}")
     return lines
 
 

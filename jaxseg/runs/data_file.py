@@ -160,8 +160,8 @@ def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
     known = read_data(workdir)
     if "digests" not in known:
         raise WorkdirError(
-            f"{workdir / DATA}: has no digests of the cases; expected a run of this version of "
-            "jaxseg, so pass another --workdir"
+            f"{workdir / DATA}: expected digests of the cases, got a run of an older version of "
+            "jaxseg; pass another --workdir"
         )
     if changes := _changes(known["digests"], data["digests"]):
         shown = ", ".join(changes[:5]) + (f", and {len(changes) - 5} more" if changes[5:] else "")
@@ -178,8 +178,8 @@ def check_cases(workdir: Path, data: Mapping[str, Any]) -> None:
     for side in ("training", "validation"):
         if side in known and side in data and known[side] != data[side]:
             raise WorkdirError(
-                f"{workdir}: the split changed since this run began (its {side} slices are "
-                "others); restore it, or pass another --workdir"
+                f"{workdir}: the split changed since this run began (its {side} slices "
+                "differ); restore it, or pass another --workdir"
             )
 
 

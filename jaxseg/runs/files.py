@@ -47,8 +47,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WorkdirError(
-            f"{folder}: cannot write here ({os_reason(error)}); what is saved is kept, and the "
-            "same command resumes"
+            f"{folder}: cannot write here ({os_reason(error)}); saved files are kept, and "
+            "repeating the command resumes"
         ) from error
 
 
@@ -102,7 +102,7 @@ def _move_new(temporary: Path, path: Path) -> None:
         try:  # Creating the file claims it; a reader may briefly see it empty.
             path.open("xb").close()
         except FileExistsError:
-            raise ExistsError(f"{path}: appeared meanwhile; it is not overwritten") from None
+            raise ExistsError(f"{path}: appeared in the meantime; it is not overwritten") from None
         os.replace(temporary, path)  # noqa: PTH105
 
 

@@ -76,8 +76,8 @@ def connected(
             _connect(coordinator, num_processes, process_id, connect_seconds, heartbeat_seconds)
     except (ValueError, RuntimeError) as error:
         raise HostsError(
-            f"the processes of this run did not meet ({_first_line(error)}); expected SLURM, Open "
-            "MPI or Kubernetes, or --distributed=HOST:PORT --num_processes --process_id"
+            f"the processes of this run did not connect ({_first_line(error)}); expected SLURM, "
+            "Open MPI or Kubernetes, or --distributed=HOST:PORT --num_processes --process_id"
         ) from error
     try:
         yield
@@ -134,7 +134,7 @@ def _connect(
 @contextmanager
 def _deadline(seconds: int) -> Iterator[None]:
     """End this process if the others do not connect; the runtime would end in a core dump."""
-    message = f"the processes of this run did not all come within {seconds} s"
+    message = f"some processes of this run did not connect within {seconds} s"
     timer = threading.Timer(seconds, _end, [HostsError(message)])
     timer.daemon = True
     timer.start()
@@ -204,7 +204,7 @@ def check_same(what: str, fingerprint: str) -> None:
         if other != known:
             raise HostsError(
                 f"{what} of process {process} differ from those of process 0 ({other:.12} instead "
-                f"of {known:.12}); every process needs the same ones"
+                f"of {known:.12}); expected the same in all processes"
             )
 
 
@@ -308,8 +308,8 @@ def _end(error: BaseException) -> NoReturn:
         line, status = "\nstopped", 130
     elif _is_of_runtime(error):
         line = (
-            f"error: {_first_line(error):.300} (where another process ended, this one cannot go "
-            "on; the same command in all of them resumes the run)"
+            f"error: {_first_line(error):.300} (if another process ended, this one cannot "
+            "continue; the same command in all of them resumes the run)"
         )
     elif _is_ours(error):
         line = f"error: {error}"

@@ -97,7 +97,7 @@ def _is_alone(path: Path) -> bool:
 
 def _remove(lock: IO[str], path: Path) -> None:
     """Remove a lock file before anyone else can lock it."""
-    if os.name == "nt":  # where no open file is removed, thus none that another process has locked
+    if os.name == "nt":  # Windows removes no open file, so none that another process has locked
         lock.close()
     with suppress(OSError):
         path.unlink()

@@ -69,7 +69,7 @@ def check_shapes(stored: Any, template: Any) -> None:
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
             raise ValueError(
-                f"its network has {name} of shape {found.get(name)}, its settings describe "
+                f"its network has {name} of shape {found.get(name)}, its config describes "
                 f"{expected.get(name)}"
             )
 

@@ -97,21 +97,21 @@ def read(folder: Path) -> list[dict[str, Any]]:
     if not isinstance(content, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("versions"), dict) for entry in content
     ):
-        raise WorkdirError(f"{path}: expected a list of sittings with their versions")
+        raise WorkdirError(f"{path}: expected a list of entries with their versions")
     return content
 
 
-def public(sittings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def public(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries without the command, which contains paths of the machine."""
-    return [{name: entry[name] for name in entry if name != "command"} for entry in sittings]
+    return [{name: entry[name] for name in entry if name != "command"} for entry in entries]
 
 
-def described(sittings: Sequence[Mapping[str, Any]]) -> str:
+def described(entries: Sequence[Mapping[str, Any]]) -> str:
     """Describe versions and devices of the entries, each combination once, without the command."""
     lines = (
         ", ".join(f"{name} {version}" for name, version in entry["versions"].items())
         + (f" on {', '.join(entry['devices'])}" if entry.get("devices") else "")
-        for entry in sittings
+        for entry in entries
     )
     return "; then ".join(dict.fromkeys(lines)) or "unknown versions"
 
@@ -141,8 +141,8 @@ def started_from(data: Mapping[str, Any]) -> list[str]:
     if not parts:
         return []
     return [
-        f"Training started from the parameters of {', which started from '.join(parts)}; they had "
-        f"learned from {seen} cases."
+        f"Training started from the parameters of {', which started from '.join(parts)}; they "
+        f"had been trained on {seen} cases."
     ]
 
 

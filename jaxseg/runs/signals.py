@@ -66,7 +66,7 @@ class StopVote:
         return None if last is None else int(last) or None
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and did
+class Interrupted(Exception):  # noqa: N818 - not an error: the run stopped on request
     """A run that saved its state and stopped because of a signal.
 
     Attributes:
@@ -118,7 +118,7 @@ def _acknowledged() -> Iterator[None]:
         number = os.read(reader, 1)
         if number:
             name = signal.Signals(number[0]).name
-            line = f"\n{name}: stopping after the step at work, then saving ...\n"
+            line = f"\n{name}: stopping after the current step, then saving ...\n"
             with suppress(OSError):
                 os.write(2, line.encode())
 

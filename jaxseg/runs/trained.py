@@ -34,7 +34,7 @@ class Trained:
       folder: folder that it was loaded from, for messages.
       checkpoint: checkpoint of the run, "best" or "last".
       step: number of optimizer steps of the checkpoint.
-      setup: what the config of the run says.
+      setup: config of the run as typed values.
       data: training and validation data, as returned by `jaxseg.runs.data_file.read_data`.
       network: the segmentation generator.
       params: its parameters, on the first local device.
@@ -150,7 +150,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_setup(folder: Path) -> Setup:
-    """Read what the config of a run or bundle says; raises as `read_config`."""
+    """Read the config of a run or bundle as typed values; raises as `read_config`."""
     return build(read_config(folder))
 
 
@@ -173,7 +173,7 @@ def _load_bundle(folder: Path, checkpoint: str | None) -> Trained:
     manifest = bundle.read_manifest(folder)
     if checkpoint not in (None, manifest.checkpoint):
         raise WorkdirError(
-            f"{folder}: a bundle of the {manifest.checkpoint} checkpoint alone; "
+            f"{folder}: a bundle with only the {manifest.checkpoint} checkpoint; "
             f"expected checkpoint={manifest.checkpoint}, got {checkpoint}"
         )
     setup, data = build(_bundle_config(folder, manifest)), read_data(folder)
@@ -224,8 +224,8 @@ def _restore(
             step = steps[checkpoint]
             if step is None:
                 raise WorkdirError(
-                    f"{folder}: no checkpoint has a score, as none was validated yet or the "
-                    "validation slices hold no scored region; expected --checkpoint=last"
+                    f"{folder}: no checkpoint has a score, because none was validated or no "
+                    "validation slice has a scored region; expected --checkpoint=last"
                 )
             return step, {
                 name: checkpoints.restore_network(template, step, item=name)

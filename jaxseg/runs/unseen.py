@@ -1,4 +1,4 @@
-"""Selection of the cases that a run has not learned from, identified by their images."""
+"""Select the cases that a run was not trained on, identified by their images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,26 +99,28 @@ def notes(run: Trained, scored: Mapping[str, Verdict], renamed: Sequence[str]) -
     others = len(scored) - len(own)
     parts = [f"{len(own)} held out by the run (split by {split})"] * bool(own)
     parts += [f"{others} not among the run's cases"] * bool(others)
-    sentences = [f"Scored are {len(scored)} cases, known by their images: {' and '.join(parts)}."]
+    sentences = [
+        f"{len(scored)} cases are scored, identified by their images: {' and '.join(parts)}."
+    ]
     if renamed:
         sentences.append(
-            "Names of the run's cases, but other images, which are taken for other hearts: "
-            f"{', '.join(renamed)}."
+            "These cases have names of the run's cases but other images, and count as other "
+            f"hearts: {', '.join(renamed)}."
         )
     if own and split == "slice":
         held = sum(len(v.slices or ()) for v in own)
         sentences.append(
-            f"Of these {len(own)} cases only the {held} held-out slices count, in 3D too, as the "
-            "run was trained on the others. Scores in 3D are of those parts alone, and compare "
-            "with no score of whole, unseen cases; for these train with data.split=case."
+            f"Only the {held} held-out slices of these {len(own)} cases are scored, also in 3D, "
+            "because the run was trained on the others. These 3D scores do not compare with "
+            "scores of whole cases; for those, train with data.split=case."
         )
     if own and run.checkpoint == "best":
-        which = f"{len(own)} of these cases" if others else "these very slices"
+        which = f"{len(own)} of these cases" if others else "these slices"
         sentences.append(f"The checkpoint was chosen on {which}, so its scores are optimistic.")
     sentences += provenance.started_from(run.data)
     if run.data.get("synthetic"):
         sentences.append(
-            "The run was trained on synthetic cases, jaxseg's phantom: its scores say nothing of "
+            "The run was trained on synthetic cases, jaxseg's phantom: its scores do not apply to "
             "patients."
         )
     return tuple(sentences)

@@ -70,8 +70,8 @@ def names_a_field(line):
     One that no rule knows is quoted.
     """
     known = {part for field in RULES for part in (field, field.partition(".")[0])} | {"anatomy"}
-    if line.endswith(": no such setting"):
-        return line[0] in "'\"" and line.removesuffix(": no such setting")[1:-1] not in known
+    if line.endswith(": no such field"):
+        return line[0] in "'\"" and line.removesuffix(": no such field")[1:-1] not in known
     name, colon, what = line.partition(": ")
     return bool(colon and what) and name in known
 

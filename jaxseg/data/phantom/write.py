@@ -1,9 +1,9 @@
 """Generate and write synthetic cohorts of late gadolinium enhancement stacks.
 
 The phantom lets every part of the project run and be tested without the real cases. It is read by
-the same readers: its headers share the quirks of the real ones. It is as hard in the ways that
-matter: a no-reflow core has the signal of normal myocardium and differs by its position only.
-Everything is determined by a seed; nothing is derived from a patient's image.
+the same readers as real cases, and its headers have the same peculiarities. No-reflow is as hard
+to segment: it has the signal of normal myocardium and differs only by its position. A seed
+determines everything; nothing is derived from a patient's image.
 """
 
 import dataclasses
@@ -255,7 +255,7 @@ def _is_complete(root: Path, manifest: dict[str, Any]) -> bool:
         return False
     path = root / MANIFEST
     if not path.is_file():
-        raise ValueError(f"{root} exists and is no phantom cohort (it has no {MANIFEST})")
+        raise ValueError(f"{root} exists and is not a phantom cohort (it has no {MANIFEST})")
     try:
         found = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:

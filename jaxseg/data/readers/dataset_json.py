@@ -118,7 +118,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"{_show(twice)} is there twice")
+        raise ValueError(f"{_show(twice)} appears twice")
     return fields
 
 
@@ -142,7 +142,7 @@ def _label_names(path: Path, labels: Any) -> dict[str, int]:
     for key, entry in labels.items():
         name, value = _label(path, key, entry)
         if name in values:
-            raise DataError(f"{path}: labels: {_show(name)} is there twice")
+            raise DataError(f"{path}: labels: {_show(name)} appears twice")
         values[name] = value
     known = sorted(values.values())
     distinct = known == sorted(set(known)) and known[:1] == [0] and known[-1] <= _MAX_VALUE
@@ -158,8 +158,8 @@ def _label(path: Path, key: str, entry: Any) -> tuple[str, int]:
     """Name and value of one entry of either version."""
     if isinstance(entry, list):
         raise DataError(
-            f"{path}: labels: {_show(key)} is a region, {_show(entry)}; expected one value a label:"
-            " regions are the config's (anatomy.slice_regions, anatomy.inclusions)"
+            f"{path}: labels: {_show(key)} is a region, {_show(entry)}; expected one value per "
+            "label: regions are the config's (anatomy.slice_regions, anatomy.inclusions)"
         )
     name, value = key, entry
     if isinstance(entry, str) and re.fullmatch("[0-9]{1,5}", key):  # version 1
