@@ -1,11 +1,11 @@
-"""Own data: the full method (stage 4) on scar inside edema inside myocardium, in nnU-Net's layout.
+"""Example for other data: scar inside edema inside myocardium, full method, nnU-Net's layout.
 
-A pattern for any other inclusive pathology: name labels, inclusion pairs and scored regions here;
-no code changes. docs/how-to/own-data.md says what the data set must look like.
+Use this file as a template for any other nested pathology: state its labels, inclusion pairs and
+scored regions. No code changes. docs/how-to/own-data.md describes the layout of the data set.
     python main.py --config=configs/edema_scar.py                                      # phantom
-    python main.py --config=configs/edema_scar.py:nnunet --config.data.root=DIR        # own cases
+    python main.py --config=configs/edema_scar.py:nnunet --config.data.root=DIR        # your cases
 
-The phantom is that of the other configs, its infarct called edema and its no-reflow scar.
+The phantom is that of the other configs, with infarct renamed to edema and no-reflow to scar.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ VARIANTS = ("phantom", "nnunet")
 def get_config(variant: str = "phantom") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"config variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
-    # Own cases start from the protocol for EMIDEC's: its grid, width and epochs.
+    # For your cases, start from the protocol for EMIDEC: its grid, width and epochs.
     config = awce_penalty.get_config("phantom" if variant == "phantom" else "emidec")
     config.update_from_flattened_dict(
         {
@@ -35,17 +35,17 @@ def get_config(variant: str = "phantom") -> ConfigDict:
 
 
 def anatomy() -> dict[str, Any]:
-    """What the method knows about this pathology: the only part that another one must restate."""
+    """Labels, inclusion pairs and regions of this pathology, to be changed for another one."""
     return {
         # In the order of the network's outputs: the background first, the innermost label last.
-        # The values in the files are dataset.json's own.
+        # dataset.json defines the values in the files.
         "labels": ["background", "cavity", "myocardium", "edema", "scar"],
         # Eq. 5: scar lies inside edema, both inside the myocardium.
         "inclusions": [
             [["scar"], ["scar", "edema"]],
             [["scar", "edema"], ["scar", "edema", "myocardium"]],
         ],
-        # Columns of the tables: label by label over slices, as unions over whole cases.
+        # Columns of the tables: single labels over slices, unions of labels over whole cases.
         "slice_regions": [
             ["LV", ["cavity"]],
             ["Myo", ["myocardium"]],

@@ -1,7 +1,7 @@
-"""The reference of all config fields, as a page: `python -m configs.reference`.
+"""Print the reference page of all config fields: `python -m configs.reference`.
 
-Fields, defaults and meanings are those of `configs/default.py`: a field's meaning is the comment
-above its line and the one at its end.
+Fields, defaults and meanings come from `configs/default.py`. The meaning of a field consists of the
+comment above its line and the comment at its end.
 """
 
 import ast
@@ -15,10 +15,11 @@ from jaxseg.config.settings import flatten
 PAGE = "docs/reference/settings.md"
 _HEAD = """# Config fields
 
-Made from [configs/default.py](../../configs/default.py) by `python -m configs.reference`. Any field
-can be set on the command line, such as `--config.optimizer.learning_rate=3e-3`. "Phantom" is the
-value in `configs/STAGE.py`, where it differs from that in `configs/STAGE.py:emidec`. Stages change
-the few fields of their own file; [configs/best.py](../../configs/best.py) lists its additions.
+This page is generated from [configs/default.py](../../configs/default.py) by
+`python -m configs.reference`. Any field can be set on the command line, for example with
+`--config.optimizer.learning_rate=3e-3`. The column "phantom" gives the value in `configs/STAGE.py`,
+if it differs from that in `configs/STAGE.py:emidec`. Each stage changes the few fields in its file,
+and [configs/best.py](../../configs/best.py) lists its additions.
 """
 
 
@@ -42,7 +43,7 @@ def page() -> str:
 
 
 def meanings() -> dict[str, str]:
-    """What the comments of `configs/default.py` say of each field, by dotted name."""
+    """Meaning of each field by dotted name, from the comments of `configs/default.py`."""
     source = inspect.getsource(default)
     comments = {
         token.start[0]: token.string.removeprefix("#").strip()
