@@ -1,1 +1,1 @@
-"""This project and its PyTorch twin, measured side by side: `python -m benchmarks.run`."""
+"""Benchmark of jaxseg and its PyTorch twin: `python -m benchmarks.run`."""

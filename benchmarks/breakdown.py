@@ -1,4 +1,4 @@
-"""Where a step's time goes: the step built up part by part, and a profile by kind of operation."""
+"""Time of the parts of a step, and a profile by kind of operation."""
 
 import sys
 
@@ -12,7 +12,7 @@ _PARTS = ("forward", "gradient", "bare step", "mixup", "step")
 
 
 def breakdown(plan: Plan) -> list[Table]:
-    """Cumulative parts of a step on both sides, and this project's profile."""
+    """Cumulative parts of a step on both sides, and the profile of jaxseg."""
     names = (JAXSEG, plan.rival)
     parts = ("forward", "gradient", "step") if plan.quick else _PARTS
     workloads = {f"{side}: {part}": plan.reference(part, side) for part in parts for side in names}
@@ -28,8 +28,8 @@ def breakdown(plan: Plan) -> list[Table]:
             )
         )
     notes = (
-        "Each line is a function of its own, compiled as such, so that differences of lines are "
-        "estimates: a compiler fuses across parts.",
+        "Each row is a separately compiled function. Differences between rows are estimates, "
+        "because a compiler fuses across parts.",
     )
     header = ("what", *names, f"{plan.rival} over {REFERENCE}")
     return [Table("Parts of a step", header, rows, notes), *_profile(plan)]
@@ -45,7 +45,7 @@ _NAMES = {
 
 
 def _profile(plan: Plan) -> list[Table]:
-    """Share of each kind of operation in a step with mixup, by JAX's profiler."""
+    """Share of each kind of operation in a step with mixup, from the profiler of JAX."""
     try:
         with Process(plan.reference("trace"), plan.caches) as process:
             process.run(1)
@@ -61,7 +61,7 @@ def _profile(plan: Plan) -> list[Table]:
         for kind, milliseconds in operations.items()
     ]
     notes = (
-        f"One step of {JAXSEG} with mixup; on a CPU the times of all threads add up, and an "
-        "operation that waits for another counts, too.",
+        f"One step of {JAXSEG} with mixup. On a CPU, times are summed over threads and include "
+        "waiting for other operations.",
     )
     return [Table("Profile by kind of operation", ("kind", "time", "share"), rows, notes)]

@@ -1,4 +1,4 @@
-"""Both sides in turns: steps, epochs, predictions, and how they scale."""
+"""Comparison of steps, epochs, predictions and their scaling, with both sides in turns."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ from benchmarks.table import (
 from benchmarks.timing import Spread
 from benchmarks.workload import CHANNELS_LAST, COMPILED, EAGER, JAXSEG, Workload
 
-SPLIT, PLAIN = f"{JAXSEG}, a device a core", f"{JAXSEG}, XLA's convolutions"
+SPLIT, PLAIN = f"{JAXSEG}, a device per core", f"{JAXSEG}, XLA's convolutions"
 _STEPS = (("attention", "bare step"), ("attention", "step"), ("awce_penalty", "step"))
 
 
@@ -31,15 +31,15 @@ def steps(plan: Plan) -> list[Table]:
             if task == "step":
                 groups[stage, mixup, precision] |= _variants(plan, workload)
     note = (
-        "Loss, gradient, clipping and Adam on a batch that lies on the device. Where there is "
-        "mixup, it is part of the step: this project's own, and the same two small matrix "
-        "products vectorized by hand in PyTorch."
+        "A step consists of loss, gradient, clipping and Adam on a batch that is on the device. "
+        "It includes mixup if the table says so. In PyTorch, mixup consists of the same two small "
+        "matrix products, vectorized by hand."
     )
     return [_compared(plan, "Training step", ("stage", "mixup", "precision"), groups, note)]
 
 
 def _variants(plan: Plan, workload: Workload) -> dict[str, Workload]:
-    """This project on a CPU without its native convolution, and with a device a core if several."""
+    """jaxseg on a CPU without its native convolution, and with one device per core."""
     if plan.device != "cpu":
         return {}
     ours = replace(workload, side=JAXSEG)
@@ -56,7 +56,7 @@ def _compared(
     groups: Mapping[tuple[str, ...], Mapping[str, Workload]],
     note: str,
 ) -> Table:
-    """Sides beside each other, group by group; `keys` are what tells the groups apart."""
+    """Table of all sides for each group; `keys` name the columns that identify a group."""
     times = plan.compare_groups(groups)
     rows = [row for key, group in times.items() for row in comparison_rows(key, group)]
     return Table(title, (*keys, "side", *COMPARISON), rows, (note,))
@@ -76,9 +76,9 @@ def epochs(plan: Plan) -> list[Table]:
         workloads[f"{CHANNELS_LAST}, SciPy mixup in {count} loader workers"] = loaded
     times = plan.compare(workloads, turns=plan.turns if plan.device == "gpu" else 3)
     notes = (
-        f"{reference.slices} slices, {reference.slices // reference.batch} steps, stage attention "
-        "with mixup. Half of the examples are mixed; the loader's workers warp those alone, and "
-        "share the cores with the training process.",
+        f"An epoch has {reference.slices} slices and {reference.slices // reference.batch} steps "
+        "of stage attention with mixup. Half of the examples are mixed. The workers of the loader "
+        "warp only these, and share the cores with the training process.",
     )
     return [Table("Epoch", ("side", *COMPARISON), comparison_rows((), times), notes)]
 
@@ -86,20 +86,20 @@ def epochs(plan: Plan) -> list[Table]:
 def predictions(plan: Plan) -> list[Table]:
     """Time of a prediction."""
     groups = {
-        # Width and grid as in training; a stack of the phantom's first case.
+        # Width and grid are those of training; the stack is the first case of the phantom.
         (what,): sides(plan.reference(task, slices=7), plan.sides)
         for task, what in (("predict", "7 slices on the network grid"), ("case", "a whole case"))
     }
     note = (
-        "NumPy array to NumPy array. The whole case adds resampling and normalization to the "
-        "network grid and the probabilities' way back to the native one, by the same functions "
-        "on both sides. This project fills the 7 slices up to a batch of 8."
+        "Input and output are NumPy arrays. The whole case adds normalization and resampling to "
+        "the network grid and back, by the same functions on both sides. jaxseg pads the 7 slices "
+        "to a batch of 8."
     )
     return [_compared(plan, "Prediction", ("what",), groups, note)]
 
 
 def scaling(plan: Plan) -> list[Table]:
-    """Time of a step with mixup against image size, width, batch and number of slices."""
+    """Time of a step with mixup as a function of grid size, width, batch and number of slices."""
     names = (JAXSEG, plan.rival)
     groups = {
         (field, str(value)): sides(plan.reference("step", **{field: value}), names)
@@ -113,9 +113,9 @@ def scaling(plan: Plan) -> list[Table]:
         rows.append((*key, *medians, ratio_cell(theirs, ours) if ours and theirs else "-"))
     reference = plan.reference("step")
     notes = (
-        f"Step with mixup, stage attention; what is not varied is {reference.size} x "
-        f"{reference.size} pixels, width {reference.width}, batch {reference.batch}, "
-        f"{reference.slices} slices in the cohort.",
+        "The table gives the time of a step with mixup, stage attention. The other values are "
+        f"{reference.size} x {reference.size} pixels, width {reference.width}, batch "
+        f"{reference.batch} and {reference.slices} slices in the data set.",
     )
     header = ("varied", "value", REFERENCE, plan.rival, f"{plan.rival} over {REFERENCE}")
     return [Table("Scaling", header, rows, notes)]

@@ -1,4 +1,4 @@
-"""This project's side: the work of `benchmarks.workload` through its own functions."""
+"""The side of jaxseg: the tasks of `benchmarks.workload` by its own functions."""
 
 import gzip
 import json
@@ -37,18 +37,18 @@ from jaxseg.train_step import (
     placement,
 )
 
-_RATE = 1e-3  # of learning; constant, as it plays no part in the time
+_RATE = 1e-3  # learning rate, which does not affect the time
 
 
 class Task:
-    """Work behind a function that starts one run of it and returns what to wait for."""
+    """A task, as a function that starts one run and returns the arrays to wait for."""
 
     def __init__(self, start: Callable[[], Any], extra: dict[str, Any] | None = None) -> None:
         self._start = start
-        self._extra = {} if extra is None else extra  # filled as it runs
+        self._extra = {} if extra is None else extra  # filled while the task runs
 
     def run(self, times: int) -> None:
-        """Start each run while the one before is in flight, as the training loop does."""
+        """Start each run while the previous one is in progress, as the training loop does."""
         previous = None
         for _ in range(times):
             started = self._start()
@@ -58,7 +58,7 @@ class Task:
         jax.block_until_ready(previous)
 
     def report(self) -> dict[str, Any]:
-        """Number of devices there are, and the peak of the first one's memory, on a GPU."""
+        """Number of devices and, on a GPU, peak memory of the first one in bytes."""
         devices = jax.local_devices()
         statistics = devices[0].memory_stats() or {}
         peak = statistics.get("peak_bytes_in_use")
@@ -66,9 +66,9 @@ class Task:
 
 
 def build(workload: Workload) -> Task:
-    """The workload, not yet run."""
+    """Build the workload without running it."""
     keep_freed_memory()
-    if workload.devices > 1:  # before JAX begins to use the CPU
+    if workload.devices > 1:  # must precede the first use of JAX
         jax.config.update("jax_num_cpu_devices", workload.devices)
     match workload.task:
         case "step":
@@ -92,7 +92,7 @@ def _networks(workload: Workload) -> tuple[Any, Any, Any]:
 
 
 def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
-    """One step of training, as `jaxseg.training.train` does it; and its slices."""
+    """A training step as in `jaxseg.training.train`, with its slices."""
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload)
     mixup = setup.build(workload.settings()).mixup
@@ -128,7 +128,7 @@ def _epoch(workload: Workload) -> Task:
 
 
 def _without_mixup(workload: Workload) -> Task:
-    """The step taken apart: images and targets are there already."""
+    """Parts of a step on given images and targets."""
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload)
     cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
@@ -199,7 +199,7 @@ def _rate(workload: Workload) -> Task:
 
 
 def _trace(workload: Workload) -> Task:
-    """Steps under the profiler; the report holds milliseconds by operation, over all steps."""
+    """Steps under the profiler; the report gives milliseconds by operation, over all steps."""
     start, _ = _training(workload)
     steps, extra = Task(start), {}
     steps.run(2)

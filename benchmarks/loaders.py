@@ -1,4 +1,4 @@
-"""Pathology mixup as a PyTorch user writes it: SciPy on one slice at a time, in loader workers."""
+"""Pathology mixup in the usual PyTorch style: SciPy on one slice at a time, in loader workers."""
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class MixupSlices(Dataset[tuple[Tensor, Tensor]]):
-    """Training slices, each mixed with a partner of similar height when it is asked for.
+    """Training slices, each mixed with a partner of similar height when it is read.
 
     Attributes:
       images: (N, H, W) float32.
       labels: (N, H, W) uint8.
       heights: (N,) float32.
       tolerance: largest difference of partners' heights.
-      probability: share of the examples that are mixed; the others cost no warp.
+      probability: fraction of the examples that are mixed; the others are not warped.
       num_labels: L.
     """
 
@@ -39,7 +39,7 @@ class MixupSlices(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Image (1, H, W) and label probabilities (L, H, W) float32."""
-        # torch seeds every worker anew each epoch, and its generator is the one to draw from.
+        # Draw from the generator of torch, which seeds every worker anew in each epoch.
         chance, lam, which = torch.rand(3).tolist()
         image = self.images[index]
         target = one_hot(self.labels[index], self.num_labels)
@@ -62,7 +62,7 @@ class MixupSlices(Dataset[tuple[Tensor, Tensor]]):
 
 
 def make_loader(dataset: MixupSlices, *, batch_size: int, workers: int, pin: bool) -> DataLoader:
-    """A shuffling loader whose workers, 0 for none, live as long as it does."""
+    """A shuffling loader with persistent workers; 0 workers means none."""
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -95,7 +95,7 @@ def mix(
     fixed_center, fixed_distance = _moments(inside)
     moving_center, moving_distance = _moments(moving_label > 0)
     scale = fixed_distance / moving_distance if fixed_distance and moving_distance else 1.0
-    # affine_transform pulls: output pixel x reads the moving slice at matrix x + offset.
+    # In affine_transform, output pixel x reads the moving slice at matrix x + offset.
     matrix = np.full(2, 1.0 / scale)
     offset = moving_center - fixed_center / scale
 

@@ -1,4 +1,4 @@
-"""What the machine is, as far as a reader of the tables needs it."""
+"""Description of the machine for readers of the tables."""
 
 import json
 import os
@@ -23,19 +23,19 @@ print(json.dumps({"jax": jax_gpu, "torch": torch_gpu}[sys.argv[1]]()))
 
 
 def cores() -> int:
-    """Cores that this process, and so every one that it starts, may use."""
+    """Number of cores that this process and its children may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu() -> str | None:
-    """Name of the GPU that both frameworks see, None where neither does.
+    """Name of the GPU that both frameworks see; None if neither sees one.
 
     Raises:
-      RuntimeError: if only one of them does, or one is not there at all.
+      RuntimeError: only one of them sees a GPU, or one cannot be imported.
     """
     names = {}
     for framework in ("jax", "torch"):
-        # In processes of their own: a framework that has seen a GPU holds some of its memory.
+        # Use separate processes, because a framework that has seen a GPU reserves memory on it.
         command = [sys.executable, "-c", _PROBE, framework]
         probe = subprocess.run(command, capture_output=True, text=True, check=False)
         if probe.returncode:

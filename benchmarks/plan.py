@@ -1,4 +1,4 @@
-"""How much is measured: the reference workload, turns and sweeps of a quick or a full run."""
+"""Extent of a benchmark: reference workload, turns and sweeps of a quick or a full run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ class Plan:
       cores: threads of either framework.
       data: folder of the phantom.
       caches: folder of both frameworks' compilation caches.
-      size, width, batch: of the reference workload; None for those of the device.
+      size, width, batch: values of the reference workload; None for the defaults of the device.
     """
 
     device: str
@@ -41,30 +41,30 @@ class Plan:
 
     @property
     def together(self) -> bool:
-        """Whether a group's processes start, and compile, at the same time."""
+        """Whether the processes of a group start and compile at the same time."""
         return self.cores >= 8
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The sides that are compared: in a quick run none that torch compiles for a minute."""
+        """The sides to compare; a quick run omits torch.compile, which takes a minute."""
         return SIDES[:3] if self.quick else SIDES
 
     @property
     def rival(self) -> str:
         """PyTorch's side in sweeps.
 
-        On a CPU compiling gains it little over channels_last and takes a minute a shape; on a GPU
-        it gains much.
+        On a CPU, torch.compile gains little over channels_last and takes a minute per shape. On a
+        GPU it gains much.
         """
         return COMPILED if self.device == "gpu" and not self.quick else CHANNELS_LAST
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """Compute dtypes that are compared."""
+        """Compute dtypes to compare."""
         return ("float32", "bfloat16") if self.device == "gpu" else ("float32",)
 
     def reference(self, task: str, side: str = JAXSEG, **changes: Any) -> Workload:
-        """A workload of the size at which everything is compared, with changes.
+        """The reference workload of the device, with changes.
 
         96 x 96 at width 16 and batch 8 on a CPU; the paper's batch of 16 at this project's default
         128 x 128 and width 32 on a GPU.
@@ -85,7 +85,7 @@ class Plan:
     def compare(
         self, workloads: Mapping[str, Workload], *, turns: int | None = None
     ) -> dict[str, list[float]]:
-        """Seconds of each workload, a process each, measured in turns."""
+        """Seconds of each workload in a separate process, measured in turns."""
         return compare(
             workloads,
             self.caches,
@@ -100,14 +100,14 @@ class Plan:
         *,
         turns: int | None = None,
     ) -> dict[tuple[str, ...], dict[str, list[float]]]:
-        """`compare` for several groups, all at once where their processes start together.
+        """Run `compare` for several groups, all at once if their processes start together.
 
         Args:
-          groups: workloads by side, by what tells groups apart.
-          turns: measurements of each; default the plan's.
+          groups: workloads by group and side.
+          turns: number of measurements of each; by default that of the plan.
 
         Returns:
-          Seconds by group and side; a side that failed is left out.
+          Seconds by group and side, without sides that failed.
         """
         if not self.together:
             return {key: self.compare(group, turns=turns) for key, group in groups.items()}
@@ -120,7 +120,7 @@ class Plan:
         }
 
     def sweeps(self) -> dict[str, tuple[Any, ...]]:
-        """Fields of a workload and the values that they take, the others at the reference."""
+        """Fields of a workload and their values; the other fields stay at the reference."""
         if self.device == "gpu":
             full = {
                 "size": (96, 128, 256),

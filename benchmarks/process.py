@@ -1,4 +1,4 @@
-"""The other end of `benchmarks.worker`: fresh processes, and groups of them measured in turns."""
+"""Start processes of `benchmarks.worker`, and measure groups of them in turns."""
 
 import json
 import os
@@ -19,14 +19,14 @@ _ROOT = Path(__file__).parents[1]
 
 
 class WorkerError(RuntimeError):
-    """A process ended before it answered; the message holds the end of what it said."""
+    """A process ended before it answered; the message contains the end of its output."""
 
 
 class Process:
-    """A fresh process with one workload.
+    """A new process with one workload.
 
     Attributes:
-      workload: what it runs.
+      workload: the workload that it runs.
       ready: its first answer, with `wall`: seconds from its start to its first result.
     """
 
@@ -48,12 +48,12 @@ class Process:
         self.ready["wall"] = time.perf_counter() - start
 
     def run(self, times: int) -> float:
-        """Seconds that one of so many runs took."""
+        """Mean seconds per run over a number of runs."""
         self._send(str(times))
         return self._receive()["seconds"]
 
     def close(self) -> dict[str, Any]:
-        """End the process; its report."""
+        """End the process and return its report."""
         try:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -64,7 +64,7 @@ class Process:
             self.stop()
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -89,7 +89,7 @@ class Process:
         return json.loads(line)
 
     def _ended(self) -> WorkerError:
-        # Its answers have ended, so it is ending.
+        # The process closed its output, so it is about to end.
         code = self._process.wait()
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace").strip()
@@ -105,7 +105,7 @@ class Process:
 
 
 def environment(workload: Workload, caches: Path) -> dict[str, str]:
-    """Environment of a process: same cores, caches of this benchmark, memory as it is needed."""
+    """Environment of a process: cores, caches of this benchmark, no preallocated memory."""
     cores = str(workload.cores)
     return os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(caches / "jax"),
@@ -113,8 +113,8 @@ def environment(workload: Workload, caches: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": cores,
         "TORCHINDUCTOR_CACHE_DIR": str(caches / "torch"),
         "TRITON_CACHE_DIR": str(caches / "triton"),
-        "XDG_CACHE_HOME": str(caches / "home"),  # this project's native convolution
-        # Several processes share a GPU, and peaks are to be told apart.
+        "XDG_CACHE_HOME": str(caches / "home"),  # for the native convolution of jaxseg
+        # Several processes share a GPU, and peak memory is measured for each.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
@@ -148,12 +148,12 @@ def compare(
     turn_seconds: float,
     together: bool,
 ) -> dict[str, list[float]]:
-    """Seconds of each workload, a process each, measured in turns."""
+    """Seconds of each workload in a separate process, measured in turns."""
     with group(workloads, caches, together=together) as processes:
         runners = {name: process.run for name, process in processes.items()}
         return interleave(runners, turns=turns, turn_seconds=turn_seconds)
 
 
 def sides(workload: Workload, names: Iterable[str] | Sequence[str]) -> dict[str, Workload]:
-    """The same work on several sides, by side."""
+    """The same workload on several sides, by side."""
     return {name: workload.on(name) for name in names}

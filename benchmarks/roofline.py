@@ -1,4 +1,4 @@
-"""How near a step comes to what the machine can do: counted work over measured rates."""
+"""Roofline of a step: counted work compared with measured rates of the machine."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from benchmarks.workload import (
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs of a pass, and the bytes that its convolutions cannot do without."""
+    """FLOPs of a pass, and the least bytes that its convolutions must read and write."""
 
     flops: float
     bytes: float
@@ -33,15 +33,16 @@ def convolution(
     """A convolution of one image, forward and backward.
 
     Args:
-      pixels: of the output.
-      channels: of the input, at as many pixels (stride 1).
-      features: of the output.
-      taps: of the kernel, 9 for 3x3.
-      first: on the image itself, which needs no gradient.
+      pixels: number of output pixels.
+      channels: input channels, at the same number of pixels (stride 1).
+      features: output channels.
+      taps: number of kernel taps, 9 for 3x3.
+      first: whether the input is the image, which needs no gradient.
 
     Returns:
-      Two FLOPs a multiplication and addition, in two or three products: output, gradient of the
-      kernel, gradient of the input. Each reads and writes its tensors, float32, just once.
+      Work of two or three products: output, gradient of the kernel, gradient of the input. A
+      multiplication with addition is two FLOPs. Each product reads and writes its float32 tensors
+      once.
     """
     products = 2 if first else 3
     tensors = 4 * (pixels * (channels + features) + taps * channels * features)
@@ -49,9 +50,9 @@ def convolution(
 
 
 def step_work(workload: Workload) -> Work:
-    """Convolutions of a bare step of stage attention, counted by hand.
+    """Analytical count of the convolutions in a bare step of stage attention.
 
-    Normalization, activations, loss and optimizer are left out: a few FLOPs a number.
+    Normalization, activations, loss and optimizer, with few FLOPs per number, are left out.
     """
     settings = workload.settings()
     width, depth = workload.width, settings["model"]["depth"]
@@ -60,7 +61,7 @@ def step_work(workload: Workload) -> Work:
     def block(pixels: int, channels: int, features: int, *, first: bool = False) -> Work:
         branch = convolution(pixels, channels, features, 9, first=first)
         branch += convolution(pixels, features, features, 9)
-        return branch + branch  # the block's own two layers, and the attention branch's
+        return branch + branch  # two layers of the block, and two of the attention branch
 
     pixels = [(workload.size // 2**level) ** 2 for level in range(depth + 1)]
     total, channels = Work(0.0, 0.0), 1
@@ -69,7 +70,7 @@ def step_work(workload: Workload) -> Work:
         channels = width * 2**level
     for level in range(depth):
         features = width * 2**level
-        # Transposed 2x2 convolution: a dense layer to four pixels.
+        # A transposed 2x2 convolution is a dense layer to four pixels.
         total += convolution(pixels[level + 1], 2 * features, 4 * features, 1)
         total += block(pixels[level], 2 * features, features)
     total += convolution(pixels[0], width, num_labels, 1)
@@ -77,7 +78,7 @@ def step_work(workload: Workload) -> Work:
 
 
 def roofline(plan: Plan) -> list[Table]:
-    """Measured rates, counted work, and the share of the rates that each side's step reaches."""
+    """Measured rates, counted work, and the share of the rates that a step of each side reaches."""
     rates, reached = [], []
     for precision in plan.precisions:
         matmul, copy = _rates(plan, precision)
@@ -99,8 +100,9 @@ def roofline(plan: Plan) -> list[Table]:
         f"share of peak over {REFERENCE}",
     )
     notes = (
-        "The better of both frameworks' rates is the peak. Bounds are the times that the work "
-        "counted by hand would take at these rates; at half precision its bytes are halved.",
+        "The peak is the higher rate of the two frameworks. Bounds are the times that the "
+        "analytically counted work would take at these rates; at half precision its bytes are "
+        "halved.",
     )
     return [
         count,
@@ -147,21 +149,21 @@ def _reached(plan: Plan, precision: str, peak: float, bandwidth: float) -> list[
 
 
 def _counts(plan: Plan) -> Table:
-    """The hand's count of the bare step beside XLA's."""
-    # XLA's own convolutions: it does not look into others.
+    """Work of the bare step: the analytical count and that of XLA."""
+    # Use the convolutions of XLA, which does not count those of other libraries.
     workload = plan.reference("cost", convolution="xla")
     work = step_work(workload)
     with Process(workload, plan.caches) as process:
         cost = process.close()
     rows = [
-        ("convolutions, by hand", f"{work.flops / 1e9:.1f}", f"{work.bytes / 1e9:.2f}"),
+        ("convolutions, analytical", f"{work.flops / 1e9:.1f}", f"{work.bytes / 1e9:.2f}"),
         ("XLA's cost analysis of the compiled step", *(_giga(cost[n]) for n in ("flops", "bytes"))),
     ]
     notes = (
-        "The hand's count takes products with padding as products, as PyTorch's counter does; XLA "
-        "leaves them out. XLA counts every other operation, too, and a tensor each time that one "
-        "of its fused operations reads or writes it. A count that is far below the other's tells "
-        "of operations handed to a library, which it does not look into.",
+        "The analytical count includes products with padding, as PyTorch's counter does; XLA's "
+        "does not. XLA also counts every other operation, and a tensor each time that one of its "
+        "fused operations reads or writes it. If one count is far below the other, the compiled "
+        "step calls a library whose operations the counter does not see.",
     )
     return Table("Work of the bare step", ("count", "GFLOP", "GB"), rows, notes)
 

@@ -1,9 +1,9 @@
-"""The one command: measures this project beside its PyTorch twin and writes Markdown tables.
+"""Benchmark jaxseg against its PyTorch twin and write Markdown tables.
 
     python -m benchmarks.run --quick                        # two to three minutes on two CPU cores
     python -m benchmarks.run --output=performance.md        # everything
 
-It takes the GPU if both frameworks see one.
+The benchmark uses the GPU if both frameworks see one.
 """
 
 import argparse
@@ -34,21 +34,22 @@ SECTIONS: dict[str, Callable[[Plan], list[Table]]] = {
 QUICK = ("startup", "steps", "epochs", "roofline")
 """Sections of a quick run."""
 _READING = (
-    "Medians; sides were measured in turns A B C A B C, and a ratio is the median over turns of a "
-    "side's time over jaxseg's, with its quartiles: above 1, jaxseg is faster."
+    "Values are medians. The sides were measured in turns A B C A B C. A ratio is the time of a "
+    "side divided by that of jaxseg: the median over turns, with quartiles. Above 1, jaxseg is "
+    "faster."
 )
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """Command-line flags."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--output", type=Path, help="file to write, beside standard output")
+    parser.add_argument("--output", type=Path, help="file to write in addition to standard output")
     parser.add_argument(
         "--quick", action="store_true", help="fewer sections and turns, no torch.compile"
     )
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto")
     for name in ("size", "width", "batch"):
-        parser.add_argument(f"--{name}", type=int, help="of the workload that is compared")
+        parser.add_argument(f"--{name}", type=int, help=f"{name} of the reference workload")
     parser.add_argument(
         "--sections",
         help=f"some of {','.join(SECTIONS)}; default all, with --quick {','.join(QUICK)}",
@@ -65,7 +66,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(flags: argparse.Namespace) -> None:
-    """Measure section by section; what is done already stays written."""
+    """Measure section by section, and write each section when it is complete."""
     gpu = None if flags.device == "cpu" else machine.gpu()
     device = "gpu" if gpu else "cpu"
     parts = [f"{machine.describe(device, gpu)}\n\n{_READING}\n"]

@@ -1,4 +1,4 @@
-"""Start-up, compilation and peak memory, each in a fresh process with nothing beside it."""
+"""Start-up, compilation and peak memory, each in a new process while nothing else runs."""
 
 import sys
 import tempfile
@@ -17,11 +17,11 @@ _MEASURED_STEPS = 3
 
 
 def startup(plan: Plan) -> list[Table]:
-    """Time to the first step with cold and with warm caches; peak memory of a few steps."""
+    """Time to the first step with cold and warm caches, and peak memory of a few steps."""
     runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(1 if plan.quick or plan.device == "gpu" else 2):
-            # The first cold start fills the caches of everything that follows.
+            # The first cold start fills the caches for all later processes.
             caches = plan.caches if turn == 0 else Path(folder)
             for side in plan.sides:
                 for state in _STATES:
@@ -33,7 +33,7 @@ def startup(plan: Plan) -> list[Table]:
 
 
 def fresh(plan: Plan, side: str, caches: Path) -> dict[str, Any]:
-    """What a process of its own tells of its first step and of its memory."""
+    """Measurements of the first step and of memory in a new process."""
     workload = plan.reference("bare step", side)
     with Process(workload, caches) as process:
         process.run(_MEASURED_STEPS)
@@ -73,10 +73,10 @@ def _times(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
         f"warm over {REFERENCE}",
     )
     notes = (
-        "The bare step of stage attention. Cold: the framework's compilation cache is empty; warm: "
-        "a process before has filled it. The files of both frameworks are in the page cache. "
-        "The start includes reading the phantom and, on this project's side, initializing the "
-        "parameters in a compiled function of its own.",
+        "The table describes the bare step of stage attention. Cold means that the compilation "
+        "cache of the framework is empty, warm that an earlier process has filled it. The files "
+        "of both frameworks are in the page cache. The start includes reading the phantom and, "
+        "for jaxseg, initializing the parameters in a compiled function.",
     )
     return Table("Start-up", header, rows, notes)
 
@@ -112,8 +112,8 @@ def _memory(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
         f"over {REFERENCE}",
     )
     notes = (
-        f"Of a process that took {_MEASURED_STEPS + 1} bare steps with a warm cache: the largest "
-        "resident set by the operating system's account, and on a GPU the framework's own. Before "
-        "the first step lie the imports and the data.",
+        f"The table describes a process that took {_MEASURED_STEPS + 1} bare steps with a warm "
+        "cache. Memory is the largest resident set or, on a GPU, the value that the framework "
+        "reports. Before the first step, memory contains the imports and the data.",
     )
     return Table("Memory", header, rows, notes)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from benchmarks.timing import Spread, ratio
 
 REFERENCE = "jaxseg"
-"""The side that ratios stand on."""
+"""The side that ratios refer to."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Table:
     Attributes:
       title: heading.
       header: names of the columns.
-      rows: cells, as many a row as there are columns.
+      rows: cells of each row, one per column.
       notes: paragraphs below the heading.
     """
 
@@ -29,7 +29,7 @@ class Table:
         """The table with its heading.
 
         Raises:
-          ValueError: if a row has another number of cells than the header.
+          ValueError: the number of cells in a row differs from that in the header.
         """
         for row in self.rows:
             if len(row) != len(self.header):
@@ -55,7 +55,7 @@ def seconds(value: float) -> str:
 
 
 def mebibytes(value: float | None) -> str:
-    """Bytes as MiB; a dash where there is no value."""
+    """Bytes as MiB; a dash if there is no value."""
     return "-" if value is None else f"{value / 2**20:.0f} MiB"
 
 
@@ -82,7 +82,7 @@ COMPARISON = ("median", "quartiles", "extremes", f"over {REFERENCE}")
 def comparison_rows(
     label: tuple[str, ...], times: Mapping[str, Sequence[float]]
 ) -> list[tuple[str, ...]]:
-    """A row a side: its times, and their ratio to the reference's."""
+    """One row per side: its times, and their ratio to those of the reference."""
     reference = times.get(REFERENCE)
 
     def over_reference(side: str, values: Sequence[float]) -> str:

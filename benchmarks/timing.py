@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Runner = Callable[[int], float]
-"""Runs a piece of work n times and returns the seconds that one took."""
+"""Runs a task n times and returns the mean seconds per run."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Spread:
         """Summarize measurements.
 
         Raises:
-          ValueError: if there are none.
+          ValueError: there are no measurements.
         """
         if not len(values):
             raise ValueError("no measurements to summarize")
@@ -32,24 +32,24 @@ class Spread:
 
 
 def repeats_for(seconds: float, turn: float) -> int:
-    """How often to run a piece of work of `seconds` so that a turn takes at least `turn`."""
+    """Number of runs of `seconds` each, so that a turn takes at least `turn` seconds."""
     return max(1, math.ceil(turn / max(seconds, 1e-9)))
 
 
 def interleave(
     runners: Mapping[str, Runner], *, turns: int, turn_seconds: float
 ) -> dict[str, list[float]]:
-    """Measure pieces of work in turns A B C A B C ..., so that all see the same drift.
+    """Measure tasks in turns A B C A B C ..., so that a drift affects all of them alike.
 
-    Each is run once, not counted, to settle how many runs make up a turn.
+    A first run of each, which is not counted, determines the number of runs per turn.
 
     Args:
-      runners: what is measured, by name.
-      turns: measurements of each.
+      runners: tasks by name.
+      turns: number of measurements of each.
       turn_seconds: least length of a turn.
 
     Returns:
-      Seconds a run, (turns,) by name; equal positions were measured next to each other.
+      Seconds per run, (turns,) by name; equal positions were measured next to each other.
     """
     repeats = {}
     for name, run in runners.items():
@@ -66,6 +66,6 @@ def ratio(times: Sequence[float], reference: Sequence[float]) -> Spread:
     """Times over reference, pair by pair.
 
     Raises:
-      ValueError: if they do not pair up.
+      ValueError: the numbers of measurements differ.
     """
     return Spread.of([a / b for a, b in zip(times, reference, strict=True)])

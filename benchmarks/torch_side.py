@@ -1,4 +1,4 @@
-"""PyTorch's side: the same work with the twin, the way PyTorch's users run it."""
+"""The side of PyTorch: the same tasks with the twin, in the usual style of PyTorch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,29 +27,29 @@ _RATE = 1e-3
 
 
 class Task:
-    """Work behind a function that does one run of it."""
+    """A task, as a function that does one run."""
 
     def __init__(self, start: Callable[[], Any], device: torch.device) -> None:
         self._start, self._device = start, device
 
     def run(self, times: int) -> None:
-        """Run that often, and wait for the device."""
+        """Run the task that many times, and wait for the device."""
         for _ in range(times):
             self._start()
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
     def report(self) -> dict[str, Any]:
-        """Peak of the device's memory, on a GPU."""
+        """Peak memory of a GPU in bytes."""
         on_gpu = self._device.type == "cuda"
         return {"device_peak": torch.cuda.max_memory_allocated() if on_gpu else None}
 
 
 def build(workload: Workload) -> Task:
-    """The workload, not yet run."""
+    """Build the workload without running it."""
     torch.set_num_threads(workload.cores)
     torch.manual_seed(0)
-    # What XLA does with float32 on a GPU, too: TF32.
+    # TF32 is also what XLA uses for float32 on a GPU.
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -66,13 +66,13 @@ def build(workload: Workload) -> Task:
         case "mixup":
             return _mixup(workload, device)
         case "trace" | "cost":
-            raise ValueError(f"task {workload.task} is of this project's own side alone")
+            raise ValueError(f"task {workload.task} is available only for jaxseg")
         case _:
             return _without_mixup(workload, device)
 
 
 class Trainer:
-    """Stage, optimizer and the step on a batch that is there already.
+    """Stage, optimizer and the step on a given batch.
 
     Attributes:
       stage: the twin on its device.
@@ -84,7 +84,7 @@ class Trainer:
         eager = workload.side == EAGER
         self.format = torch.contiguous_format if eager else torch.channels_last
         self.stage = Stage.from_settings(settings).to(device)
-        # torch's own stubs leave this overload out.
+        # The stubs of torch lack this overload.
         self.stage.to(memory_format=self.format)  # pyright: ignore[reportCallIssue]
         self.half = workload.precision == "bfloat16"
         self.device = device
@@ -104,14 +104,14 @@ class Trainer:
             return self.loss(images, targets)
 
     def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss, gradients left on the parameters."""
+        """The loss; its gradients are stored in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = self.forward(images, targets)
         loss.backward()
         return loss
 
     def step(self, images: Tensor, targets: Tensor) -> Tensor:
-        """One step of Adam on the gradient, clipped in each sub-network by its own norm."""
+        """One step of Adam on the gradient, clipped for each sub-network separately."""
         loss = self.gradient(images, targets)
         for network in self.stage.children():
             torch.nn.utils.clip_grad_norm_(network.parameters(), self.clip)
@@ -126,7 +126,7 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
 
 
 class DeviceCohort:
-    """The slices on the device, and batches mixed there."""
+    """Slices on the device, and batches that are mixed there."""
 
     def __init__(self, workload: Workload, device: torch.device) -> None:
         data, mixup = read_slices(workload), workload.settings()["mixup"]
@@ -228,7 +228,7 @@ def _predict(workload: Workload, device: torch.device) -> Task:
     run = compiled(network, device) if trainer.compiled else network
 
     def segment(images: np.ndarray) -> np.ndarray:
-        """(N, H, W) to (N, H, W, L), NumPy to NumPy as the other side."""
+        """(N, H, W) to (N, H, W, L), from and to NumPy like the other side."""
         with torch.inference_mode():
             batch = torch.from_numpy(images)[:, None].to(device).to(memory_format=trainer.format)
             with torch.autocast(device.type, torch.bfloat16, enabled=trainer.half):

@@ -1,14 +1,14 @@
-"""A profiler's trace reduced to time by kind of operation."""
+"""Reduce the trace of a profiler to time by kind of operation."""
 
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# The first that matches names the kind; names are those of HLO operations and of GPU kernels.
+# The first match gives the kind. Names are those of HLO operations and of GPU kernels.
 _KINDS = (
     ("convolution", r"conv(?!ert)|ffi_call|cudnn|implicit|wgrad|dgrad|fprop|winograd"),
-    # XLA's library for CPUs, which takes products and reductions alike.
+    # XLA's library for CPUs computes both products and reductions.
     ("YNNPACK", r"^ynn"),
     ("matrix product", r"dot|gemm|matmul|cublas|cutlass"),
     ("copy, transpose", r"copy|transpose|memcpy|memset|bitcast"),
@@ -18,7 +18,7 @@ _KINDS = (
 
 
 def kind(name: str) -> str:
-    """Kind of operation that a name tells of; "other" where it tells nothing."""
+    """Kind of operation by its name; "other" if the name is unknown."""
     for label, pattern in _KINDS:
         if re.search(pattern, name.lower()):
             return label
@@ -28,8 +28,8 @@ def kind(name: str) -> str:
 def operations(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Milliseconds by kind of operation.
 
-    On a GPU the events of its streams count, on a CPU those that name an HLO operation. Times of
-    several threads add up.
+    On a GPU the events of its streams count, on a CPU those that name an HLO operation. Times are
+    summed over threads.
 
     Args:
       events: "traceEvents" of a trace in Chrome's format.
@@ -58,6 +58,6 @@ def operations(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         else:
             counts = "hlo_op" in arguments
         if counts:
-            # A kernel's own name tells more than that of the operation it was launched for.
+            # The name of a kernel is more specific than that of the operation that launched it.
             total[kind(event["name"])] += event.get("dur", 0.0) / 1e3
     return dict(sorted(total.items(), key=lambda item: -item[1]))

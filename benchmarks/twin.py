@@ -1,4 +1,4 @@
-"""The project's networks in PyTorch, parameter for parameter, and the way of parameters there."""
+"""The networks of jaxseg in PyTorch, and conversion of their parameters."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,13 +28,13 @@ class ConvNormRelu(nn.Module):
 
 
 def pad_same(x: Tensor, stride: int) -> Tensor:
-    """XLA's SAME padding of a 3x3 kernel, which puts the odd pixel at the far end."""
+    """SAME padding of XLA for a 3x3 kernel, with the odd pixel at the far end."""
     height, width = (max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[2:])
     return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 class Upsample(nn.Module):
-    """2x2 transposed convolution of stride 2 with a bias an output pixel, as in the original."""
+    """2x2 transposed convolution of stride 2 with a bias per output pixel, as in jaxseg."""
 
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()
@@ -126,14 +126,14 @@ class WeightGenerator(nn.Module):
 
 
 def copy_parameters(module: nn.Module, params: Mapping[str, Any]) -> None:
-    """Give a twin the parameters of its Flax original.
+    """Copy the parameters of a Flax module to its twin.
 
     Args:
       module: `UNet` or `WeightGenerator`.
-      params: the original's tree (without "params" on top); gradients of that shape convert too.
+      params: parameters of the Flax module, without the key "params"; or gradients of that shape.
 
     Raises:
-      ValueError: a parameter is missing, left over, or of another shape.
+      ValueError: a parameter is missing, superfluous or of another shape.
     """
     state = module.state_dict()
     found = dict(_converted(params))
@@ -146,7 +146,7 @@ def copy_parameters(module: nn.Module, params: Mapping[str, Any]) -> None:
 
 
 def _converted(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Name and value of each twin parameter."""
+    """Name and value of each parameter of the twin."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _converted(value, (*path, name))

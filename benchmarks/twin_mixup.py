@@ -14,15 +14,15 @@ def draw(
     probability: float,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Partner and share of the fixed slice for each example.
+    """Draw the partner and the weight of the fixed slice for each example.
 
     Args:
       heights: (N,) relative heights.
       eligible: (N,) bool, slices with foreground.
       indices: (B,) int64, the fixed slices.
       tolerance: largest difference of heights.
-      probability: share of the examples that are mixed.
-      generator: of random numbers.
+      probability: probability that an example is mixed.
+      generator: generator of random numbers.
 
     Returns:
       Partners (B,) int64 and lambda (B,) float32, 1 where an example stays unmixed.
@@ -57,7 +57,7 @@ def mix(
       fixed_label: (B, H, W) uint8.
       moving_image: (B, H, W) float32.
       moving_label: (B, H, W) uint8.
-      lam: (B,) share of the fixed slice.
+      lam: (B,) weight of the fixed slice.
       num_labels: L.
 
     Returns:

@@ -1,6 +1,6 @@
-"""What a stage of the ablation minimizes, in PyTorch: `jaxseg.objective` with adversarial balance.
+"""The loss of a stage in PyTorch: `jaxseg.objective` with the adversarial weight generator.
 
-Logits and targets are (B, L, H, W), as PyTorch has them.
+Logits and targets are (B, L, H, W), as usual in PyTorch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from jaxseg.anatomy import Anatomy, LabelSet
 
 @dataclass(frozen=True)
 class Terms:
-    """Settings of the loss, as `jaxseg.objective.Objective` has them.
+    """Parameters of the loss, as in `jaxseg.objective.Objective`.
 
     Attributes:
       strength: coefficient of the entropy.
-      penalty: coefficient of the neighboring loss; 0 leaves it out.
-      epsilon: of Eq. 4.
-      inclusions: the anatomy's pairs.
+      penalty: coefficient of the neighboring loss; 0 omits it.
+      epsilon: epsilon of Eq. 4.
+      inclusions: inclusion pairs of the anatomy.
     """
 
     strength: float
@@ -32,7 +32,7 @@ class Terms:
 
 
 class Stage(nn.Module):
-    """Networks and loss of a stage: a batch to the number that is minimized.
+    """Networks and loss of a stage, which maps a batch to its loss.
 
     Attributes:
       network: the segmentation generator.
@@ -45,14 +45,16 @@ class Stage(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "Stage":
-        """The stage that a run's settings describe.
+        """Build the stage from a config.
 
         Raises:
-          ValueError: settings that the twin has no counterpart of.
+          ValueError: the twin does not support the config.
         """
         model, loss, balance = settings["model"], settings["loss"], settings["balance"]
         if model["dense"] or balance["method"] != "adversarial":
-            raise ValueError("the twin knows no dense blocks, and the default balance alone")
+            raise ValueError(
+                "expected model.dense=False and balance.method=adversarial for the twin"
+            )
         anatomy = Anatomy.from_dict(settings["anatomy"])
         groups = model["groups"]
         network = UNet(
@@ -76,13 +78,13 @@ class Stage(nn.Module):
 
 
 def stage_loss(logits: Tensor, targets: Tensor, generated: Tensor | None, terms: Terms) -> Tensor:
-    """The sum whose gradient trains both sub-networks.
+    """The loss whose gradient trains both sub-networks.
 
     Args:
       logits: (B, L, H, W) float32.
       targets: (B, L, H, W) label probabilities.
       generated: weights (B, L) of the generator; None for plain cross-entropy.
-      terms: settings.
+      terms: parameters of the loss.
     """
     log_probabilities = torch.log_softmax(logits, 1)
     entropy = -targets * log_probabilities

@@ -1,7 +1,7 @@
-"""A process of one side: builds its work, then runs it as often as it is told.
+"""A process of one side, which builds a workload and runs it on request.
 
-Reads a workload and then numbers of runs, a line each, from standard input; answers in lines of
-JSON. What imports and building took is the first answer, memory the last.
+It reads a workload and then numbers of runs, one per line, from standard input, and answers in
+lines of JSON. The first answer gives the time of imports and building, the last one memory.
 """
 
 import json
@@ -15,19 +15,19 @@ from benchmarks.workload import JAXSEG, Workload
 
 
 class Task(Protocol):
-    """Work that a side has built."""
+    """A workload as built by one side."""
 
     def run(self, times: int) -> None:
-        """Do it that often, and wait for the last one's result."""
+        """Run it that many times, and wait for the last result."""
         ...
 
     def report(self) -> dict[str, Any]:
-        """What is worth knowing at the end; "device_peak" is in bytes, None without a GPU."""
+        """Report after the runs; "device_peak" is in bytes, None without a GPU."""
         ...
 
 
 def build(workload: Workload) -> tuple[Task, float]:
-    """Import the side's framework, build its work; and the seconds that the imports took."""
+    """Import the framework of a side and build the workload; return it with the import seconds."""
     start = time.perf_counter()
     if workload.side == JAXSEG:
         from benchmarks import jax_side as side
@@ -38,7 +38,7 @@ def build(workload: Workload) -> tuple[Task, float]:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, bytes."""
+    """Largest resident set of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -64,7 +64,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
 
 
 if __name__ == "__main__":
-    # Whatever a library prints goes to standard error; the answers have their own channel.
+    # Output of libraries goes to standard error, so that standard output has only the answers.
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, channel)

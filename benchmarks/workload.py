@@ -1,4 +1,4 @@
-"""What is measured: a side, a task, the settings of a run and the slices it stands on."""
+"""Definition of a measurement: side, task, config and slices."""
 
 import json
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ JAXSEG, EAGER, CHANNELS_LAST, COMPILED = (
     "torch compiled",
 )
 SIDES = (JAXSEG, EAGER, CHANNELS_LAST, COMPILED)
-"""This project; PyTorch as written, in channels_last, and that through torch.compile."""
+"""jaxseg; the twin as written; with channels_last; and with channels_last and torch.compile."""
 
 TASKS = {
     "forward": "loss alone, no mixup",
     "gradient": "loss and gradient, no mixup",
     "bare step": "loss, gradient and Adam, no mixup",
     "mixup": "a batch mixed on the device",
-    "step": "a training step, mixup in it on the device",
-    "epoch": "every slice once, the way the side's users train",
+    "step": "a training step with mixup on the device",
+    "epoch": "every slice once, as in training",
     "predict": "a case's slices on the network grid to probabilities",
-    "case": "a case from its own grid to probabilities there",
+    "case": "a case from its native grid to probabilities on it",
     "matmul": "a product of square matrices",
     "copy": "one added to every number of a large array",
     "trace": "training steps under JAX's profiler",
@@ -40,31 +40,32 @@ TASKS = {
 MATRIX_SIZE = {"cpu": 2048, "gpu": 8192}
 """Rows of the matrices of task "matmul", by device."""
 COPIED_NUMBERS = {"cpu": 2**26, "gpu": 2**28}
-"""Numbers of the array of task "copy", by device: far more than any cache holds."""
+"""Numbers of the array of task "copy", by device: far more than fit into a cache."""
 _STAGES = {"attention": attention, "awce_penalty": awce_penalty}
 _PHANTOM_CASES = 12
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A piece of work for one process.
+    """A task with its parameters, for one process.
 
     Attributes:
-      side: of `SIDES`.
-      task: of `TASKS`.
-      stage: of the ablation; "attention" is plain cross-entropy.
+      side: one of `SIDES`.
+      task: one of `TASKS`.
+      stage: stage of the ablation; "attention" has plain cross-entropy.
       size: H and W of the network grid, pixels.
       width: channels of the finest level.
-      batch: slices a step.
-      slices: of the cohort.
+      batch: slices per step.
+      slices: slices of the cohort.
       precision: compute dtype, "float32" or "bfloat16".
-      loader_workers: None mixes on the device; a number mixes with SciPy in that many workers of a
-        DataLoader, 0 in the training process itself. PyTorch's alone.
+      loader_workers: for PyTorch, number of workers of a DataLoader that mix with SciPy, 0 for the
+        training process itself; None mixes on the device.
       device: "cpu" or "gpu".
-      devices: that this project splits the CPU's cores into; tasks "step" and "epoch".
-      convolution: of this project, as `run.convolution`.
+      devices: for jaxseg, number of devices that share the CPU cores, in the tasks "step"
+        and "epoch".
+      convolution: for jaxseg, as `run.convolution`.
       cores: threads of either framework.
-      data: folder of `write_data`.
+      data: folder written by `write_data`.
     """
 
     side: str
@@ -84,23 +85,23 @@ class Workload:
 
     def __post_init__(self) -> None:
         if self.side not in SIDES or self.task not in TASKS or self.stage not in _STAGES:
-            raise ValueError(f"no such side, task or stage: {self}")
+            raise ValueError(f"side, task or stage: expected known ones, got {self}")
 
     def on(self, side: str) -> "Workload":
-        """The same work on another side."""
+        """The same workload on another side."""
         return replace(self, side=side)
 
     def to_json(self) -> str:
-        """One line."""
+        """Convert to one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> "Workload":
-        """What `to_json` wrote."""
+        """Read the output of `to_json`."""
         return cls(**json.loads(line))
 
     def settings(self) -> Mapping[str, Any]:
-        """The settings of the run that this stands for, from which both sides are built."""
+        """The config of the run, from which both sides are built."""
         config = _STAGES[self.stage].get_config("emidec")
         config.update_from_flattened_dict(
             {
@@ -124,7 +125,7 @@ class Slices:
 
 
 def write_data(folder: Path) -> None:
-    """Draw the phantom cases that everything is measured on, once for all processes."""
+    """Write the phantom cases of all measurements, once for all processes."""
     for index in range(_PHANTOM_CASES):
         case = phantom_case(0, index, num_cases=_PHANTOM_CASES)
         np.savez(
@@ -136,7 +137,7 @@ def write_data(folder: Path) -> None:
 
 
 def read_cases(folder: Path) -> list[Case]:
-    """The phantom cases in memory."""
+    """Read the phantom cases."""
     cases = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as arrays:
@@ -148,8 +149,8 @@ def read_cases(folder: Path) -> list[Case]:
 
 
 def read_slices(workload: Workload) -> Slices:
-    """The cohort on the network grid: the phantom's slices, repeated until there are enough."""
-    # The field of view stays that of 96 pixels, so that the heart is in every image.
+    """The cohort on the network grid, with the slices of the phantom repeated as needed."""
+    # The field of view is that of 96 pixels at any size, so that every image contains the heart.
     grid = Grid((workload.size, workload.size), spacing=1.4 * 96 / workload.size)
     how = replace(build(workload.settings()).preprocessing, grid=grid)
     cohort = build_cohort(read_cases(Path(workload.data)), how, allow_outside=True)
