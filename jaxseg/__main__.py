@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ from jaxseg.inference.export import export
 from jaxseg.inference.measure import measure
 from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
+from jaxseg.machine.stdout import StdoutError
 from jaxseg.runs.bundle import CARD
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
@@ -69,6 +71,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print a message; argparse would ignore a stdout that is full and has no buffer."""
+        if file is not sys.stdout:
+            return super()._print_message(message, file)
+        try:
+            print(message, end="")
+        except OSError as error:
+            raise StdoutError(error) from error
 
 
 def parser() -> argparse.ArgumentParser:

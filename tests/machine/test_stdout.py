@@ -1,13 +1,16 @@
 """A stdout that is closed or full: one line at most, and the status that shells expect."""
 
+import io
 import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from jaxseg.machine.stdout import StdoutHandler
+from jaxseg.__main__ import parser
+from jaxseg.machine.stdout import StdoutError, StdoutHandler
 from tests.conftest import MAIN
 
 
@@ -48,6 +51,16 @@ def test_stdout_that_is_closed_or_full(mode, broken, command_line, finished_run,
     assert status == (141 if closed else 1)
     assert errors.count("\n") == (0 if closed else 1)
     assert closed or errors.startswith("error: stdout: ")
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--version"], ["evaluate", "--help"]])
+def test_help_reports_a_full_stdout_without_a_buffer(flags, monkeypatch):
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        stdout = io.TextIOWrapper(full, write_through=True)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(StdoutError):
+            parser().parse_args(flags)
+        stdout.detach()
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["evaluate", "--help"]])
