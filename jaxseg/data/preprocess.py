@@ -46,9 +46,9 @@ def normalize(
 
     - "zscore": subtract the mean and divide by the standard deviation.
     - "percentile": map the clipped range to 0..1.
-    - "none": keep the images unchanged, without clipping.
+    - "none": keep the values, without clipping.
 
-    Padding is set to 0, except by "none". With "zscore" this is the mean of the tissue, so that the
+    Padding is set to 0. With "zscore" this is the mean of the tissue, so that the
     edge of the padding is weaker than edges in the tissue.
 
     Args:
@@ -74,7 +74,7 @@ def normalize(
     if not values.size:
         raise DataError("no tissue on the network grid: every pixel is padding")
     if method == "none":
-        return images.astype(np.float32)
+        return np.where(tissue, images, 0).astype(np.float32)
     low, high = np.percentile(values, percentiles)
     if not high > low:
         raise DataError(f"tissue between the percentiles {percentiles} has one value, {low:g}")

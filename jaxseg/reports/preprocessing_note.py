@@ -38,7 +38,7 @@ _TO_NETWORK = (
 _EVEN = (
     "First take a slope out of the stack on the grid: fit a + b row + c column to the values of "
     "its tissue, all slices together, by least squares, rows and columns counted from the middle "
-    "of the grid, and subtract b row + c column everywhere",
+    "of the grid, and subtract b row + c column from the tissue; padding stays 0",
 )
 _TISSUE = "of the pixels on the grid that are not padding, all slices of the stack together: "
 _INTENSITY = {

@@ -7,7 +7,14 @@ import pytest
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid
 from jaxseg.data.nifti import DataError
-from jaxseg.data.preprocess import Preprocessing, even_out, normalize, preprocess_case
+from jaxseg.data.preprocess import (
+    NORMALIZATIONS,
+    Preprocessing,
+    even_out,
+    network_images,
+    normalize,
+    preprocess_case,
+)
 from jaxseg.data.readers.emidec import find_cases, load_case
 
 
@@ -131,6 +138,17 @@ def test_even_out_removes_a_plane():
     slopes = np.linalg.lstsq(terms, tilted[shown], rcond=None)[0][1:]
     wanted = tilted - slopes[0] * (rows - 3.5) - slopes[1] * (columns - 4.5)
     np.testing.assert_allclose(even, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", NORMALIZATIONS)
+@pytest.mark.parametrize("even", [False, True])
+def test_padding_is_zero_by_every_normalization(method, even):
+    image = np.zeros((20, 24, 2))
+    image[4:15, 3:19] = tissue((11, 16, 2)) + 5 * np.arange(11)[:, None, None]
+    own = how(Grid((32, 32), spacing=None), normalization=method, even=even)
+    images, shown = network_images(make_case(image), own)
+    assert shown.sum() == 11 * 16 * 2
+    np.testing.assert_array_equal(images[~shown], 0)
 
 
 def test_the_margin_is_left_out_of_the_fit():
