@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxseg.data import Case, DataError
-from jaxseg.inference.orientation import turned_case, view_to_training
+from jaxseg.inference.orientation import turned_spacing, view_to_training
 from jaxseg.runs.trained import Trained
 
 # Voxel edges may lie outside the range of the training cases by this factor.
@@ -40,7 +40,7 @@ def check_case(
     for run in runs:
         check_slices(run, case, path)
         view, _ = view_to_training(run, case, orientation)
-        check_spacing(run, turned_case(case, view), path)
+        check_spacing(run, turned_spacing(case.spacing, view), path)
 
 
 def orientation_remark(
@@ -73,10 +73,8 @@ def check_slices(run: Trained, case: Case, path: Path) -> None:
     Raises:
       DataError: if there are fewer than 3 slices, and fewer than in any training case.
     """
-    count, least = (
-        case.image.shape[2],
-        min(_LEAST_SLICES, run.data.get("slices", [_LEAST_SLICES])[0]),
-    )
+    count = case.image.shape[2]
+    least = min(_LEAST_SLICES, run.data.get("slices", [_LEAST_SLICES])[0])
     if count < least:
         raise DataError(
             f"{path}: {count} slice{'s' * (count > 1)}, as of a long-axis view; expected a "
@@ -84,11 +82,16 @@ def check_slices(run: Trained, case: Case, path: Path) -> None:
         )
 
 
-def check_spacing(run: Trained, case: Case, path: Path) -> None:
+def check_spacing(run: Trained, spacing: tuple[float, float, float], path: Path) -> None:
     """Check that a case's voxels are about as large as those that the run was trained on.
 
     This rejects units other than mm, stacks whose slices lie along another axis, and other kinds of
     scans. Runs from before the spacing was recorded accept every case.
+
+    Args:
+      run: the run.
+      spacing: voxel size in mm along (X, Y, slices), in the orientation of the training data.
+      path: file that the message names.
 
     Raises:
       DataError: if a voxel edge lies outside the range of the training cases by more than a factor
@@ -97,7 +100,7 @@ def check_spacing(run: Trained, case: Case, path: Path) -> None:
     if "spacing" not in run.data:
         return
     low, high = (np.asarray(edges) for edges in run.data["spacing"])
-    edges = np.asarray(case.spacing)
+    edges = np.asarray(spacing)
     if ((edges < low / _SPACING_TOLERANCE) | (edges > high * _SPACING_TOLERANCE)).any():
         expected = " x ".join(f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
         raise DataError(

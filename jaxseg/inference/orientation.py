@@ -76,13 +76,18 @@ def _turned(directions: NDArray[np.float64], view: View) -> NDArray[np.float64]:
 
 def turned_case(case: Case, view: View) -> Case:
     """Apply a view to the image and the spacing of a case; its label map is left out."""
-    x, y, z = case.spacing
     return replace(
         case,
         image=np.ascontiguousarray(np.moveaxis(view.of(np.moveaxis(case.image, 2, 0)), 0, 2)),
         label=None,
-        spacing=(y, x, z) if view.transposed else (x, y, z),
+        spacing=turned_spacing(case.spacing, view),
     )
+
+
+def turned_spacing(spacing: tuple[float, float, float], view: View) -> tuple[float, float, float]:
+    """Apply a view to the voxel size (X, Y, slices) of a case."""
+    x, y, z = spacing
+    return (y, x, z) if view.transposed else (x, y, z)
 
 
 def volume_back(volume: np.ndarray, view: View) -> np.ndarray:
