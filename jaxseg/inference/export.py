@@ -23,7 +23,7 @@ from jaxseg.runs import bundle, provenance
 from jaxseg.runs.bundle import Manifest
 from jaxseg.runs.config_file import SETTINGS
 from jaxseg.runs.data_file import DATA
-from jaxseg.runs.files import WorkdirError, check_writable, read_json
+from jaxseg.runs.files import WorkdirError, check_writable, read_json, writing
 from jaxseg.runs.lock import InUseError, locked
 from jaxseg.runs.params import save_params
 from jaxseg.runs.signals import unwind_on_sigterm
@@ -74,11 +74,8 @@ def export(
     run = load_run(folder, checkpoint=checkpoint)
     check_data(run)
     scores, remarks = _scores(run)
-    try:
-        with unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
-            size = _write(run, temporary, scores, remarks, onnx=onnx, compact=compact)
-    except OSError as error:
-        raise WorkdirError(f"{output}: cannot write here ({error.strerror or error})") from error
+    with writing(output), unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
+        size = _write(run, temporary, scores, remarks, onnx=onnx, compact=compact)
     _LOG.info(
         f"{output}: {run.setup.name}, {run.checkpoint} checkpoint, step {run.step}; "
         f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
@@ -191,6 +188,30 @@ def _write(
     Returns:
       Their total size in bytes, without the model card and the manifest.
     """
+    _write_description(run, folder)
+    calling_convention = _write_network(run, folder, onnx=onnx, compact=compact)
+    files, versions = bundle.list_files(folder), provenance.versions()
+    manifest = Manifest(run.setup.name, run.checkpoint, run.step, versions, files)
+    bundle.write_manifest(folder, manifest)
+    facts = model_card.Facts(
+        setup=run.setup,
+        data=run.data,
+        checkpoint=run.checkpoint,
+        step=run.step,
+        steps=run.setup.plan(run.data["training"]["slices"]).steps,
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(run.params)),
+        scores=scores,
+        remarks=remarks,
+        calling_convention=calling_convention,
+        made_with=versions,
+        files={name: (file.size, file.sha256) for name, file in files.items()},
+    )
+    (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
+    return sum(file.size for file in files.values())
+
+
+def _write_description(run: Trained, folder: Path) -> None:
+    """Write the config, the data, their provenance, the case decision and the preprocessing."""
     _write_json(folder / SETTINGS, without_places(read_config(run.folder)))
     _write_json(folder / DATA, provenance.without_places(run.data))
     if sittings := provenance.read(run.folder):
@@ -204,6 +225,14 @@ def _write(
         orientation=run.data.get("orientations", [None])[0],
     )
     _write_json(folder / bundle.PREPROCESSING, note)
+
+
+def _write_network(run: Trained, folder: Path, *, onnx: bool, compact: bool) -> int | None:
+    """Write the parameters and the artifacts.
+
+    Returns:
+      Calling convention version of the StableHLO artifacts; None for a compact bundle.
+    """
     precision = np.float16 if compact else np.float32
     try:
         save_params(folder / bundle.PARAMS, run.params, precision)
@@ -215,30 +244,7 @@ def _write(
     if onnx:
         artifact = onnx_probabilities(run.network, run.params, run.grid.size)
         (folder / bundle.ONNX).write_bytes(artifact)
-    files = bundle.list_files(folder)
-    manifest = Manifest(
-        name=run.setup.name,
-        checkpoint=run.checkpoint,
-        step=run.step,
-        made_with=provenance.versions(),
-        files=files,
-    )
-    bundle.write_manifest(folder, manifest)
-    facts = model_card.Facts(
-        setup=run.setup,
-        data=run.data,
-        checkpoint=run.checkpoint,
-        step=run.step,
-        steps=run.setup.plan(run.data["training"]["slices"]).steps,
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(run.params)),
-        scores=scores,
-        remarks=remarks,
-        calling_convention=calling_convention,
-        made_with=manifest.made_with,
-        files={name: (file.size, file.sha256) for name, file in files.items()},
-    )
-    (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
-    return sum(file.size for file in files.values())
+    return calling_convention
 
 
 def _write_artifacts(run: Trained, folder: Path) -> int:

@@ -13,12 +13,12 @@ from jaxseg.data.folders import volumes
 from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import without_suffix
 from jaxseg.inference import measure_files
-from jaxseg.inference.measurer import Measurer, save_picture
+from jaxseg.inference.measurer import Measurer
 from jaxseg.measures.aha import Septum
 from jaxseg.measures.heart import HeartLabels, MeasureError
 from jaxseg.reports import pictures
 from jaxseg.runs.data_file import read_data
-from jaxseg.runs.files import WorkdirError, check_writable
+from jaxseg.runs.files import check_outputs, writing
 from jaxseg.runs.trained import read_config
 
 _LOG = logging.getLogger(__name__)
@@ -56,23 +56,20 @@ def measure(
       WorkdirError: if outputs exist or cannot be written, or there is no such run.
       SettingsError: if the config of the run does not describe a run.
     """
-    anatomy, values, apex_first = EMIDEC, LabelValues.plain(EMIDEC.num_labels), not base_first
-    if run:
-        setup, written = build(read_config(run)), read_data(run).get("label_values")
-        anatomy, apex_first = setup.anatomy, setup.source.apex_first and not base_first
-        values = LabelValues.plain(anatomy.num_labels)
-        values = LabelValues(tuple((float(v),) for v in written)) if written else values
-    measurer = Measurer(HeartLabels.of(anatomy), apex_first, septum, output, overwrite)
+    anatomy, values, apex_first = _label_set(run)
+    labels = HeartLabels.of(anatomy)
+    measurer = Measurer(labels, apex_first and not base_first, septum, output, overwrite)
     inputs = _find(sources)
-    _check_output(measurer, inputs)
+    overviews = [measure_files.overview_path(output, name) for name in inputs]
+    measures = [path for name in inputs for path in measurer.files(name)]
+    check_outputs(output, overviews + measures, overwrite=overwrite)
     failures: list[DataError | MeasureError] = []
-    for name, path in tqdm(inputs.items(), desc="measuring", unit="case", disable=None):
-        try:
-            _measure_file(measurer, anatomy, values, name, path)
-        except (DataError, MeasureError) as error:
-            failures.append(error)
-        except OSError as error:
-            raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
+    with writing(output):
+        for name, path in tqdm(inputs.items(), desc="measuring", unit="case", disable=None):
+            try:
+                _measure_file(measurer, anatomy, values, name, path)
+            except (DataError, MeasureError) as error:
+                failures.append(error)
     done = len(inputs) - len(failures)
     if done:
         measure_files.write_study(output)
@@ -82,6 +79,17 @@ def measure(
     if failures:
         lines = "\n".join(f"  {failure}" for failure in failures)
         raise MeasureError(f"{len(failures)} of {len(inputs)} files not measured:\n{lines}")
+
+
+def _label_set(run: Path | None) -> tuple[Anatomy, LabelValues, bool]:
+    """Return the anatomy, its values in files, and whether slice 0 is the apex."""
+    if run is None:
+        return EMIDEC, LabelValues.plain(EMIDEC.num_labels), True
+    setup, written = build(read_config(run)), read_data(run).get("label_values")
+    values = LabelValues.plain(setup.anatomy.num_labels)
+    if written:
+        values = LabelValues(tuple((float(value),) for value in written))
+    return setup.anatomy, values, setup.source.apex_first
 
 
 def _find(sources: Sequence[Path]) -> dict[str, Path]:
@@ -99,15 +107,6 @@ def _find(sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _check_output(measurer: Measurer, inputs: dict[str, Path]) -> None:
-    check_writable(measurer.output)
-    overviews = [measure_files.overview_path(measurer.output, name) for name in inputs]
-    files = [*overviews, *(path for name in inputs for path in measurer.files(name))]
-    present = [path for path in files if path.exists()]
-    if present and not measurer.overwrite:
-        raise WorkdirError(f"{present[0]}: exists already; pass --overwrite to replace")
-
-
 def _measure_file(
     measurer: Measurer, anatomy: Anatomy, values: LabelValues, name: str, path: Path
 ) -> None:
@@ -120,4 +119,4 @@ def _measure_file(
         raise MeasureError(f"{path}: {error}") from None
     figure = pictures.label_picture(label_map, spacing, anatomy.labels)
     overview = measure_files.overview_path(measurer.output, name)
-    save_picture(figure, overview, overwrite=measurer.overwrite)
+    pictures.save(figure, overview, overwrite=measurer.overwrite)

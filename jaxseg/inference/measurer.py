@@ -5,7 +5,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jaxseg.data.case import stated_affine
@@ -20,7 +19,7 @@ from jaxseg.runs.files import atomic
 
 @dataclass(frozen=True)
 class Measurer:
-    """Measures label maps and writes the files of each; all have the following in common.
+    """Measures label maps in one way and writes the files of each.
 
     Attributes:
       labels: parts of the heart by label.
@@ -37,7 +36,7 @@ class Measurer:
     overwrite: bool
 
     def files(self, name: str) -> list[Path]:
-        """The files that are written of a case."""
+        """Paths of the picture and of the measures of a case."""
         return measure_files.case_paths(self.output, name)
 
     def write(
@@ -80,13 +79,13 @@ class Measurer:
             orientation=orientation,
         )
         picture, numbers = self.files(name)
-        save_picture(figure, picture, overwrite=self.overwrite)
+        pictures.save(figure, picture, overwrite=self.overwrite)
         numbers.parent.mkdir(parents=True, exist_ok=True)
         with atomic(numbers, overwrite=self.overwrite) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _septum(self, header: nib.Nifti1Header) -> tuple[Septum | None, str]:
-        """The septum of a case, and a phrase on how it is known or why not."""
+        """Find the septum of a case, and a phrase on its source or on why it is unknown."""
         if self.septum:
             return self.septum, "septum as given by --septum"
         remedy = "angles are those of the picture; --septum names the AHA segments"
@@ -99,10 +98,3 @@ class Measurer:
             order = "base" if self.apex_first else "apex"
             return None, f"by its header, slice 0 is the {order}, which contradicts the slice order"
         return None, f"the header's orientation is not short-axis; {remedy}"
-
-
-def save_picture(figure: Figure, path: Path, *, overwrite: bool) -> None:
-    """Write a figure as a PNG atomically, as in `atomic`, and create its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path, overwrite=overwrite) as temporary:
-        pictures.save(figure, temporary)

@@ -1,11 +1,14 @@
 """Prediction of unlabeled stacks, with label maps, volumes and overviews written to disk."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jaxseg.data import Case, DataError, labels_to_network, to_network, write_like
@@ -20,7 +23,7 @@ from jaxseg.measures.aha import Septum
 from jaxseg.measures.heart import HeartLabels, MeasureError
 from jaxseg.metrics import volume
 from jaxseg.reports import pictures
-from jaxseg.runs.files import ExistsError, WorkdirError, atomic, check_writable
+from jaxseg.runs.files import ExistsError, WorkdirError, atomic, check_outputs, writing
 from jaxseg.runs.trained import Trained
 
 _LOG = logging.getLogger(__name__)
@@ -32,35 +35,45 @@ _AIR_HU, _AIR_WIDTH_HU, _AIR_SHARE = 1000, 50, 0.1
 
 
 class PredictionError(UserError, RuntimeError):
-    """Files that could not be predicted, one line each; all others were."""
+    """Raised for files that could not be predicted, one line each; all others were."""
 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Output files of a case; `probabilities` is None if they are not written."""
+    """Output files of the cases in a folder, by the name of the case."""
 
-    labels: Path
-    overview: Path
-    probabilities: Path | None
-    measures: list[Path]
+    folder: Path
+    with_probabilities: bool
     overwrite: bool
 
-    @classmethod
-    def of(
-        cls, name: str, folder: Path, probabilities: bool, overwrite: bool = False
-    ) -> "_Outputs":
-        file = f"{name}.nii.gz"
-        return cls(
-            labels=folder / file,
-            overview=measure_files.overview_path(folder, name),
-            probabilities=folder / "probabilities" / file if probabilities else None,
-            measures=measure_files.case_paths(folder, name),
-            overwrite=overwrite,
-        )
+    def labels(self, name: str) -> Path:
+        return self.folder / f"{name}.nii.gz"
 
-    def all(self) -> list[Path]:
-        files = (self.labels, self.overview, self.probabilities, *self.measures)
-        return [path for path in files if path]
+    def probabilities(self, name: str) -> Path:
+        return self.folder / "probabilities" / f"{name}.nii.gz"
+
+    def overview(self, name: str) -> Path:
+        return measure_files.overview_path(self.folder, name)
+
+    def all(self, name: str) -> list[Path]:
+        probabilities = [self.probabilities(name)] * self.with_probabilities
+        measures = measure_files.case_paths(self.folder, name)
+        return [self.labels(name), self.overview(name), *probabilities, *measures]
+
+    def write(self, path: Path, volume: np.ndarray, geometry: "Path | nib.Nifti1Header") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path, overwrite=self.overwrite) as temporary:
+            write_like(temporary, volume, geometry)
+
+
+@dataclass(frozen=True)
+class _Pipeline:
+    """What all cases have in common; `measurer` is None if the labels cannot be measured."""
+
+    runs: Sequence[Trained]
+    segment: Segmenter
+    measurer: Measurer | None
+    outputs: _Outputs
 
 
 def predict(
@@ -117,39 +130,20 @@ def predict(
         case_decision=case_decision,
     )
     segment = make_segmenter(runs, mirror=mirror, rule=rule, center=center, orientation=orientation)
-    layout = runs[0].setup.source.layout
-    inputs, failures = find_inputs(source, output, layout, series)
-    outputs = {name: _Outputs.of(name, output, probabilities, overwrite) for name in inputs}
-    _check_output(output, inputs, outputs, overwrite)
+    inputs, rejected = find_inputs(source, output, runs[0].setup.source.layout, series)
+    outputs = _Outputs(output, probabilities, overwrite)
+    _check_outputs(outputs, inputs)
     if synthetic := [str(run.folder) for run in runs if run.data.get("synthetic")]:
         _LOG.warning(
             f"{', '.join(synthetic)}: trained on synthetic cases; of no use on real images"
         )
-    header, done, remarks = volumes_file.header_of(runs[0].anatomy), 0, []
+    header = volumes_file.header_of(runs[0].anatomy)
     volumes_file.read_rows(output / volumes_file.FILE, header, overwrite)
     for run in runs:
         _LOG.info(run.describe())
     measurer = _make_measurer(runs[0], output, septum, overwrite)
-    for name, stack in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
-        try:
-            volumes, prediction, unmeasured = _predict_file(
-                runs, segment, measurer, name, stack, outputs[name]
-            )
-            row = volumes_file.row_of(
-                runs[0].anatomy, name, volumes, prediction.center, _remarks(runs, prediction)
-            )
-            volumes_file.add_row(output, header, row, overwrite)
-            if phrases := [*prediction.remarks(), *unmeasured]:
-                remarks.append(f"{stack.path}: {'; '.join(phrases)}")
-            done += 1
-        except DataError as error:
-            earlier = "; its earlier files stay" * any(p.exists() for p in outputs[name].all())
-            failures.append(f"{error}{earlier}")
-        except ExistsError as error:  # written by another process
-            failures.append(str(error))
-        except OSError as error:  # such as a full disk, which affects all later cases
-            raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
-    if done:
+    remarks, failures = _predict_files(_Pipeline(runs, segment, measurer, outputs), inputs)
+    if done := len(inputs) - len(failures):
         _LOG.info(f"{output}: {done} label maps, their volumes in {volumes_file.FILE}")
         if measurer:
             measure_files.write_study(output)
@@ -158,73 +152,77 @@ def predict(
             _LOG.warning(remark)
         if case_decision:
             _LOG.info(" ".join(sentences))
+    failures = rejected + failures
     if failures and (source.is_file() or any(stack.series for stack in inputs.values())):
         raise DataError(failures[0])
     if failures:
-        count = done + len(failures)
         lines = "\n".join(f"  {failure}" for failure in failures)
+        count = done + len(failures)
         raise PredictionError(f"{len(failures)} of {count} files not predicted:\n{lines}")
 
 
-def _check_output(
-    output: Path, inputs: dict[str, Stack], outputs: dict[str, _Outputs], overwrite: bool
-) -> None:
+def _check_outputs(outputs: _Outputs, inputs: Mapping[str, Stack]) -> None:
     """Reject, before any work is done, outputs that would fail or destroy other files."""
-    check_writable(output)
     read = {stack.path.resolve() for stack in inputs.values()}
-    files = [path for files in outputs.values() for path in files.all()]
+    files = [path for name in inputs for path in outputs.all(name)]
     for path in files:
         if path.resolve() in read:
             raise WorkdirError(f"{path}: is an input itself; expected another output folder")
-    present = [path for path in files if path.exists()]
-    if present and not overwrite:
-        others = f" and {len(present) - 1} more" if present[1:] else ""
-        verb = "exist" if others else "exists"
-        raise WorkdirError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
+    check_outputs(outputs.folder, files, overwrite=outputs.overwrite)
 
 
-def _predict_file(
-    runs: Sequence[Trained],
-    segment: Segmenter,
-    measurer: Measurer | None,
-    name: str,
-    stack: Stack,
-    outputs: _Outputs,
-) -> tuple[list[float], Prediction, list[str]]:
-    """Predict one case and write its files.
+def _predict_files(pipeline: _Pipeline, inputs: Mapping[str, Stack]) -> tuple[list[str], list[str]]:
+    """Predict all cases; return a line for each case with remarks, and one for each failure."""
+    remarks, failures, outputs = [], [], pipeline.outputs
+    with writing(outputs.folder):  # an error such as a full disk affects all later cases
+        for name, stack in tqdm(inputs.items(), desc="predicting", unit="case", disable=None):
+            try:
+                if phrases := _predict_file(pipeline, name, stack):
+                    remarks.append(f"{stack.path}: {'; '.join(phrases)}")
+            except DataError as error:
+                earlier = "; its earlier files stay" * any(p.exists() for p in outputs.all(name))
+                failures.append(f"{error}{earlier}")
+            except ExistsError as error:  # written by another process
+                failures.append(str(error))
+    return remarks, failures
 
-    The label map is written last, so its presence marks a complete case.
+
+def _predict_file(pipeline: _Pipeline, name: str, stack: Stack) -> list[str]:
+    """Predict a case, and write its files and its row in the table of volumes.
+
+    The label map is written after all other files, so its presence marks a complete case.
 
     Returns:
-      Volumes in mm3 of the anatomy's case regions, the prediction, and why it was not measured.
+      Remarks on the prediction, and why the case was not measured.
     """
-    path, run = stack.path, runs[0]
-    case = stack.read(str(path))  # errors name the path
-    _check_is_image(case, path)
-    labels, prediction = segment(case, path)
+    outputs, run = pipeline.outputs, pipeline.runs[0]
+    case = stack.read(str(stack.path))  # errors name the path
+    _check_is_image(case, stack.path)
+    labels, prediction = pipeline.segment(case, stack.path)
     if not prediction.heart_found:
         raise DataError(
-            f"{path}: no heart found; expected a short-axis stack of the left ventricle. If it is "
-            "one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of view"
+            f"{stack.path}: no heart found; expected a short-axis stack of the left ventricle. If "
+            "it is one, say where its heart lies: --center=ROW,COLUMN, fractions of the field of "
+            "view"
         )
-    for file in outputs.all():
-        file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(outputs.overview, overwrite=outputs.overwrite) as temporary:
-        _save_overview(run, case, prediction, labels, _remarks(runs, prediction), temporary)
-    if outputs.probabilities:
-        with atomic(outputs.probabilities, overwrite=outputs.overwrite) as temporary:
-            write_like(temporary, prediction.probabilities, stack.geometry(case))
-    unmeasured = []
-    if measurer:
+    synthetic = any(run.data.get("synthetic") for run in pipeline.runs)
+    remarks = (*(["network trained on synthetic cases"] * synthetic), *prediction.remarks())
+    figure = _overview(run, case, prediction, labels, remarks)
+    pictures.save(figure, outputs.overview(name), overwrite=outputs.overwrite)
+    geometry, unmeasured = stack.geometry(case), []
+    if outputs.with_probabilities:
+        outputs.write(outputs.probabilities(name), prediction.probabilities, geometry)
+    if pipeline.measurer:
         try:
-            measurer.write(name, labels, case.spacing, case.header)
+            pipeline.measurer.write(name, labels, case.spacing, case.header)
         except MeasureError as error:
             unmeasured.append(str(error))
-    with atomic(outputs.labels, overwrite=outputs.overwrite) as temporary:
-        write_like(temporary, run.written(labels), stack.geometry(case))
-    regions = run.anatomy.case_regions
-    volumes = [volume(labels, values, case.spacing) for _, values in regions]
-    return volumes, prediction, unmeasured
+    outputs.write(outputs.labels(name), run.written(labels), geometry)
+    volumes = [volume(labels, values, case.spacing) for _, values in run.anatomy.case_regions]
+    row = volumes_file.row_of(run.anatomy, name, volumes, prediction.center, remarks)
+    header = volumes_file.header_of(run.anatomy)
+    volumes_file.add_row(outputs.folder, header, row, outputs.overwrite)
+    return [*prediction.remarks(), *unmeasured]
 
 
 def _make_measurer(
@@ -236,12 +234,6 @@ def _make_measurer(
         _LOG.info(f"{run.folder}: nothing is measured ({error})")
         return None
     return Measurer(labels, run.setup.source.apex_first, septum, output, overwrite)
-
-
-def _remarks(runs: Sequence[Trained], prediction: Prediction) -> tuple[str, ...]:
-    """Return the remarks on a case for its row in the table and its overview."""
-    synthetic = any(run.data.get("synthetic") for run in runs)
-    return (*(["network trained on synthetic cases"] * synthetic), *prediction.remarks())
 
 
 def _check_is_image(case: Case, path: Path) -> None:
@@ -261,14 +253,13 @@ def _check_is_image(case: Case, path: Path) -> None:
         )
 
 
-def _save_overview(
+def _overview(
     run: Trained,
     case: Case,
     prediction: Prediction,
-    labels: np.ndarray,
+    labels: NDArray[np.uint8],
     remarks: Sequence[str],
-    path: Path,
-) -> None:
+) -> Figure:
     """Draw the slices on the network grid, whose pixels are square, above their label maps."""
     grid = prediction.grid
     images, _ = to_network(case.image, case.spacing, grid, case.tissue)
@@ -278,11 +269,10 @@ def _save_overview(
     if prediction.center is not None:
         row, column = prediction.center
         remarks = [f"heart found at row {row}, column {column}", *remarks]
-    figure = pictures.comparison(
+    return pictures.comparison(
         images[shown],
         {"prediction": maps[shown]},
         titles,
         run.anatomy.labels,
         caption="; ".join(remarks),
     )
-    pictures.save(figure, path)

@@ -127,16 +127,7 @@ def make_predictor(
     Raises:
       WorkdirError: if the runs have different label sets, or a run is given twice.
     """
-    networks = [(run.folder.resolve(), run.step) for run in runs]
-    for run, network in zip(runs, networks, strict=True):
-        if networks.count(network) > 1:
-            raise WorkdirError(f"{run.folder}: would count twice; expected every run once")
-    for run in runs[1:]:
-        if run.anatomy.labels != runs[0].anatomy.labels:
-            raise WorkdirError(
-                f"{run.folder}: a run of the labels {', '.join(run.anatomy.labels)}; expected "
-                f"those of {runs[0].folder}: {', '.join(runs[0].anatomy.labels)}"
-            )
+    _check_runs(runs)
     # The runs of a study share one network architecture, which is compiled once.
     segmenters = {
         network: make_probabilities(network, batch_size=_BATCH_SIZE)
@@ -163,6 +154,19 @@ def make_predictor(
         )
 
     return predict
+
+
+def _check_runs(runs: Sequence[Trained]) -> None:
+    """Check that runs can be averaged."""
+    networks = [(run.folder.resolve(), run.step) for run in runs]
+    for run, network in zip(runs, networks, strict=True):
+        if networks.count(network) > 1:
+            raise WorkdirError(f"{run.folder}: would count twice; expected every run once")
+        if run.anatomy.labels != runs[0].anatomy.labels:
+            raise WorkdirError(
+                f"{run.folder}: a run of the labels {', '.join(run.anatomy.labels)}; expected "
+                f"those of {runs[0].folder}: {', '.join(runs[0].anatomy.labels)}"
+            )
 
 
 def _predict_one(
@@ -254,8 +258,8 @@ def presence_rule(
     for run in runs[1:]:
         if run.anatomy.inclusions != anatomy.inclusions:
             raise WorkdirError(
-                f"{run.folder}: of other inclusion pairs than {runs[0].folder}; expected the same "
-                "to decide on what is small or doubtful"
+                f"{run.folder}: of other inclusion pairs than {runs[0].folder}; expected the same, "
+                "to decide which pathology is small or doubtful"
             )
     if len(bounds) not in (0, 1, count):
         raise SettingsError(
@@ -274,7 +278,7 @@ def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:
         noted, pairs = run.data.get("smallest_mm3"), len(runs[0].anatomy.inclusions)
         if noted is None or len(noted) != pairs:
             raise WorkdirError(
-                f"{run.folder}: its {DATA} does not tell the smallest pathology of the "
+                f"{run.folder}: its {DATA} does not record the smallest pathology of the "
                 f"training cases, one volume for each of its {pairs} inclusion pairs"
             )
         by_run.append(noted)

@@ -43,12 +43,13 @@ def choose_pairs(
       seed: seed for drawing the partners.
 
     Returns:
-      Index pairs (fixed, moving). The fixed slices are those of `pictures.telling_slices` that have
-      a partner. The moving slices are drawn by `jaxseg.mixup.choose_partner` from other cases.
+      Index pairs (fixed, moving). The fixed slices are those of `pictures.representative_slices`
+      that have a partner. The moving slices are drawn by `jaxseg.mixup.choose_partner` from other
+      cases.
     """
     foreground = np.any(cohort.labels > 0, axis=(1, 2))
     heights, key = jnp.asarray(cohort.heights), jax.random.key(seed)
-    order = pictures.telling_slices(cohort.labels, cohort.case_index, len(cohort))
+    order = pictures.representative_slices(cohort.labels, cohort.case_index, len(cohort))
     pairs: list[tuple[int, int]] = []
     for fixed in order[foreground[order]].tolist():
         if len(pairs) == count:

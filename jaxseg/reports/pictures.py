@@ -16,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from jaxseg.data import Grid, labels_to_network
+from jaxseg.runs.files import atomic
 
 # Okabe and Ito's color-blind safe palette, by label value; the background is transparent.
 COLORS = ("#000000", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#E69F00")
@@ -194,11 +195,7 @@ def panels(
     for row, name in enumerate(rows):
         for column, title in enumerate(columns):
             axis = axes[row, column]
-            # The network grid's rows run along the array's first axis, left to right in EMIDEC.
-            axis.imshow(cells[row][column].transpose(1, 0, 2), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.spines[:].set_visible(False)
+            _draw_cell(axis, cells[row][column])
             if row == 0:
                 axis.set_title(title, fontsize=8)
             if column == 0:
@@ -224,6 +221,14 @@ def panels(
         hspace=0.03,
     )
     return figure
+
+
+def _draw_cell(axis: Axes, picture: NDArray[np.floating]) -> None:
+    # The network grid's rows run along the array's first axis, left to right in EMIDEC.
+    axis.imshow(picture.transpose(1, 0, 2), interpolation="nearest")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
 
 
 def _write_note(axis: Axes, note: str) -> None:
@@ -256,13 +261,14 @@ def png(figure: Figure, *, dpi: float = 200) -> bytes:
     return stream.getvalue()
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG, creating its folder."""
+def save(figure: Figure, path: Path, *, overwrite: bool = True) -> None:
+    """Write the figure as a PNG atomically, as in `atomic`, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    with atomic(path, overwrite=overwrite) as temporary:
+        figure.savefig(temporary, format="png")
 
 
-def telling_slices(
+def representative_slices(
     labels: NDArray[np.integer], case_index: NDArray[np.integer], count: int
 ) -> NDArray[np.intp]:
     """Select slices with the most labels and the most pixels of the rarest, one per case.

@@ -119,16 +119,14 @@ def preprocessing_note(
             "percentiles": list(how.percentiles),
             "meaning": _INTENSITY[how.normalization],
         },
-        "input": {
-            "shape": ["batch", *grid.size],
-            "dtype": "float32",
-            "meaning": "slices on the grid, normalized; any number of at least 1",
-        },
-        "output": {
-            "shape": ["batch", *grid.size, anatomy.num_labels],
-            "dtype": "float32",
-            "meaning": "probabilities of the labels, which sum to 1",
-        },
+        "input": _tensor(
+            *grid.size, meaning="slices on the grid, normalized; any number of at least 1"
+        ),
+        "output": _tensor(
+            *grid.size,
+            anatomy.num_labels,
+            meaning="probabilities of the labels, which sum to 1",
+        ),
         "to_native": list(_TO_NATIVE),
         "labels": {str(value): name for value, name in enumerate(anatomy.labels)},
         "slice_regions": _regions(anatomy.slice_regions),
@@ -140,6 +138,10 @@ def preprocessing_note(
         if spacing is None
         else {"smallest": list(spacing[0]), "largest": list(spacing[1])},
     }
+
+
+def _tensor(*shape: int, meaning: str) -> dict[str, Any]:
+    return {"shape": ["batch", *shape], "dtype": "float32", "meaning": meaning}
 
 
 def _regions(regions: Sequence[Region]) -> dict[str, list[int]]:

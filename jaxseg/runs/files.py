@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ def os_reason(error: BaseException) -> str:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn any OSError of this block into one line on the folder.
+def writing(folder: Path, advice: str = "") -> Iterator[None]:
+    """Turn any OSError of this block into one line on the folder, with `advice` at its end.
 
     Raises:
       WorkdirError: in place of an OSError.
@@ -46,10 +46,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WorkdirError(
-            f"{folder}: cannot write here ({os_reason(error)}); saved files are kept, and "
-            "repeating the command resumes"
-        ) from error
+        raise WorkdirError(f"{folder}: cannot write here ({os_reason(error)}){advice}") from error
 
 
 def check_writable(folder: Path) -> None:
@@ -63,6 +60,20 @@ def check_writable(folder: Path) -> None:
         raise WorkdirError(f"{folder}: cannot write here ({nearest} is not a folder)")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise WorkdirError(f"{folder}: cannot write here (no permission)")
+
+
+def check_outputs(folder: Path, files: Sequence[Path], *, overwrite: bool) -> None:
+    """Check early that files can be written to a folder, and that none exists.
+
+    Raises:
+      WorkdirError: if the folder cannot be written to, or a file exists and may not be replaced.
+    """
+    check_writable(folder)
+    present = [path for path in files if path.exists()]
+    if present and not overwrite:
+        others = f" and {len(present) - 1} more" if present[1:] else ""
+        verb = "exist" if others else "exists"
+        raise WorkdirError(f"{present[0]}{others} {verb} already; pass --overwrite to replace")
 
 
 @contextmanager
@@ -118,20 +129,18 @@ def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:
     Raises:
       WorkdirError: if the folder cannot be written to.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             with atomic(folder / name) as temporary:
                 if isinstance(content, str):  # file names in the text need not be UTF-8
                     content = content.encode(errors="backslashreplace")
                 temporary.write_bytes(content)
-    except OSError as error:
-        raise WorkdirError(f"{folder}: cannot write here ({error.strerror})") from error
 
 
 def remove_leftovers(workdir: Path) -> None:
     """Remove the temporary files of killed processes; the caller must hold the run folder."""
-    for path in workdir.glob(".tmp-*"):
+    for path in (*workdir.glob(".tmp-*"), *workdir.glob("pictures/.tmp-*")):
         if path.is_file():
             path.unlink(missing_ok=True)
 

@@ -82,8 +82,7 @@ def run_steps(
     hidden = None if hosts.is_writer() else True
     with tqdm(total=plan.steps, initial=first, unit="step", disable=hidden) as bar:
         for step in range(first, plan.steps):
-            signum = vote(stop.signal)
-            if signum is not None:
+            if signum := vote(stop.signal):
                 _flush(run, pending, step, logbook)
                 checkpoints.save(state, None)
                 checkpoints.wait()
@@ -106,14 +105,15 @@ def run_steps(
             if validates:
                 summary = _validate(run, state, done, logbook)
                 checkpoints.save(state, foreground_mean(summary))
-                spent = (time.monotonic() - start) / 60
-                minutes = spent / max(done - first - 1, 1) * (plan.steps - done)
+                per_step = (time.monotonic() - start) / max(done - first - 1, 1)
                 with tqdm.external_write_mode():
-                    _LOG.info(_progress_line(run, done, loss, summary, minutes))
+                    _LOG.info(_progress_line(run, done, loss, summary, per_step))
     return state
 
 
-def _progress_line(run: Run, done: int, loss: float, summary: Summary, minutes: float) -> str:
+def _progress_line(run: Run, done: int, loss: float, summary: Summary, per_step: float) -> str:
+    """Format the state of a run; `per_step` is the time of a step in seconds."""
+    minutes = per_step / 60 * (run.plan.steps - done)
     pairs = zip(run.validation.regions, summary.mean, strict=True)
     scores = "  ".join(f"{name} {tables.score(mean)}" for name, mean in pairs)
     return (

@@ -74,7 +74,7 @@ def train(config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = No
     hosts.check_same("the settings", hosts.digest(json.dumps(result)))
     hosts.check_same("the local devices", str(devices))
     hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
-    with _held(folder, config), _told(folder, setup), catch_signals() as stop:
+    with _held(folder, config), _errors_in_one_line(folder, setup), catch_signals() as stop:
         _LOG.info(here)
         use_compilation_cache(setup.options.compilation_cache)
         origin = _origin(config, setup, folder)
@@ -101,7 +101,7 @@ def _train(run: Run, state: TrainState, stop: StopRequest) -> str:
     with (
         Checkpoints(run.folder) as checkpoints,
         hosts.exit_at_once(unless=_COMMON),
-        _told(run.folder, run.setup),
+        _errors_in_one_line(run.folder, run.setup),
     ):
         hosts.check_same("the checkpoints", str(checkpoints.steps))
         state, resumed = resume(checkpoints, state)
@@ -131,7 +131,7 @@ def _held(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _told(folder: Path, setup: Setup) -> Iterator[None]:
+def _errors_in_one_line(folder: Path, setup: Setup) -> Iterator[None]:
     """Report an unwritable run folder or exhausted memory in one line."""
     advice = memory.training_advice(
         batch_size=setup.course.batch_size,
@@ -139,7 +139,8 @@ def _told(folder: Path, setup: Setup) -> Iterator[None]:
         width=setup.architecture.width,
         depth=setup.architecture.depth,
     )
-    with writing(folder), memory.advised(advice):
+    kept = "; what is saved is kept, and the same command resumes"
+    with writing(folder, kept), memory.advised(advice):
         yield
 
 

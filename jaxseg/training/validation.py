@@ -53,7 +53,7 @@ class Validation:
     def picture(self, predictions: np.ndarray, count: int) -> Figure:
         """Draw image, reference and prediction of `count` representative slices, one per case."""
         labels = self.cohort.labels
-        chosen = pictures.telling_slices(labels, self.cohort.case_index, count)
+        chosen = pictures.representative_slices(labels, self.cohort.case_index, count)
         slices = self.cohort.take(chosen)
         return pictures.comparison(
             slices.images,

@@ -119,6 +119,7 @@ def test_labels_without_a_cavity_are_not_measured(run, stack, tmp_path):
     lines = go(other, stack, tmp_path)
     assert any("blood" in line for line in lines)
     assert files(tmp_path) == ["Case_P001.nii.gz", "overviews/Case_P001.png", "volumes.csv"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["overviews"]
 
 
 def test_a_folder_of_cases(run, phantom, tmp_path):
@@ -344,7 +345,7 @@ def test_rows_added_by_another_process_are_kept(run, phantom, stack, tmp_path, m
             go(run, stack, tmp_path)
         save(*arguments)
 
-    monkeypatch.setattr(pictures, "save", with_another_within)
+    monkeypatch.setattr(module, "write_like", with_another_within)
     go(run, phantom / "Case_N003", tmp_path)
     assert list(volumes(tmp_path)) == ["Case_P001", "Case_N003"]
 
@@ -559,13 +560,13 @@ def test_other_images_than_short_axis_mr_are_refused(run, stack, tmp_path, kind)
 
 def test_files_that_appear_during_a_prediction_are_kept(run, stack, tmp_path, monkeypatch):
     """Of two processes on the same files, the later one reports what it did not write."""
-    save, label = pictures.save, tmp_path / "out" / "Case_P001.nii.gz"
+    write, label = module.write_like, tmp_path / "out" / "Case_P001.nii.gz"
 
     def with_another_meanwhile(*arguments):
-        save(*arguments)
+        write(*arguments)
         label.write_bytes(b"another's")
 
-    monkeypatch.setattr(pictures, "save", with_another_meanwhile)
+    monkeypatch.setattr(module, "write_like", with_another_meanwhile)
     with pytest.raises(DataError, match=r"Case_P001\.nii\.gz: "):
         go(run, stack, tmp_path / "out")
     assert label.read_bytes() == b"another's"

@@ -16,9 +16,9 @@ from jaxseg.reports.pictures import (
     overlay,
     pixels,
     png,
+    representative_slices,
     save,
     soft_overlay,
-    telling_slices,
 )
 
 # 0 .. 100: the 1st percentile is 1, the 99th 99.
@@ -110,9 +110,9 @@ def test_choice_of_slices():
     labels[5] = [[1, 2, 2], [2, 0, 0]]  # case 4: the same; the earlier goes first
     labels[6] = 4  # case 5: one label only
     case = np.array([0, 0, 1, 2, 3, 4, 5])
-    assert telling_slices(labels, case, 10).tolist() == [2, 3, 1, 4, 5, 6]
-    assert telling_slices(labels, case, 2).tolist() == [2, 3]
-    chosen = telling_slices(labels, case, 0)
+    assert representative_slices(labels, case, 10).tolist() == [2, 3, 1, 4, 5, 6]
+    assert representative_slices(labels, case, 2).tolist() == [2, 3]
+    chosen = representative_slices(labels, case, 0)
     assert chosen.tolist() == []
     assert labels[chosen].shape == (0, 2, 3)
 

@@ -142,8 +142,8 @@ def _stages(
 ) -> Figure:
     """Draw the label maps of the last checkpoints on representative validation slices."""
     held_out = cohort.take(validation)
-    telling = pictures.telling_slices(held_out.labels, held_out.case_index, _SHOWN_SLICES)
-    slices = held_out.take(telling)
+    labels, case_index = held_out.labels, held_out.case_index
+    slices = held_out.take(pictures.representative_slices(labels, case_index, _SHOWN_SLICES))
     maps = {}
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
