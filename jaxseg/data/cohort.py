@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -115,16 +115,17 @@ class Cohort:
         return facts
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        per_case = (
-            "case_names",
-            "spacings",
-            "highest_labels",
-            "orientations",
-            "digests",
-            "margin",
-        )
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {k: v for k, v in fields.items() if k not in per_case and v is not None}
+        fields = vars(self).items()
+        return {name: value for name, value in fields if isinstance(value, np.ndarray)}
+
+
+class _Native(NamedTuple):
+    """What a cohort records of a case on its native grid."""
+
+    spacing: tuple[float, float, float]
+    highest_label: int
+    orientation: str | None
+    digests: Digests
 
 
 def build_cohort(
@@ -155,24 +156,17 @@ def build_cohort(
         labeled heart.
     """
     parts: list[dict[str, np.ndarray]] = []
-    names: list[str] = []
-    spacings: list[tuple[float, float, float]] = []
-    highest: list[int] = []
-    orientations: list[str | None] = []
-    known: list[Digests] = []
+    native: dict[str, _Native] = {}
     for case in cases:
         if case.label is None:
             raise DataError(f"{case.name}: no label map; every case of a cohort needs one")
-        if case.name in names:
+        if case.name in native:
             raise DataError(f"{case.name}: two cases of this name; expected distinct names")
         own = replace(how, grid=_own_grid(case, how.grid))
         _check_inside(case, own.grid, allow_outside)
         parts.append(_arrays_of(case, own, margin, soft_labels, scouts=how.grid.center is None))
-        names.append(case.name)
-        spacings.append(case.spacing)
-        highest.append(int(case.label.max()))
-        orientations.append(case.orientation)
-        known.append(digests(case))
+        highest = int(case.label.max())
+        native[case.name] = _Native(case.spacing, highest, case.orientation, digests(case))
     if not parts:
         raise DataError("no case to build a cohort from; expected at least one")
     counts = [len(part["images"]) for part in parts]
@@ -180,11 +174,11 @@ def build_cohort(
         heights=np.concatenate([relative_heights(n, apex_first=apex_first) for n in counts]),
         case_index=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
         slice_index=np.concatenate([np.arange(n, dtype=np.int32) for n in counts]),
-        case_names=tuple(names),
-        spacings=tuple(spacings),
-        highest_labels=tuple(highest),
-        orientations=tuple(filter(None, orientations)),
-        digests=tuple(known),
+        case_names=tuple(native),
+        spacings=tuple(one.spacing for one in native.values()),
+        highest_labels=tuple(one.highest_label for one in native.values()),
+        orientations=tuple(one.orientation for one in native.values() if one.orientation),
+        digests=tuple(one.digests for one in native.values()),
         margin=margin,
         **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]},
     )

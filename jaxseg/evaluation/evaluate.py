@@ -12,6 +12,7 @@ from jaxseg.evaluation.run_scores import RunScores, score_run
 from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, heart_notes
+from jaxseg.presence import PresenceRule
 from jaxseg.runs import provenance
 from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
@@ -84,13 +85,7 @@ def evaluate(
     ]
     output = output or folders[0] / "evaluation"
     check_writable(output)
-    found = []
-    for run, (rule, _) in zip(runs, rules, strict=True):
-        check_data(run)
-        _LOG.info(run.describe())
-        one = score_run(run, root, chosen, mirror, rule)
-        _check_once(run, one, found)
-        found.append(one)
+    found = _score_runs(runs, [rule for rule, _ in rules], root, chosen, mirror)
     hearts = {name: heart for one in found for name, heart in one.hearts.items()}
     remarks = heart_notes(hearts)
     for remark in remarks:
@@ -115,15 +110,28 @@ def _check_labels(runs: Sequence[Trained]) -> None:
             )
 
 
-def _check_once(run: Trained, new: RunScores, before: Sequence[RunScores]) -> None:
-    """Check that no case is scored by two runs; a mean over cases would count it twice."""
-    known = {case.name for one in before for cases in one.scores.values() for case in cases}
-    twice = [c.name for cases in new.scores.values() for c in cases if c.name in known]
-    if twice:
-        raise WorkdirError(
-            f"{run.folder}: scores {twice[0]}, as another run does; expected runs that hold out "
-            "different cases, such as the folds of a cross-validation"
-        )
+def _score_runs(
+    runs: Sequence[Trained],
+    rules: Sequence[PresenceRule],
+    root: Path | None,
+    methods: Sequence[Method],
+    mirror: bool,
+) -> list[RunScores]:
+    """Score all runs, no case by two of them; a mean over cases would count it twice."""
+    found, known = [], set()
+    for run, rule in zip(runs, rules, strict=True):
+        check_data(run)
+        _LOG.info(run.describe())
+        one = score_run(run, root, methods, mirror, rule)
+        names = [case.name for cases in one.scores.values() for case in cases]
+        if twice := [name for name in names if name in known]:
+            raise WorkdirError(
+                f"{run.folder}: scores {twice[0]}, as another run does; expected runs that hold "
+                "out different cases, such as the folds of a cross-validation"
+            )
+        known |= set(names)
+        found.append(one)
+    return found
 
 
 def _evaluation(

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from jaxseg.config.reader import reader
-from jaxseg.data import DataError
+from jaxseg.data import Case, DataError
 from jaxseg.data.identity import digests
 from jaxseg.evaluation.case_scores import CaseScores, score_case
 from jaxseg.evaluation.methods import NETWORK, Method, threshold_labels
@@ -83,29 +84,41 @@ def score_run(
         if predicts:
             labels, prediction = segment(case, path)
             hearts[name] = prediction.heart()
-        held_out = None
-        if verdict.slices is not None:
-            held_out = np.isin(np.arange(reference.shape[-1]), verdict.slices)
         scored[name] = verdict
-        for method in methods:
-            if method == NETWORK:
-                ours = labels
-            else:
-                base = labels if method.uses_network else reference
-                ours = threshold_labels(method, case.image, base, run.anatomy)
-            scores[method].append(
-                score_case(name, ours, reference, case.spacing, run.anatomy, held_out=held_out)
-            )
+        for method, one in _score_case(run, name, case, labels, methods, verdict.slices).items():
+            scores[method].append(one)
     if not scored:
         raise DataError(
             f"{folder}: the run was trained on all {len(paths)} cases here, or the one that it "
-            "started from was; expected other cases, "
-            "or the run's with those that it held out"
+            "started from was; expected other cases, or the run's with those that it held out"
         )
     notes = unseen.notes(run, scored, [name for name in renamed if name in scored])
     if root is None and (absent := [n for n in run.data["validation"]["cases"] if n not in paths]):
         notes += (f"Held out by the run, but no longer there: {', '.join(absent)}.",)
     return RunScores(scores, hearts, notes, left_out)
+
+
+def _score_case(
+    run: Trained,
+    name: str,
+    case: Case,
+    labels: NDArray[np.uint8],
+    methods: Sequence[Method],
+    slices: Sequence[int] | None,
+) -> dict[Method, CaseScores]:
+    """Score a case on its `slices` by each method; `labels` is the label map of the network."""
+    reference, anatomy = case.label, run.anatomy
+    assert reference is not None
+    held_out = None if slices is None else np.isin(np.arange(reference.shape[-1]), slices)
+    scores = {}
+    for method in methods:
+        found = labels if method.uses_network else reference
+        if method != NETWORK:
+            found = threshold_labels(method, case.image, found, anatomy)
+        scores[method] = score_case(
+            name, found, reference, case.spacing, anatomy, held_out=held_out
+        )
+    return scores
 
 
 def _own_root(run: Trained) -> Path:

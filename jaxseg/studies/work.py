@@ -29,7 +29,7 @@ _LOCK = ".study.lock"
 
 
 class StudyError(UserError, RuntimeError):
-    """Runs of this process that diverged, one line each."""
+    """Raised for runs of this process that diverged, one line each."""
 
 
 def complete(
@@ -63,19 +63,13 @@ def complete(
       Interrupted: on SIGTERM or Ctrl-C; the current run is saved.
     """
     check_writable(folder)
-    starting: list[tuple[str, Path, Split]] = []  # runs initialized from another run
-    for run in runs:
-        own = run_data.resolved(run.settings)  # as recorded by training
-        check_settings(run.folder, own)
-        resolved = build(own)
-        run_data.check_phantom_split(resolved)
-        source = resolved.course.init_from
-        if source is not None and not start.is_begun(run.folder):
-            start.check(source, own)
-            starting.append((run.folder.name, source, resolved.split))
+    starting = _check_runs(runs)
     _LOG.info(describe())
     cohort = run_data.load_cohort(setup)
-    _check_data(runs, cohort)
+    facts = cohort.facts()
+    for run in runs:
+        if run.done:  # such a run does not read the cases again
+            check_cases(run.folder, facts)
     check(cohort)
     for name, source, split in starting:
         start.check_held_out(source, split, cohort, name)
@@ -84,7 +78,7 @@ def complete(
     if waiting:
         _LOG.info(
             f"\nno table yet: {len(waiting)} of {len(runs)} runs were held by other processes "
-            f"({', '.join(waiting)}). The one that ends last writes it; if none is at work, repeat "
+            f"({', '.join(waiting)}). The one that ends last writes it; if none is running, repeat "
             "the command"
         )
         return
@@ -93,6 +87,21 @@ def complete(
             write(cohort)
     except InUseError:
         _LOG.info(f"\n{folder}: another process is writing the report")
+
+
+def _check_runs(runs: Sequence[Run]) -> list[tuple[str, Path, Split]]:
+    """Check the configs; return name, source and split of the runs that start from another run."""
+    starting = []
+    for run in runs:
+        own = run_data.resolved(run.settings)  # as recorded by training
+        check_settings(run.folder, own)
+        setup = build(own)
+        run_data.check_phantom_split(setup)
+        source = setup.course.init_from
+        if source is not None and not start.is_begun(run.folder):
+            start.check(source, own)
+            starting.append((run.folder.name, source, setup.split))
+    return starting
 
 
 def _work(runs: Sequence[Run], cohort: Cohort) -> None:
@@ -129,11 +138,3 @@ def _complete(run: Run, cohort: Cohort) -> None:
     evaluate(run.folder, checkpoint="last", output=run.evaluation)
     # The compiled functions of finished runs would accumulate.
     jax.clear_caches()
-
-
-def _check_data(runs: Sequence[Run], cohort: Cohort) -> None:
-    """Check that finished runs were trained on these cases, since they do not read them again."""
-    facts = cohort.facts()
-    for run in runs:
-        if run.done:
-            check_cases(run.folder, facts)

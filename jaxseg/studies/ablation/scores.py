@@ -16,6 +16,7 @@ from jaxseg.evaluation.score_files import PIXEL_COLUMNS
 from jaxseg.runs.files import WorkdirError
 
 _REFERENCE = MEASURES.index("reference_mm3")
+_OTHER_SLICES = "does not belong to the slices.csv beside it; evaluate anew"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,11 @@ class RunScores:
     @property
     def title(self) -> str:
         """Description of the run for messages."""
-        fold = "" if self.fold is None else f", fold {self.fold}"
-        return f"{self.stage}, seed {self.seed}{fold}"
+        return _title(self.stage, self.seed, self.fold)
+
+
+def _title(stage: str, seed: int, fold: int | None) -> str:
+    return f"{stage}, seed {seed}" + ("" if fold is None else f", fold {fold}")
 
 
 def read_run_scores(
@@ -77,48 +81,69 @@ def read_run_scores(
         tuple(name for name, _ in regions)
         for regions in (anatomy.slice_regions, anatomy.case_regions)
     )
-    path = folder / "slices.csv"
-    rows = _read(path, ("case", "slice", *slice_regions))
-    slice_cases = tuple(row[0] for row in rows)
-    numbers = _numbers(path, [row[1:2] for row in rows], whole=True)[:, 0].astype(np.int64)
-    slice_dsc = _numbers(path, [row[2:] for row in rows])
-    if len(set(zip(slice_cases, numbers.tolist(), strict=True))) < len(rows):
-        raise WorkdirError(f"{path}: damaged, a slice is listed twice")
-
-    path = folder / "pixels.csv"
-    rows = _read(path, PIXEL_COLUMNS)
-    listed_slices = [(name, str(k)) for name, k in zip(slice_cases, numbers, strict=True)]
-    if [tuple(row[:3]) for row in rows] != [(*s, r) for s in listed_slices for r in slice_regions]:
-        raise WorkdirError(f"{path}: does not belong to the slices.csv beside it; evaluate anew")
-    pixels = _numbers(path, [row[3:] for row in rows], whole=True).astype(np.int64)
-
-    path = folder / "cases.csv"
-    rows = _read(path, ("case", "region", "slices_scored", "slices", *MEASURES))
-    names = tuple(dict.fromkeys(row[0] for row in rows))
-    if [tuple(row[:2]) for row in rows] != list(product(names, case_regions)):
-        raise WorkdirError(
-            f"{path}: damaged, or of another anatomy; expected for each case the regions "
-            f"{', '.join(case_regions)}"
-        )
-    counts = _numbers(path, [row[2:4] for row in rows], whole=True)[:: len(case_regions)]
-    listed = Counter(slice_cases)
-    if {name: int(n) for name, n in zip(names, counts[:, 0], strict=True)} != listed:
-        raise WorkdirError(f"{path}: does not belong to the slices.csv beside it; evaluate anew")
+    slices, slice_dsc = _read_slices(folder / "slices.csv", slice_regions)
+    slice_counts = _read_pixels(folder / "pixels.csv", slices, slice_regions)
+    case_names, scored, whole, cases = _read_cases(folder / "cases.csv", case_regions)
+    if scored != Counter(name for name, _ in slices):
+        raise WorkdirError(f"{folder / 'cases.csv'}: {_OTHER_SLICES}")
     return RunScores(
         stage=stage,
         seed=seed,
         fold=fold,
         slice_regions=slice_regions,
         case_regions=case_regions,
-        slice_cases=slice_cases,
-        slice_numbers=numbers,
+        slice_cases=tuple(name for name, _ in slices),
+        slice_numbers=np.array([number for _, number in slices], np.int64),
         slice_dsc=slice_dsc,
-        slice_counts=pixels.reshape(len(numbers), len(slice_regions), 3),
-        case_names=names,
-        whole=counts[:, 0] == counts[:, 1],
-        cases=_numbers(path, [row[4:] for row in rows]).reshape(
-            len(names), len(case_regions), len(MEASURES)
-        ),
+        slice_counts=slice_counts,
+        case_names=case_names,
+        whole=whole,
+        cases=cases,
+    )
+
+
+def _read_slices(
+    path: Path, regions: Sequence[str]
+) -> tuple[list[tuple[str, int]], NDArray[np.float64]]:
+    """Read case and number of each slice, and the DSC (slices, regions)."""
+    rows = _read(path, ("case", "slice", *regions))
+    numbers = _numbers(path, [row[1:2] for row in rows], whole=True)[:, 0]
+    slices = [(row[0], int(number)) for row, number in zip(rows, numbers, strict=True)]
+    if len(set(slices)) < len(slices):
+        raise WorkdirError(f"{path}: damaged, a slice is listed twice")
+    return slices, _numbers(path, [row[2:] for row in rows])
+
+
+def _read_pixels(
+    path: Path, slices: Sequence[tuple[str, int]], regions: Sequence[str]
+) -> NDArray[np.int64]:
+    """Read the pixel counts (slices, regions, 3)."""
+    rows = _read(path, PIXEL_COLUMNS)
+    expected = [[name, str(number), region] for name, number in slices for region in regions]
+    if [row[:3] for row in rows] != expected:
+        raise WorkdirError(f"{path}: {_OTHER_SLICES}")
+    counts = _numbers(path, [row[3:] for row in rows], whole=True).astype(np.int64)
+    return counts.reshape(len(slices), len(regions), 3)
+
+
+def _read_cases(
+    path: Path, regions: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, int], NDArray[np.bool_], NDArray[np.float64]]:
+    """Read the names, the numbers of scored slices, whether these are all, and the scores."""
+    rows = _read(path, ("case", "region", "slices_scored", "slices", *MEASURES))
+    names = tuple(dict.fromkeys(row[0] for row in rows))
+    if [tuple(row[:2]) for row in rows] != list(product(names, regions)):
+        raise WorkdirError(
+            f"{path}: damaged, or of another anatomy; expected for each case the regions "
+            f"{', '.join(regions)}"
+        )
+    scored, total = _numbers(path, [row[2:4] for row in rows], whole=True)[:: len(regions)].T
+    scores = _numbers(path, [row[4:] for row in rows])
+    return (
+        names,
+        {name: int(count) for name, count in zip(names, scored, strict=True)},
+        scored == total,
+        scores.reshape(len(names), len(regions), len(MEASURES)),
     )
 
 
@@ -157,15 +182,11 @@ def _check_complete(runs: Sequence[RunScores]) -> None:
         if found[run.stage, run.seed, run.fold] > 1:
             raise ValueError(f"runs: {run.title} is given twice")
     stages, seeds, folds = (dict.fromkeys(part) for part in zip(*found, strict=True))
-    missing = [
-        f"{stage}, seed {seed}" + ("" if fold is None else f", fold {fold}")
-        for stage, seed, fold in product(stages, seeds, folds)
-        if (stage, seed, fold) not in found
-    ]
+    missing = [_title(*key) for key in product(stages, seeds, folds) if key not in found]
     if missing:
         raise ValueError(
             "runs: expected every stage with the same seeds and folds; missing: "
-            + "; ".join(missing)
+            f"{'; '.join(missing)}"
         )
 
 
