@@ -139,7 +139,7 @@ def _errors_in_one_line(folder: Path, setup: Setup) -> Iterator[None]:
         width=setup.architecture.width,
         depth=setup.architecture.depth,
     )
-    kept = "; what is saved is kept, and the same command resumes"
+    kept = "; saved files are kept, and repeating the command resumes"
     with writing(folder, kept), memory.advised(advice):
         yield
 
