@@ -204,12 +204,11 @@ def _add_export(commands: Any) -> None:
         "jaxseg export --run=runs/best-emidec --output=bundle",
     )
     add = parser.add_argument
-    add(
-        "--run", type=arguments.path, required=True, dest="folder", metavar="RUN", help="run folder"
-    )
+    text = f"run folder, or a bundle or {pretrained.NAME} to export in another form"
+    add("--run", type=arguments.run, required=True, dest="folder", metavar="RUN", help=text)
     add("--output", type=arguments.path, metavar="DIR", required=True, help="folder of the bundle")
-    add("--checkpoint", choices=["best", "last"], default="last", help="default: last")
-    add("--onnx", action="store_true", help="write the network as ONNX as well; needs jax2onnx")
+    add("--checkpoint", choices=["best", "last"], help="default: last, or a bundle's own")
+    add("--onnx", action="store_true", help="write the network as ONNX as well; needs onnx")
     text = "parameters in half precision, no StableHLO: a quarter of the size"
     add("--compact", action="store_true", help=text)
     add("--overwrite", action="store_true", help="replace an existing bundle")

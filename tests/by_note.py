@@ -1,4 +1,7 @@
-"""A bundle's `preprocessing.json` applied with NumPy and jax.export alone."""
+"""A bundle's `preprocessing.json` applied with NumPy and its artifacts alone.
+
+The artifacts are those of JAX's export or, on request, those for onnxruntime.
+"""
 
 import json
 from pathlib import Path
@@ -61,15 +64,23 @@ def normalized(note, image, edges):
 
 
 def load(path: Path):
-    return jax.export.deserialize(bytearray(path.read_bytes()))
+    """A function from images to probabilities."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # threads that wait for each other would share a core
+        session = onnxruntime.InferenceSession(str(path), options)
+        return lambda images: session.run(None, {"images": images})[0]
+    return jax.export.deserialize(bytearray(path.read_bytes())).call
 
 
-def segment(folder, note, image, edges):
+def segment(folder, note, image, edges, *, suffix=".stablehlo"):
     """Probabilities (slices, H, W, L) on the note's grid, and the label map on the stack's own."""
     pixels, _ = normalized(note, image, edges)
     assert list(pixels.shape[1:]) == note["input"]["shape"][1:]
-    network = load(folder / "model.stablehlo")
-    probabilities = np.array(network.call(pixels.astype(note["input"]["dtype"])))
+    network = load(folder / f"model{suffix}")
+    probabilities = np.array(network(pixels.astype(note["input"]["dtype"])))
     assert list(probabilities.shape[1:]) == note["output"]["shape"][1:]
     assert probabilities.dtype == note["output"]["dtype"]
     empty = np.ptp(image, axis=(0, 1)) == 0
@@ -97,7 +108,7 @@ def middle(heart):
     return found
 
 
-def find_and_segment(folder, image, edges):
+def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
     """The label map of a bundle that finds the heart, and the voxel at its center.
 
     The steps of the note's "heart", in its order.
@@ -126,13 +137,15 @@ def find_and_segment(folder, image, edges):
     scout = at(voxel, size=sides, spacing_mm=8.0)
     pixels, tissue = normalized(scout, image, edges)
     pixels = np.where(tissue, pixels, pixels[tissue].min()).astype(np.float32)
-    localizer = load(folder / "localizer.stablehlo")
+    localizer = load(folder / f"localizer{suffix}")
     total = 0.0
     for flips in ((), (1,), (2,), (1, 2)):
         straight = np.flip(pixels, flips)
         turned = np.flip(pixels.swapaxes(1, 2), flips)
-        total = total + np.flip(np.asarray(localizer.call(straight)), flips)
-        total = total + np.flip(np.asarray(localizer.call(turned)), flips).swapaxes(1, 2)
+        total = total + np.flip(np.asarray(localizer(np.ascontiguousarray(straight))), flips)
+        total = total + np.flip(
+            np.asarray(localizer(np.ascontiguousarray(turned))), flips
+        ).swapaxes(1, 2)
     heart = total[..., 1] / 8
     heart[~shown.any((0, 1))] = 0
     assert (heart > 0.5).sum() * 64 * edges[2] >= 5000
@@ -143,7 +156,7 @@ def find_and_segment(folder, image, edges):
     voxel, tried = nearest(scout, peak), {}
     while voxel not in tried and len(tried) < 8:
         there = at(voxel)
-        probabilities, labels = segment(folder, there, image, edges)
+        probabilities, labels = segment(folder, there, image, edges, suffix=suffix)
         pixel = middle(np.round(probabilities, 5).argmax(-1) > 0)
         spacing = note["grid"]["spacing_mm"]
         gap = [

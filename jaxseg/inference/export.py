@@ -16,7 +16,8 @@ import numpy as np
 
 from jaxseg.config.settings import SettingsError, without_places
 from jaxseg.inference import case_decision
-from jaxseg.models.segment import export_probabilities, onnx_probabilities
+from jaxseg.models.onnx_graph import onnx_probabilities
+from jaxseg.models.segment import export_probabilities
 from jaxseg.reports import model_card
 from jaxseg.reports.preprocessing_note import preprocessing_note
 from jaxseg.runs import bundle, provenance
@@ -36,7 +37,7 @@ def export(
     folder: Path,
     output: Path,
     *,
-    checkpoint: str = "last",
+    checkpoint: str | None = None,
     onnx: bool = False,
     compact: bool = False,
     overwrite: bool = False,
@@ -48,10 +49,11 @@ def export(
     folder `.tmp-NAME-...` and its lock file, which the next export to the same place removes.
 
     Args:
-      folder: run folder; it is not modified.
+      folder: run folder, or a bundle to export in another form; it is not modified. The model
+        card of a bundle, which may be edited, and its license are kept.
       output: folder to create, with its parents.
-      checkpoint: "best" or "last".
-      onnx: whether to write the network as `model.onnx` as well, which needs jax2onnx.
+      checkpoint: "best" or "last"; the default is as in `load_run`.
+      onnx: whether to write the networks as ONNX as well, which needs the package onnx.
       compact: whether to store the parameters in half precision and leave out the StableHLO
         artifact, which makes the bundle a quarter as large.
       overwrite: whether to replace an existing bundle; nothing else is ever replaced.
@@ -59,23 +61,22 @@ def export(
     Raises:
       WorkdirError: if there is no run or no such checkpoint, or if the output exists or cannot be
         written.
-      SettingsError: if the config does not describe a run, or jax2onnx is not installed.
+      SettingsError: if the config does not describe a run, or onnx is not installed.
       DeviceError: as in `load_run`.
     """
-    if onnx and find_spec("jax2onnx") is None:
-        raise SettingsError("--onnx: needs jax2onnx; expected it installed: pip install jax2onnx")
+    if onnx and find_spec("onnx") is None:
+        raise SettingsError("--onnx: needs onnx; expected it installed: pip install onnx")
     target = output.resolve()  # a link to a bundle remains a link
     try:
         _check_output(output, target, overwrite)
     except OSError as error:
         raise WorkdirError(f"{output}: cannot be read ({error.strerror})") from error
-    if bundle.is_bundle(folder):
-        raise WorkdirError(f"{folder}: a bundle already; copy the folder, or export the run's")
     run = load_run(folder, checkpoint=checkpoint)
     check_data(run)
     scores, remarks = _scores(run)
+    edited = _read(folder / bundle.CARD) if bundle.is_bundle(folder) else None
     with writing(output), unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
-        size = _write(run, temporary, scores, remarks, onnx=onnx, compact=compact)
+        size = _write(run, temporary, scores, remarks, edited, onnx=onnx, compact=compact)
     _LOG.info(
         f"{output}: {run.setup.name}, {run.checkpoint} checkpoint, step {run.step}; "
         f"{size / 1e6:.1f} MB. Read its {bundle.CARD} before you pass it on."
@@ -179,11 +180,12 @@ def _write(
     folder: Path,
     scores: dict[str, str],
     remarks: tuple[str, ...],
+    edited: str | None,
     *,
     onnx: bool,
     compact: bool,
 ) -> int:
-    """Write the files of a bundle.
+    """Write the files of a bundle; `edited` is the model card of the bundle that it is made from.
 
     Returns:
       Their total size in bytes, without the model card and the manifest.
@@ -206,7 +208,7 @@ def _write(
         made_with=versions,
         files={name: (file.size, file.sha256) for name, file in files.items()},
     )
-    (folder / bundle.CARD).write_text(model_card.model_card(facts), encoding="utf-8")
+    (folder / bundle.CARD).write_text(model_card.model_card(facts, edited), encoding="utf-8")
     return sum(file.size for file in files.values())
 
 
@@ -216,8 +218,9 @@ def _write_description(run: Trained, folder: Path) -> None:
     _write_json(folder / DATA, provenance.without_places(run.data))
     if sittings := provenance.read(run.folder):
         _write_json(folder / provenance.FILE, provenance.public(sittings))
-    if (decision := run.folder / case_decision.FILE).exists():
-        shutil.copy(decision, folder / case_decision.FILE)
+    for name in (case_decision.FILE, bundle.LICENSE):
+        if (run.folder / name).exists():
+            shutil.copy(run.folder / name, folder / name)
     note = preprocessing_note(
         run.setup.preprocessing,
         run.anatomy,
@@ -242,8 +245,7 @@ def _write_network(run: Trained, folder: Path, *, onnx: bool, compact: bool) -> 
         raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
     calling_convention = None if compact else _write_artifacts(run, folder)
     if onnx:
-        artifact = onnx_probabilities(run.network, run.params, run.grid.size)
-        (folder / bundle.ONNX).write_bytes(artifact)
+        _write_onnx(run, folder)
     return calling_convention
 
 
@@ -255,6 +257,14 @@ def _write_artifacts(run: Trained, folder: Path) -> int:
         finder = export_probabilities(run.localizer, run.localizer_params, None)
         (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
     return exported.calling_convention_version
+
+
+def _write_onnx(run: Trained, folder: Path) -> None:
+    artifact = onnx_probabilities(run.network, run.params, run.grid.size)
+    (folder / bundle.ONNX).write_bytes(artifact)
+    if run.localizer is not None:
+        artifact = onnx_probabilities(run.localizer, run.localizer_params, None)
+        (folder / bundle.LOCALIZER_ONNX).write_bytes(artifact)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -1,6 +1,5 @@
-"""Apply a trained network to slices, in batches of one shape or as a StableHLO or ONNX artifact."""
+"""Apply a trained network to slices, in batches of one shape or as a StableHLO artifact."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -67,34 +66,6 @@ def export_probabilities(
         return jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)(
             jax.ShapeDtypeStruct((batch, *(size or sides)), jnp.float32)
         )
-
-
-def onnx_probabilities(network: UNet, params: Params, size: tuple[int, int]) -> bytes:
-    """Convert the prediction of label probabilities to ONNX, with the parameters as constants.
-
-    Args:
-      network: the segmentation generator.
-      params: its parameters.
-      size: (H, W) of the network grid.
-
-    Returns:
-      The content of an ONNX file with the input `images` (B, H, W) float32 and the output
-      `probabilities` (B, H, W, L) float32, for any B of at least 1.
-
-    Raises:
-      ImportError: jax2onnx is not installed.
-    """
-    for noisy in ("jax2onnx", "onnx_ir"):  # they warn about parts that are not used here
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]
-
-    model = to_onnx(
-        _portable(network, params),
-        [("batch", *size)],
-        input_names=["images"],
-        output_names=["probabilities"],
-    )
-    return model.SerializeToString()
 
 
 def _portable(network: UNet, params: Params) -> Callable[[Array], Array]:

@@ -9,6 +9,7 @@ from jaxseg.config.sections import DataSource
 from jaxseg.config.setup import Setup
 from jaxseg.reports.document import Section, Table, markdown
 from jaxseg.runs import provenance
+from jaxseg.runs.bundle import ONNX
 from jaxseg.runs.data_file import STARTED_FROM
 
 _PAPER = (
@@ -19,6 +20,7 @@ _EMIDEC = (
     'A. Lalande et al., "Emidec: A Database Usable for the Automatic Evaluation of Myocardial '
     'Infarction from Delayed-Enhancement Cardiac MRI", Data 5(4):89, 2020'
 )
+_USAGE = "\n## How to use it\n"
 _EMIDEC_NAME = re.compile(r"Case_[NP]\d{3}")
 
 
@@ -54,8 +56,13 @@ class Facts:
     files: Mapping[str, tuple[int, str]]
 
 
-def model_card(facts: Facts) -> str:
-    """Format the card as Markdown; its two Python snippets run in the bundle's folder."""
+def model_card(facts: Facts, edited: str | None = None) -> str:
+    """Format the card as Markdown; its Python snippets run in the bundle's folder.
+
+    Args:
+      facts: what it states.
+      edited: card of the same network, whose text is kept up to the section on its use.
+    """
     labels = facts.setup.anatomy.labels
     title = f"Model card: {facts.setup.name}"
     sections = [
@@ -68,7 +75,10 @@ def model_card(facts: Facts) -> str:
         Section("How to use it", _usage(facts)),
         Section("Files and versions", _versions(facts), (_files(facts),)),
     ]
-    return markdown(title, sections)
+    card = markdown(title, sections)
+    if edited is None:
+        return card
+    return edited.partition(_USAGE)[0].rstrip() + "\n" + "".join(card.partition(_USAGE)[1:])
 
 
 def is_own_data(source: DataSource, data: Mapping[str, Any]) -> bool:
@@ -256,9 +266,11 @@ def _limits(facts: Facts) -> str:
 
 def _usage(facts: Facts) -> str:
     parts = [_WITH_JAXSEG]
+    height, width = facts.setup.grid.size
     if facts.calling_convention is not None:
-        height, width = facts.setup.grid.size
         parts.append(_WITH_JAX.format(height=height, width=width))
+    if ONNX in facts.files:
+        parts.append(_WITH_ONNX.format(height=height, width=width))
     return "\n\n".join([*parts, _WITH_ORBAX])
 
 
@@ -283,6 +295,18 @@ network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
 images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
+```"""
+_WITH_ONNX = """\
+With onnxruntime and NumPy alone, likewise:
+
+```python
+import numpy as np
+import onnxruntime
+
+network = onnxruntime.InferenceSession("model.onnx")
+images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
+(probabilities,) = network.run(None, {{"images": images}})  # (3, {height}, {width}, labels)
+labels = probabilities.argmax(-1)
 ```"""
 _WITH_ORBAX = """\
 The parameters with Orbax alone:

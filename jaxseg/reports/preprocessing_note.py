@@ -54,9 +54,9 @@ _HEART = (
     "centered on the middle of voxel ((first + last) // 2) of either axis, its sides the smallest "
     "multiples of 8 pixels that hold the picture, at least 48; padding then takes the least value "
     "of the scout's tissue",
-    "localizer.stablehlo takes scouts (batch, H, W) float32 and gives probabilities "
-    "(batch, H, W, 2) of elsewhere and heart; average them over the eight turns and flips of the "
-    "scouts",
+    "localizer.stablehlo or localizer.onnx takes scouts (batch, H, W) float32 and gives "
+    "probabilities (batch, H, W, 2) of elsewhere and heart; average them over the eight turns and "
+    "flips of the scouts",
     "set the latter to 0 in slices that show nothing; if pixels of more than 0.5 make up less than "
     "5 ml (64 mm2 times the slice spacing each), no heart is found",
     "add the slices up and smooth by weights exp(-d^2 / 12.5), d the distance in pixels, 0 beyond "

@@ -20,6 +20,8 @@ ARTIFACT = "model.stablehlo"
 ONNX = "model.onnx"
 LOCALIZER_PARAMS = "localizer"
 LOCALIZER_ARTIFACT = "localizer.stablehlo"
+LOCALIZER_ONNX = "localizer.onnx"
+LICENSE = "LICENSE"
 PREPROCESSING = "preprocessing.json"
 
 _FORMAT = "jaxseg bundle"

@@ -260,7 +260,6 @@ def test_folders_that_cannot_be_exported_are_refused(random_run, bundle_folder, 
     output = tmp_path / "parent" / "out"
     output.parent.mkdir()
     refused("none: ", tmp_path / "none", output)
-    refused("mine: ", bundle_folder, output)
     (tmp_path / "file").touch()
     refused("file/x: ", random_run, tmp_path / "file" / "x")
     run = shutil.copytree(random_run, tmp_path / "run")
@@ -400,8 +399,28 @@ def test_onnx_beside_stablehlo(random_run, bundle_folder, tmp_path, monkeypatch)
     assert load_run(tmp_path / "bundle").checkpoint == "last"
 
 
-def test_onnx_without_jax2onnx_is_refused_early(random_run, tmp_path, monkeypatch):
+def test_onnx_without_its_package_is_refused_early(random_run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match="--onnx: "):
         export(random_run, tmp_path / "bundle", onnx=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_in_another_form(bundle_folder, tmp_path):
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    (bundle / "LICENSE").write_text("terms")
+    card = (bundle / "MODEL_CARD.md").read_text()
+    (bundle / "MODEL_CARD.md").write_text(card.replace("## Limits", "By hand.\n\n## Limits"))
+    export(bundle, tmp_path / "compact", compact=True)
+    export(tmp_path / "compact", tmp_path / "whole")
+    before, after = content(bundle), content(tmp_path / "whole")
+    assert set(after) >= {"LICENSE", "model.stablehlo"}
+    for name in ("config.json", "data.json", "preprocessing.json", "LICENSE"):
+        assert after[name] == before[name]
+    card = after["MODEL_CARD.md"].decode()
+    assert card.count("By hand.") == card.count("## How to use it") == 1
+    assert "model.stablehlo" in card
+    assert "model.stablehlo |" not in content(tmp_path / "compact")["MODEL_CARD.md"].decode()
+    assert load_run(tmp_path / "whole").step == load_run(bundle).step
+    with pytest.raises(WorkdirError, match="a bundle of the last checkpoint alone"):
+        export(bundle, tmp_path / "best", checkpoint="best")

@@ -14,7 +14,6 @@ from jaxseg.models.segment import (
     export_probabilities,
     make_labels,
     make_probabilities,
-    onnx_probabilities,
 )
 
 RNG = np.random.default_rng(0)
@@ -116,23 +115,3 @@ def test_an_artifact_holds_the_network_for_any_batch(changes):
         np.testing.assert_allclose(probabilities, np.asarray(wanted(IMAGES[:count])), atol=1e-6)
     assert np.ptp(probabilities, (0, 1, 2)).min() > 0.05, "a constant would show nothing"
     assert jax.config.jax_hlo_source_file_canonicalization_regex is None
-
-
-@pytest.mark.filterwarnings("ignore")  # of jax2onnx and what it imports
-@pytest.mark.parametrize(
-    "network",
-    [NETWORK, NETWORK.clone(attention=True, depth=2), NETWORK.clone(attention=True, dense=True)],
-    ids=["plain", "attention", "dense"],
-)
-def test_onnx_gives_the_same_probabilities_of_any_number_of_slices(network):
-    pytest.importorskip("jax2onnx", exc_type=ImportError)
-    runtime = pytest.importorskip("onnxruntime")
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 24, 1)))["params"]
-    params = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes)
-    session = runtime.InferenceSession(onnx_probabilities(network, params, (16, 24)))
-    assert b"/jaxseg/" not in onnx_probabilities(network, params, (16, 24))
-    for count in (1, 3, 8):
-        images = RNG.normal(size=(count, 16, 24)).astype(np.float32)
-        (found,) = session.run(None, {"images": images})
-        expected = make_probabilities(network, batch_size=8)(params, images)
-        np.testing.assert_allclose(found, expected, atol=1e-4)
