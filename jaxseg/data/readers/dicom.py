@@ -209,10 +209,11 @@ def _decoded(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # each plugin of pydicom has exceptions of its own
         syntax = data.file_meta.get("TransferSyntaxUID", "unknown")
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split()) or type(error).__name__  # lines that list plugins
         raise DataError(
-            f"{path}: pixels cannot be decoded ({getattr(syntax, 'name', syntax)}: {reason:.200}); "
-            "expected uncompressed pixels, or a plugin such as python-gdcm"
+            f"{path}: pixels cannot be decoded ({getattr(syntax, 'name', syntax)}: {reason:.300}); "
+            "expected whole pixels of a syntax that pydicom or GDCM decodes: pip install "
+            "python-gdcm, or decompress the series"
         ) from None
 
 

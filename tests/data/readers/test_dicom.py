@@ -6,7 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from pydicom.uid import JPEG2000, BasicTextSRStorage, RLELossless
+from pydicom.uid import (
+    JPEG2000,
+    BasicTextSRStorage,
+    HTJ2KLossless,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+)
 
 from jaxseg.data import DataError
 from jaxseg.data.nifti import write_like
@@ -92,6 +98,54 @@ def test_compressed_pixels(tmp_path):
 
     case = read(write_series(tmp_path / "scan", IMAGE, SPACING, change=compress))
     np.testing.assert_array_equal(case.image, IMAGE)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["JPEG2000Lossless", "JPEGLSLossless", "JPEGLosslessProcess14", "JPEGLosslessProcess14_1"],
+)
+def test_compressed_pixels_that_pydicom_alone_cannot_decode(tmp_path, syntax):
+    gdcm = pytest.importorskip("gdcm")
+    folder = write_series(tmp_path / "scan", IMAGE, SPACING)
+    write_enhanced(tmp_path / "enhanced", IMAGE, SPACING)
+    for path in (*folder.iterdir(), tmp_path / "enhanced"):
+        reader, change = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+    np.testing.assert_array_equal(read(folder).image, IMAGE)
+    np.testing.assert_array_equal(read(tmp_path / "enhanced").image, 2.0 * IMAGE - 1)
+
+
+def test_a_syntax_without_a_decoder_names_file_syntax_and_package(tmp_path):
+    def claim(data, k):
+        data.compress(RLELossless)
+        data.file_meta.TransferSyntaxUID = HTJ2KLossless
+
+    folder = write_series(tmp_path / "scan", IMAGE, SPACING, change=claim)
+    line = refused(folder)
+    assert str(folder) in line
+    assert HTJ2KLossless.name in line
+    assert "pylibjpeg-openjpeg" in line  # named by pydicom
+
+
+def test_a_disk_with_nested_folders_and_other_files(tmp_path):
+    folder = write_series(tmp_path / "disk" / "DICOM" / "A" / "1", IMAGE, SPACING)
+    (folder.parent / "2").mkdir()
+    for path in sorted(folder.iterdir())[::2]:
+        path.rename(folder.parent / "2" / path.stem)
+    index = new_file(tmp_path, MediaStorageDirectoryStorage, 98, 8, "index")
+    index.save_as(tmp_path / "disk" / "DICOMDIR", enforce_file_format=True)
+    for name in (".DS_Store", "README.TXT", "DICOM/Thumbs.db", "DICOM/A/._IM0001"):
+        (tmp_path / "disk" / name).write_bytes(b"\x00\x05\x16\x07 other" * 20)
+    np.testing.assert_array_equal(read(tmp_path / "disk").image, IMAGE)
 
 
 def test_several_series_need_a_choice(tmp_path):
