@@ -227,7 +227,7 @@ def test_all_invalid_settings_are_reported_at_once(call, tmp_path):
 @pytest.mark.parametrize("mode", ["train", "ablate", "crossvalidate"])
 def test_a_phantom_that_cannot_be_split_is_not_written(call, tmp_path, mode):
     flags_of_mode = [f"--mode={mode}", f"--config={STAGE}", "--config.data.split=case"]
-    for wrong, name in (("data.phantom_cases=1", "1 cases"), ("data.splits=none.csv", "none.csv")):
+    for wrong, name in (("data.phantom_cases=1", "got 1"), ("data.splits=none.csv", "none.csv")):
         refused(call(*flags_of_mode, f"--config.{wrong}"), 1, name)
         assert not list(tmp_path.iterdir())
 
@@ -235,7 +235,7 @@ def test_a_phantom_that_cannot_be_split_is_not_written(call, tmp_path, mode):
 def test_a_split_into_too_many_folds_is_status_1(call, command_line, finished_run):
     root = f"--config.data.root={command_line.phantom}"
     flags_of_run = [f"--config={STAGE}", "--config.data.phantom_cases=6", root]
-    refused(call(*flags_of_run, "--config.data.folds=7"), 1, "6 cases")
+    refused(call(*flags_of_run, "--config.data.folds=7"), 1, "got 6")
 
 
 def test_a_workdir_that_cannot_be_made_is_status_1(call, tmp_path):

@@ -302,7 +302,7 @@ def test_more_devices_than_there_are_is_refused():
     count = jax.local_device_count() + 1
     step = make_train_step(networks("baseline"), optimizer(), objective("baseline"), MIXUP)
     for number in (0, count):
-        message = rf"\b{number} devices"
+        message = rf"devices.*\b{number}$"
         with pytest.raises(ValueError, match=message):
             compile_step(step, number)
         with pytest.raises(ValueError, match=message):

@@ -98,16 +98,21 @@ def write_study(folder: Path) -> None:
     """
     with locked(folder, wait=True):
         paths = sorted((folder / MEASURES).glob("*.json"))
-        found = {path.stem: read_json(path) for path in paths if not path.name.startswith(".")}
-        try:
-            files = _study(folder, found) if found else {}
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise WorkdirError(
-                f"{folder / MEASURES}: expected files of this version of jaxseg ({error!r})"
-            ) from error
+        found = {path.stem: _content(path) for path in paths if not path.name.startswith(".")}
+        files = _study(folder, found) if found else {}
         write_files(folder, files)
         for name in {CASES, SLICES, SEGMENTS, REPORT} - set(files):  # of earlier cases
             (folder / name).unlink(missing_ok=True)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    parts = {"case", "measures", "segments", "remarks", "orientation", "slices"}
+    if missing := parts - set(content):
+        raise WorkdirError(
+            f"{path}: lacks {', '.join(sorted(missing))}; expected a file of this version of jaxseg"
+        )
+    return content
 
 
 def _study(folder: Path, found: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

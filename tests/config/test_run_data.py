@@ -29,9 +29,9 @@ def in_tmp(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"phantom_cases": 1, "split": "case"}, "1 cases"),
-        ({"split": "case", "folds": 7}, "6 cases"),
-        ({"split": "case", "folds": 3, "patients": "(Case)"}, "1 cases"),
+        ({"phantom_cases": 1, "split": "case"}, "got 1"),
+        ({"split": "case", "folds": 7}, "got 6"),
+        ({"split": "case", "folds": 3, "patients": "(Case)"}, "got 1"),
         ({"split": "case", "patients": "none.csv"}, "none.csv: cannot be read"),
         ({"split": "case", "splits": "none.csv"}, "none.csv: cannot be read"),
         ({"split": "case", "splits": "other.csv"}, "other.csv: .*P001"),

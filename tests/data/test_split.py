@@ -133,13 +133,13 @@ def test_the_draw_is_pinned():
         ("validation_fraction", {"validation_fraction": -0.1}),
         ("validation_fraction", {"validation_fraction": 1.0}),
         ("validation_fraction", {"validation_fraction": float("nan")}),
-        ("3 cases", {"folds": 4}),
+        ("got 3", {"folds": 4}),
     ],
 )
 def test_refuses_arguments_that_do_not_fit(named, options):
     with pytest.raises(ValueError, match=named):
         split(make_cohort([2, 2, 2]), **{"kind": "case", "seed": 0, **options})
-    with pytest.raises(ValueError, match="1 cases"):
+    with pytest.raises(ValueError, match="got 1"):
         split(make_cohort([2]), kind="case", seed=0)
 
 

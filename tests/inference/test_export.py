@@ -261,7 +261,7 @@ def test_folders_that_cannot_be_exported_are_refused(random_run, bundle_folder, 
     output.parent.mkdir()
     refused("none: ", tmp_path / "none", output)
     (tmp_path / "file").touch()
-    refused("file/x: ", random_run, tmp_path / "file" / "x")
+    refused("file", random_run, tmp_path / "file" / "x")
     run = shutil.copytree(random_run, tmp_path / "run")
     (run / "data.json").write_text('{"cases": []}')
     refused("data.json", run, output)
@@ -422,5 +422,5 @@ def test_a_bundle_in_another_form(bundle_folder, tmp_path):
     assert "model.stablehlo" in card
     assert "model.stablehlo |" not in content(tmp_path / "compact")["MODEL_CARD.md"].decode()
     assert load_run(tmp_path / "whole").step == load_run(bundle).step
-    with pytest.raises(WorkdirError, match="a bundle of the last checkpoint alone"):
+    with pytest.raises(WorkdirError, match="checkpoint=last"):
         export(bundle, tmp_path / "best", checkpoint="best")

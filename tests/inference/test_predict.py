@@ -337,7 +337,7 @@ def test_rows_of_earlier_predictions_are_kept(run, stack, tmp_path):
 
 def test_rows_added_by_another_process_are_kept(run, phantom, stack, tmp_path, monkeypatch):
     """Another prediction into the same folder runs during the first case of this one."""
-    save, begun = pictures.save, []
+    save, begun = module.write_like, []
 
     def with_another_within(*arguments):
         if not begun:
