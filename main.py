@@ -43,24 +43,14 @@ INIT_FROM = flags.DEFINE_string("init_from", None, "Short for --config.train.ini
 _integer = partial(flags.DEFINE_integer, default=None)
 OPTIONS = (
     _integer("seeds", help="ablate: seeds per stage (3). crossvalidate: seeds per fold (1)."),
-    _integer(
-        "folds", help="Number of folds. ablate: 0 is one split. crossvalidate: data.folds, or 5."
-    ),
+    _integer("folds", help="ablate: folds (0 is one split). crossvalidate: data.folds, or 5."),
     flags.DEFINE_bool("mirror", None, "crossvalidate: average over mirror images."),
-    flags.DEFINE_list(
-        "ensemble", None, "crossvalidate: finished studies whose networks are averaged in."
-    ),
+    flags.DEFINE_list("ensemble", None, "crossvalidate: finished studies to average with."),
     flags.DEFINE_string("distributed", None, "train: auto, or HOST:PORT of process 0."),
     _integer("num_processes", lower_bound=1, help="--distributed=HOST:PORT: number of processes."),
     _integer("process_id", lower_bound=0, help="--distributed=HOST:PORT: index of this process."),
-    _integer(
-        "connect_seconds", lower_bound=1, help="--distributed: seconds to wait for others (300)."
-    ),
-    _integer(
-        "heartbeat_seconds",
-        lower_bound=1,
-        help="--distributed: seconds until a silent process counts as dead (60).",
-    ),
+    _integer("connect_seconds", lower_bound=1, help="--distributed: wait for others (300)."),
+    _integer("heartbeat_seconds", lower_bound=1, help="--distributed: longest silence (60)."),
 )
 
 
