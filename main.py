@@ -33,9 +33,7 @@ from jaxseg.studies.ablation.stages import stage_changes
 from jaxseg.studies.crossvalidate import crossvalidate
 from jaxseg.training.train import train
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="FILE or FILE:VARIANT; see configs/."
-)
+CONFIG = config_flags.DEFINE_config_file("config", help_string="FILE or FILE:VARIANT (configs/).")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "ablate", "crossvalidate"], "What to do.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or study (runs/NAME).")
 INIT_FROM = flags.DEFINE_string("init_from", None, "Short for --config.train.init_from.")
