@@ -99,7 +99,12 @@ def write_study(folder: Path) -> None:
     with locked(folder, wait=True):
         paths = sorted((folder / MEASURES).glob("*.json"))
         found = {path.stem: _content(path) for path in paths if not path.name.startswith(".")}
-        files = _study(folder, found) if found else {}
+        try:
+            files = _study(folder, found) if found else {}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise WorkdirError(
+                f"{folder / MEASURES}: expected files of this version of jaxseg ({error!r})"
+            ) from error
         write_files(folder, files)
         for name in {CASES, SLICES, SEGMENTS, REPORT} - set(files):  # of earlier cases
             (folder / name).unlink(missing_ok=True)

@@ -174,3 +174,9 @@ def test_a_damaged_file_of_measures_is_named(maps, tmp_path):
         (output / "measures" / "A.json").write_text(content)
         with pytest.raises(WorkdirError, match=r"A.json"):
             go(maps / "B.nii.gz", output=output, overwrite=True)
+    parts = {name: [] for name in ("segments", "remarks", "slices")} | {"orientation": ""}
+    for measures in ({}, None):  # the parts of this version with other content
+        content = json.dumps({"case": "A", "measures": measures, **parts})
+        (output / "measures" / "A.json").write_text(content)
+        with pytest.raises(WorkdirError, match="measures: "):
+            go(maps / "B.nii.gz", output=output, overwrite=True)
