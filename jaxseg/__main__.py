@@ -151,8 +151,11 @@ def _add_measure(commands: Any) -> None:
     text = ".nii or .nii.gz label maps, or folders of them"
     add("sources", type=arguments.path, nargs="+", metavar="LABEL_MAP", help=text)
     add("--output", type=arguments.path, metavar="DIR", required=True, help="folder for all files")
-    text = "run folder or bundle that defines the labels; default: EMIDEC's, 0 to 4"
-    add("--run", type=arguments.path, metavar="RUN", help=text)
+    text = (
+        f"run folder or bundle, or {pretrained.NAME}, that defines the labels; default: EMIDEC's, "
+        "0 to 4"
+    )
+    add("--run", type=arguments.run, metavar="RUN", help=text)
     _add_septum(parser)
     text = "slice 0 is the base; default: the apex, as in EMIDEC, or as in the config of RUN"
     add("--base_first", action="store_true", help=text)
