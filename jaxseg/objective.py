@@ -72,8 +72,8 @@ def loss_and_logs(
         L = CE + penalty * L_N + dice * L_Dice
 
     CE is the cross-entropy, or Eq. 3 with constant weights if there is a weight generator; L_N is
-    Eq. 5. The losses of the weight generator and of the localizer are added to L. They share no
-    parameters with it, so that they do not change its gradient.
+    Eq. 5. The losses of the weight generator and of the localizer are added to L. They have no
+    gradient with respect to the network, so that they do not change its training.
 
     Args:
       params: parameters by sub-network, as in `TrainState`.

@@ -3,6 +3,7 @@
 The artifacts are those of JAX's export or, on request, those for onnxruntime.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -126,13 +127,13 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
         center = [(v + 0.5) / n for v, n in zip(voxel, shape, strict=False)]
         return centered(note, center, **grid)
 
-    def nearest(there, pixel):
-        """The voxel at a pixel of a grid."""
-        found = []
-        for k in (0, 1):
-            offset, step = geometry(there, k, shape[k], edges[k])
-            found.append(int(np.clip(round(offset + pixel[k] * step), 0, shape[k] - 1)))
-        return tuple(found)
+    def place(there, pixel):
+        """Row and column, in voxels, of a pixel of a grid."""
+        geometries = [geometry(there, k, shape[k], edges[k]) for k in (0, 1)]
+        return [
+            float(np.clip(offset + at * step, 0, n - 1))
+            for (offset, step), at, n in zip(geometries, pixel, shape, strict=False)
+        ]
 
     scout = at(voxel, size=sides, spacing_mm=8.0)
     pixels, tissue = normalized(scout, image, edges)
@@ -153,8 +154,9 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
         heart.sum(0), np.sqrt(12.5 / 2), mode="constant", truncate=40
     )
     peak = np.unravel_index(heat.argmax(), heat.shape)
-    voxel, tried = nearest(scout, peak), {}
-    while voxel not in tried and len(tried) < 8:
+
+    def tried_at(voxel):
+        """Distance of the heart from the middle of the grid, its place and the label map."""
         there = at(voxel)
         probabilities, labels = segment(folder, there, image, edges, suffix=suffix)
         pixel = middle(np.round(probabilities, 5).argmax(-1) > 0)
@@ -162,9 +164,19 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
         gap = [
             (p - (n - 1) / 2) * spacing for p, n in zip(pixel, note["grid"]["size"], strict=True)
         ]
-        tried[voxel] = (np.hypot(*gap), labels)
-        voxel = nearest(there, pixel)
+        return np.hypot(*gap), place(there, pixel), labels
+
+    voxel, tried = tuple(map(round, place(scout, peak))), {}
+    while voxel not in tried and len(tried) < 8:
+        tried[voxel] = tried_at(voxel)
+        voxel = tuple(map(round, tried[voxel][1]))
     path = list(tried)
-    path = path[path.index(voxel) :] if voxel in tried else path[-1:]
+    if voxel in tried:
+        path = path[path.index(voxel) :]
+        pairs = [[(round(v - 0.25), round(v + 0.25)) for v in tried[one][1]] for one in path]
+        path += [beside for pair in pairs for beside in itertools.product(*pair)]
+        tried |= {one: tried_at(one) for one in set(path) - set(tried)}
+    else:
+        path = path[-1:]
     best = min(path, key=lambda v: (tried[v][0], v))
-    return best, tried[best][1]
+    return best, tried[best][2]

@@ -29,7 +29,7 @@ class _Crop:
       probabilities: (slices, H, W, L).
       off_center_mm: distance of the heart from the center of the crop.
       heart: voxel at the heart's center.
-      near: voxels within 3/4 voxel of the heart's center.
+      near: voxels within 3/4 voxel of the heart's center, as in `Grid.voxels_near`.
     """
 
     grid: Grid
@@ -102,8 +102,9 @@ def find_heart(
     """Center the crop on the heart and segment the stack there.
 
     The whole stack has one center. The localizer's peak is accurate to about 15 mm. From there the
-    crop follows the heart in the label map until it no longer moves, so the result does not depend
-    on the extent of the image or on the heart's position in it.
+    crop follows the heart in the label map until it no longer moves. If the heart then lies between
+    voxels, the crops around each of them are compared. So the result does not depend on the extent
+    of the image or on the heart's position in it.
 
     Args:
       case: case on its native grid.

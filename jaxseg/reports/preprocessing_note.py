@@ -67,9 +67,12 @@ _HEART = (
     "first with m + n >= N / 2: k - 1/2 + (N / 2 - m) / n), "
     "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
     "are done; without a labeled pixel no heart is found",
-    "of the segmentations since that center first came, the one counts whose median places lie "
-    "nearest to the middle of its grid, in mm, ties to the lower row, then the lower column; where "
-    "none came again, the eighth",
+    "if a center came again, also segment around each pair of round(v - 1/4) and round(v + 1/4) of "
+    "the rows and columns v of the median places, in voxels, of the segmentations since that "
+    "center first came; leave out those without a labeled pixel",
+    "of all these segmentations since then, the one counts whose median places lie nearest to the "
+    "middle of its grid, in mm, ties to the lower row, then the lower column of its center; if no "
+    "center came again, the eighth counts",
 )
 _TO_NATIVE = (
     "For each in-plane axis: voxel i lies at q = (i - offset) / step, in network pixels",
