@@ -20,7 +20,7 @@ from jaxseg.inference.predict import predict
 from jaxseg.machine.devices import describe
 from jaxseg.machine.stdout import StdoutError
 from jaxseg.runs.bundle import CARD
-from jaxseg.runs.files import WorkdirError
+from jaxseg.runs.files import WorkdirError, writing
 from jaxseg.runs.trained import load_run
 
 _LOG = logging.getLogger(__package__)
@@ -57,11 +57,10 @@ def _evaluate(run: Sequence[Path], **options: Any) -> None:
 
 def _example(output: Path) -> None:
     try:
-        write_phantom(output, seed=0, num_cases=2)
+        with writing(output):
+            write_phantom(output, seed=0, num_cases=2)
     except ValueError as error:
         raise WorkdirError(str(error)) from error
-    except OSError as error:
-        raise WorkdirError(f"{output}: cannot write here ({error.strerror})") from error
     _LOG.info(f"{output}: wrote two synthetic stacks (Images) with label maps (Contours)")
 
 

@@ -250,17 +250,17 @@ def _scores(facts: Facts) -> str:
 
 def _limits(facts: Facts) -> str:
     lines = [
-        "- It sees one slice at a time, and nothing outside the network grid, which is background.",
-        "- It was trained on what the table above says: other scanners, protocols, contrast agents "
-        "and patients may do worse, and no score here tells by how much.",
+        "- It segments each slice separately. Everything outside the network grid is background.",
+        "- Scores may be lower with other scanners, protocols, contrast agents and patients than "
+        "those of the training data, by an unknown amount.",
         "- Probabilities are a softmax, not calibrated.",
-        "- GPUs round otherwise than CPUs; a voxel between two labels may tip.",
+        "- GPUs round differently from CPUs, which may change voxels between two labels.",
     ]
     if "spacing" in facts.data:
         low, high = facts.data["spacing"]
         edges = " x ".join(f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
-        refused = "`predict` refuses any half as small or twice as large"
-        lines.insert(1, f"- Voxels trained on: {edges} mm; {refused}.")
+        rejected = "`predict` rejects voxels less than half as large or more than twice as large"
+        lines.insert(1, f"- Voxels trained on: {edges} mm; {rejected}.")
     return "\n".join(lines)
 
 
@@ -334,8 +334,8 @@ def _versions(facts: Facts) -> str:
         )
     return (
         f"Made with {made_with}.\n\n{about}\n\n"
-        "The files that predictions stand on, as in manifest.json. jaxseg checks them whenever it "
-        "reads the bundle; this card may be edited."
+        "These are the files on which predictions depend, as in manifest.json. jaxseg verifies "
+        "them whenever it reads the bundle; this card may be edited."
     )
 
 
