@@ -47,8 +47,8 @@ OPTIONS = (
     flags.DEFINE_string("distributed", None, "train: auto, or HOST:PORT of process 0."),
     _integer("num_processes", lower_bound=1, help="--distributed=HOST:PORT: number of processes."),
     _integer("process_id", lower_bound=0, help="--distributed=HOST:PORT: index of this process."),
-    _integer("connect_seconds", lower_bound=1, help="--distributed: wait for others (300)."),
-    _integer("heartbeat_seconds", lower_bound=1, help="--distributed: longest silence (60)."),
+    _integer("connect_seconds", lower_bound=1, help="--distributed: wait in s (300)."),
+    _integer("heartbeat_seconds", lower_bound=1, help="--distributed: longest silence in s (60)."),
 )
 
 

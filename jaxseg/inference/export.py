@@ -67,14 +67,20 @@ def export(
     if onnx and find_spec("onnx") is None:
         raise SettingsError("--onnx: needs onnx; expected it installed: pip install onnx")
     target = output.resolve()  # a link to a bundle remains a link
+    if bundle.is_bundle(folder) and target.is_relative_to(folder.resolve()):
+        raise WorkdirError(f"{output}: inside {folder}; expected a folder outside of the bundle")
     try:
         _check_output(output, target, overwrite)
     except OSError as error:
         raise WorkdirError(f"{output}: cannot be read ({error.strerror})") from error
     run = load_run(folder, checkpoint=checkpoint)
     check_data(run)
-    scores, remarks = _scores(run)
-    edited = _read(folder / bundle.CARD) if bundle.is_bundle(folder) else None
+    card, edited = folder / bundle.CARD, None
+    if bundle.is_bundle(folder):
+        scores, remarks = {}, ("The scores are those of the bundle that this was exported from.",)
+        edited = _read(card) if card.exists() else None
+    else:
+        scores, remarks = _scores(run)
     with writing(output), unwind_on_sigterm(), _in_one_move(target, overwrite) as temporary:
         size = _write(run, temporary, scores, remarks, edited, onnx=onnx, compact=compact)
     _LOG.info(

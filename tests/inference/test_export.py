@@ -262,6 +262,7 @@ def test_folders_that_cannot_be_exported_are_refused(random_run, bundle_folder, 
     refused("none: ", tmp_path / "none", output)
     (tmp_path / "file").touch()
     refused("file", random_run, tmp_path / "file" / "x")
+    refused("inside", bundle_folder, bundle_folder / "x")
     run = shutil.copytree(random_run, tmp_path / "run")
     (run / "data.json").write_text('{"cases": []}')
     refused("data.json", run, output)
