@@ -135,8 +135,8 @@ def split_facts(how: Split, cohort: Cohort, parts: tuple[np.ndarray, np.ndarray]
     return {"training": training, "validation": validation}
 
 
-def smallest_pathology(setup: Setup, cohort: Cohort, training: np.ndarray) -> list[float | None]:
-    """Volume of the smallest inner region of each inclusion pair over the training cases.
+def smallest(setup: Setup, cohort: Cohort, training: np.ndarray) -> dict[str, Any]:
+    """Smallest volumes in mm3 over the training cases.
 
     Args:
       setup: setup of the run.
@@ -144,12 +144,17 @@ def smallest_pathology(setup: Setup, cohort: Cohort, training: np.ndarray) -> li
       training: indices of the training slices.
 
     Returns:
-      Volumes in mm3, one for each pair; None if no training slice holds the inner region.
+      "smallest_mm3", the inner region of each inclusion pair, None if no training slice holds it;
+      and "smallest_heart_mm3", all labels together.
     """
     side = setup.grid.spacing
     voxels = [(side * side if side else x * y) * z for x, y, z in cohort.spacings]
     labels, cases = cohort.labels[training], cohort.case_index[training]
-    return smallest_volumes(labels, cases, voxels, setup.anatomy.inclusions)
+    heart = tuple(range(1, setup.anatomy.num_labels))
+    *pathologies, whole = smallest_volumes(
+        labels, cases, voxels, (*setup.anatomy.inclusions, (heart, heart))
+    )
+    return {"smallest_mm3": pathologies, "smallest_heart_mm3": whole}
 
 
 def written_values(setup: Setup) -> tuple[int, ...] | None:

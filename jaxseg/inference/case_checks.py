@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxseg.data import Case, DataError
+from jaxseg.data import Case, DataError, most_probable
 from jaxseg.inference.orientation import turned_spacing, view_to_training
 from jaxseg.runs.trained import Trained
 
@@ -134,3 +134,26 @@ def unusual_shape(runs: Sequence[Trained], case: Case) -> tuple[str, ...]:
                 f"slices {distance:.3g} mm apart, in training {low:.3g} to {high:.3g} mm"
             )
     return tuple(phrases)
+
+
+def unusual_size(
+    runs: Sequence[Trained], probabilities: np.ndarray, spacing: tuple[float, float, float]
+) -> tuple[str, ...]:
+    """Describe a labeled heart that is smaller than any in training, and may be something else.
+
+    Args:
+      runs: the runs; those that do not record the smallest heart are left out.
+      probabilities: label probabilities (X, Y, slices, L).
+      spacing: voxel size in mm.
+
+    Returns:
+      One phrase, or none.
+    """
+    known = [v for run in runs if (v := run.data.get("smallest_heart_mm3")) is not None]
+    heart = float((most_probable(probabilities) > 0).sum() * np.prod(spacing))
+    if not known or heart >= min(known):
+        return ()
+    return (
+        f"a heart of {heart / 1000:.0f} ml, in training at least {min(known) / 1000:.0f} ml; it "
+        "may be another structure",
+    )

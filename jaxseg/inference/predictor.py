@@ -9,7 +9,7 @@ import numpy as np
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
 from jaxseg.data.preprocess import network_images
-from jaxseg.inference.case_checks import orientation_remark, unusual_shape
+from jaxseg.inference.case_checks import orientation_remark, unusual_shape, unusual_size
 from jaxseg.inference.locate import (
     FLIPS,
     TURNS_AND_FLIPS,
@@ -48,8 +48,8 @@ class Prediction:
       at_border: whether labels reach the border of the crop, so that some may be cut off.
       off_center_mm: distance in mm of the heart from the center of the crop, if the config states
         the center; otherwise 0.
-      unusual: how the stack differs from those of training, by `unusual_shape` and
-        `orientation_remark`.
+      unusual: how the stack or its heart differs from training, by `unusual_shape`,
+        `orientation_remark` and `unusual_size`.
     """
 
     probabilities: np.ndarray
@@ -145,12 +145,17 @@ def make_predictor(
         # Runs that find no heart are left out of the average.
         found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
+        mean = total / np.float32(len(found))
         return replace(
             found[0],
-            probabilities=total / np.float32(len(found)),
+            probabilities=mean,
             at_border=any(one.at_border for one in found),
             off_center_mm=max(one.off_center_mm for one in found),
-            unusual=(*unusual_shape(runs, case), *([turned] if turned else [])),
+            unusual=(
+                *unusual_shape(runs, case),
+                *([turned] if turned else []),
+                *(unusual_size(runs, mean, case.spacing) if found[0].heart_found else ()),
+            ),
         )
 
     return predict

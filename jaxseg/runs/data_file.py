@@ -120,6 +120,7 @@ _PARTS = {
     "synthetic": (lambda value: isinstance(value, bool), "true or false"),
     "label_values": (_are_label_values, "null, or a whole number from 0 to 65,535 for each label"),
     "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),
+    "smallest_heart_mm3": (lambda value: _are_volumes([value]), "a volume in mm3"),
     STARTED_FROM: (_is_start, "name, checkpoint and step of a run and the digests that it saw"),
 }
 

@@ -196,7 +196,7 @@ def _split(
         **run_data.split_facts(setup.split, cohort, parts),
         "synthetic": run_data.is_synthetic(setup.source),
         "label_values": run_data.written_values(setup),
-        "smallest_mm3": run_data.smallest_pathology(setup, cohort, parts[0]),
+        **run_data.smallest(setup, cohort, parts[0]),
     }
     if origin is not None:
         facts[STARTED_FROM] = origin.facts

@@ -13,6 +13,7 @@ from jaxseg.inference.case_checks import (
     check_spacing,
     orientation_remark,
     unusual_shape,
+    unusual_size,
 )
 
 
@@ -139,3 +140,20 @@ def test_shapes_are_checked_without_recorded_data(run, case):
     assert "60" in many
     odd = resized(case, (*case.image.shape[:2], 20), (1.4, 1.4, 2.0))
     assert unusual_shape([older], odd) == ()
+
+
+def test_a_heart_smaller_than_in_training_is_remarked_on(run):
+    """Eight voxels of 10 x 10 x 10 mm are 8 ml."""
+    probabilities = np.zeros((4, 4, 2, 3), np.float32)
+    probabilities[..., 0] = 1
+    probabilities[1:3, 1:3] = [0.2, 0.5, 0.3]
+    size = probabilities, (10.0, 10.0, 10.0)
+    known = [
+        dataclasses.replace(run, data={**run.data, "smallest_heart_mm3": mm3})
+        for mm3 in (8001.0, 7999.0, None)
+    ]
+    (remark,) = unusual_size([known[0], known[2]], *size)
+    assert "8 ml" in remark
+    assert unusual_size(known, *size) == ()
+    older = dataclasses.replace(run, data={})
+    assert unusual_size([older], *size) == ()

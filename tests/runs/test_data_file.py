@@ -57,6 +57,7 @@ def changed(**sections):
         ),
         ("slices", [None, 7, [], [7], [7, 8, 9], [0, 7], [8, 7], ["7", 8], [True, 8], [7, 8.0]]),
         ("label_values", [0, {}, [], [0], [0, -1], [0, 2**16], [0, 1.5], ["0", "1"], [False, 1]]),
+        ("smallest_heart_mm3", [0, -1.0, "3", [3.0], True, math.nan]),
         ("smallest_mm3", [None, 3.0, {}, ["3"], [0], [-1.0], [True], [math.nan], [[1.0]]]),
     ],
 )

@@ -236,7 +236,7 @@ def test_the_spacing_of_training_is_recorded(finished_run, run):
     np.testing.assert_allclose([low, high], [spacings.min(0), spacings.max(0)])
 
 
-def test_the_smallest_pathology_of_training_is_recorded(finished_run, run):
+def test_the_smallest_volumes_of_training_are_recorded(finished_run, run):
     """On the network grid of 4.2 mm it is about the label maps' own."""
     facts = read_data(finished_run)
     root = run.setup.source.root
@@ -244,7 +244,11 @@ def test_the_smallest_pathology_of_training_is_recorded(finished_run, run):
     for name in facts["training"]["cases"]:
         case = load_case(root / name)
         voxel = np.prod(case.spacing)
-        volumes.append([np.isin(case.label, part).sum() * voxel for part in ((4,), (3, 4))])
-    no_reflow, infarct = (min(v for v in column if v) for column in zip(*volumes, strict=True))
+        parts = (4,), (3, 4), (1, 2, 3, 4)
+        volumes.append([np.isin(case.label, part).sum() * voxel for part in parts])
+    no_reflow, infarct, heart = (
+        min(v for v in column if v) for column in zip(*volumes, strict=True)
+    )
     assert facts["smallest_mm3"] == pytest.approx([no_reflow, infarct], rel=0.3)
     assert infarct > 2 * no_reflow
+    assert facts["smallest_heart_mm3"] == pytest.approx(heart, rel=0.1)
