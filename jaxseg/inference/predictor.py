@@ -145,7 +145,7 @@ def make_predictor(
         # Runs that find no heart are left out of the average.
         found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
-        mean = total / np.float32(len(found))
+        mean = np.asarray(total / np.float32(len(found)))
         return replace(
             found[0],
             probabilities=mean,
