@@ -87,7 +87,7 @@ def build(workload: Workload) -> Task:
 
 def _networks(workload: Workload) -> tuple[Any, Any, Any]:
     wanted = setup.build(workload.settings())
-    optimizer = wanted.optimization.adam(optax.constant_schedule(_RATE))
+    optimizer = wanted.optimization.optimizer(optax.constant_schedule(_RATE))
     return wanted.networks, wanted.objective, optimizer
 
 
