@@ -323,7 +323,7 @@ def compare_jit_and_pmap() -> None:
             state, logs = run(state, slices, jnp.array([k, 1, 2, 3, 5, 6, 7, 4]))
         assert jax.tree.leaves(state.params)[0].sharding.num_devices == devices
         ends.append(jax.device_get((state, logs)))
-        with pytest.raises(ValueError, match=r"6.*4 devices"):
+        with pytest.raises(ValueError, match=r"4 devices, got 6"):
             compile_step(step, 4)(state, slices, jnp.arange(6))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *ends)
     moved = np.abs(ends[1][0].params["network"]["logits"]["kernel"]).sum()
