@@ -133,11 +133,18 @@ def find_heart(
         return _Crop(
             grid,
             probabilities,
-            off_center_mm(probabilities, grid, case.spacing),
+            _off_center_mm(pixel, grid, case.spacing),
             grid.voxel(pixel, case.image.shape, case.spacing),
             grid.voxels_near(pixel, case.image.shape, case.spacing),
         )
 
+    return _followed(voxel, crop_at)
+
+
+def _followed(
+    voxel: tuple[int, int], crop_at: Callable[[tuple[int, int]], _Crop | None]
+) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
+    """Move the crop from a voxel to the heart in it until it rests; None if the heart is lost."""
     path: list[tuple[int, int]] = []
     while voxel not in path and len(path) < _ROUNDS:
         crop = crop_at(voxel)
@@ -173,8 +180,11 @@ def off_center_mm(probabilities: np.ndarray, grid: Grid, spacing: tuple[float, .
       spacing: voxel size of the case in mm, which is the pixel size of a grid without a spacing.
     """
     pixel = center_of(most_probable(probabilities) > 0)
-    if pixel is None:
-        return 0.0
+    return 0.0 if pixel is None else _off_center_mm(pixel, grid, spacing)
+
+
+def _off_center_mm(pixel: tuple[float, float], grid: Grid, spacing: tuple[float, ...]) -> float:
+    """Compute the distance in mm of a pixel (row, column) from the center of the grid."""
     edges = (grid.spacing, grid.spacing) if grid.spacing else spacing[:2]
     offsets = [
         (at - (side - 1) / 2) * mm for at, side, mm in zip(pixel, grid.size, edges, strict=True)
