@@ -17,6 +17,7 @@ from configs import awce_penalty
 ADDITIONS = {
     "grid.center": None,  # each stack is centered on its heart
     "grid.soft_labels": True,
+    "intensity.bias_field": True,
     "loss.dice": 1.0,
     "loss.dice_of": "regions",  # as the challenge scores them; the infarct includes no-reflow
     "model.groups": 0,  # instance normalization

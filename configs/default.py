@@ -85,8 +85,8 @@ def _set_data(config: ConfigDict) -> None:
     intensity.method = "zscore"  # normalization per stack: "zscore", "percentile" (to 0..1), "none"
     intensity.low = 1.0  # lower percentile of the tissue, at which intensities are clipped
     intensity.high = 99.0  # upper percentile
-    # Remove a linear trend of the signal, such as that of a surface coil; not in the paper.
-    intensity.even = False
+    # Correct a smooth bias field, such as that of a surface coil, by N4; not in the paper.
+    intensity.bias_field = False
 
     config.anatomy = EMIDEC.to_dict()  # label names, inclusion pairs (Eq. 5), scored regions
 

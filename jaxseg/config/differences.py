@@ -14,7 +14,7 @@ _IMAGES = (
     "intensity.method",
     "intensity.low",
     "intensity.high",
-    "intensity.even",
+    "intensity.bias_field",
 )
 
 

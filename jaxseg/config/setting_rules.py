@@ -121,7 +121,7 @@ RULES: dict[str, Rule] = {
     "intensity.method": _one_of(NORMALIZATIONS),
     "intensity.low": _between(0, 100),
     "intensity.high": _between(0, 100),
-    "intensity.even": _SWITCH,
+    "intensity.bias_field": _SWITCH,
     "mixup.probability": _between(0, 1),
     "mixup.tolerance": _between(0, 1),
     "augment.probability": _between(0, 1),

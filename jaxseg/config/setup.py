@@ -214,7 +214,7 @@ def _preprocessing(fields: Mapping[str, Any], grid: Grid, anatomy: Anatomy) -> P
         num_labels=anatomy.num_labels,
         normalization=fields["method"],
         percentiles=(fields["low"], fields["high"]),
-        even=fields["even"],
+        bias_field=fields["bias_field"],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.data import scout
+from jaxseg.data.bias_field import correct_bias_field
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, label_shares_to_network, labeled_outside
 from jaxseg.data.identity import Digests, digests
@@ -164,7 +165,8 @@ def build_cohort(
             raise DataError(f"{case.name}: two cases of this name; expected distinct names")
         own = replace(how, grid=_own_grid(case, how.grid))
         _check_inside(case, own.grid, allow_outside)
-        parts.append(_arrays_of(case, own, margin, soft_labels, scouts=how.grid.center is None))
+        image = correct_bias_field(case) if how.bias_field else case
+        parts.append(_arrays_of(image, own, margin, soft_labels, scouts=how.grid.center is None))
         highest = int(case.label.max())
         native[case.name] = _Native(case.spacing, highest, case.orientation, digests(case))
     if not parts:

@@ -21,14 +21,15 @@ class Preprocessing:
       num_labels: size of the label set, background included.
       normalization: one of `NORMALIZATIONS`; see `normalize`.
       percentiles: percentiles at which intensities are clipped; see `normalize`.
-      even: whether to first remove a linear trend of the signal; see `even_out`.
+      bias_field: whether images are first corrected by `correct_bias_field`, which is done where
+        a case is read, once for all grids.
     """
 
     grid: Grid
     num_labels: int
     normalization: str = "zscore"
     percentiles: tuple[float, float] = (1.0, 99.0)
-    even: bool = False
+    bias_field: bool = False
 
 
 def normalize(
@@ -85,38 +86,6 @@ def normalize(
     return result
 
 
-def even_out(images: np.ndarray, tissue: NDArray[np.bool_], *, margin: int = 0) -> np.ndarray:
-    """Remove a linear trend of the signal from a stack, such as that of a surface coil.
-
-    One plane a row + b column is fitted to the tissue of the whole stack by least squares and
-    subtracted. The result does not change if a plane is added to the stack beforehand.
-
-    Args:
-      images: (slices, H, W) on the network grid.
-      tissue: (slices, H, W) bool, the pixels that are not padding.
-      margin: pixels on each side that are excluded from the fit.
-
-    Returns:
-      (slices, H, W) float32.
-    """
-    _, height, width = images.shape
-    plane = np.stack(
-        [
-            np.broadcast_to(np.arange(height)[:, None] - (height - 1) / 2, (height, width)),
-            np.broadcast_to(np.arange(width)[None, :] - (width - 1) / 2, (height, width)),
-            np.ones((height, width)),
-        ]
-    )
-    inner = (slice(margin, height - margin), slice(margin, width - margin))
-    _, rows, columns = np.nonzero(tissue[:, *inner])
-    terms = plane[:, *inner][:, rows, columns]
-    # The normal equations have three unknowns, whereas a stack has some ten thousand pixels.
-    values = images[:, *inner][tissue[:, *inner]].astype(np.float64)
-    slopes = np.linalg.lstsq(terms @ terms.T, terms @ values, rcond=None)[0]
-    slopes[2] = 0
-    return (images - np.tensordot(slopes, plane, 1)).astype(np.float32)
-
-
 def preprocess_case(
     case: Case, how: Preprocessing, *, margin: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -160,8 +129,6 @@ def network_images(
             f"most {MAX_VOXELS // (height * width)}"
         )
     images, tissue = to_network(case.image, case.spacing, grid, case.tissue)
-    if how.even:
-        images = even_out(images, tissue, margin=margin)
     try:
         images = normalize(
             images,

@@ -1,7 +1,7 @@
 """The content of `preprocessing.json`: how to feed an exported network and read its output.
 
-The formulas restate `jaxseg.data.grid` and `jaxseg.data.preprocess`. A test implements them without
-these modules and obtains the same label map.
+The formulas restate `jaxseg.data.grid`, `jaxseg.data.preprocess` and `jaxseg.data.bias_field`. A
+test implements them without these modules and obtains the same label map.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxseg.anatomy import Anatomy, Region
 from jaxseg.data import Preprocessing
+from jaxseg.data.bias_field import FLOOR, ITERATIONS, PERCENTILES, SPACING_MM
 
 _AXES = (
     "A stack is the array (X, Y, slices) as stored in the NIfTI file, flipped and transposed in "
@@ -35,10 +36,18 @@ _TO_NETWORK = (
     "pixel = sum(weight * value) / sum(weight), both over tissue alone, if the latter sum is at "
     "least 0.5 - 1e-9; else it is padding, and 0",
 )
-_EVEN = (
-    "First take a slope out of the stack on the grid: fit a + b row + c column to the values of "
-    "its tissue, all slices together, by least squares, rows and columns counted from the middle "
-    "of the grid, and subtract b row + c column from the tissue; padding stays 0",
+_BIAS_FIELD = (
+    "Before all that follows but the padding, correct the stack within the picture, which is the "
+    "smallest rectangle of rows and columns around the tissue of all slices, first to last",
+    f"low and high are the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} of the tissue, "
+    f"signal = (value clipped to low and high - low) / (high - low) + {FLOOR:g}; a stack of a "
+    "single slice is repeated to two; without high > low, or below 8 rows or columns, nothing is "
+    "corrected",
+    "field = exp of the log bias field of SimpleITK's N4BiasFieldCorrectionImageFilter on the "
+    f"signal in float32 with the tissue as mask, both shrunk in plane by round({SPACING_MM:g} / "
+    "voxel size), at most an eighth of the side, rounded down, and at least 1, with maximum number "
+    f"of iterations [{ITERATIONS}], all else by default",
+    "tissue = low + (value - low) / field; padding stays as it is",
 )
 _TISSUE = "of the pixels on the grid that are not padding, all slices of the stack together: "
 _INTENSITY = {
@@ -114,10 +123,10 @@ def preprocessing_note(
             "meaning": "center: where the grid's center lies, as fractions of the field of view, "
             "or null: at the heart; spacing_mm null: native pixels, cropped or padded",
         },
+        **({"bias_field": list(_BIAS_FIELD)} if how.bias_field else {}),
         **heart,
         "to_network": [*_TO_NETWORK[:1], _STEP if grid.spacing else _CROP, *_TO_NETWORK[1:]],
         "intensity": {
-            **({"even": list(_EVEN)} if how.even else {}),
             "method": how.normalization,
             "percentiles": list(how.percentiles),
             "meaning": _INTENSITY[how.normalization],

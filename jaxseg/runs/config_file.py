@@ -16,7 +16,7 @@ _FREE = ("run.", "data.root")
 # new field needs an entry here.
 _BEFORE = {
     "augment": {"turn": False, "shift": 0.0, "bias": 0.0},
-    "intensity": {"even": False},
+    "intensity": {"bias_field": False},
     "data": {"patients": None, "splits": None, "label_values": None},
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
@@ -29,6 +29,7 @@ _BEFORE = {
 _REMOVED: dict[str, Any] = {
     "balance.difficulty": "image",
     "balance.prevalence_power": 0.0,
+    "intensity.even": False,
     "loss.deep": 0.0,
     "loss.dice_over": "image",
     "loss.dice_smooth": 0.0,

@@ -132,9 +132,12 @@ def test_a_cohort_of_own_cases(in_tmp):
 
 def test_intensity_settings_reach_the_images(in_tmp):
     config = own_cases(in_tmp / "cases")
-    config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0, "even": False}
+    config["intensity"] = {"method": "none", "low": 1.0, "high": 99.0, "bias_field": False}
     raw = run_data.load_cohort(build(config)).images
     assert 50 <= raw.min() < raw.max() < 200
+    config["intensity"]["bias_field"] = True
+    assert not np.array_equal(run_data.load_cohort(build(config)).images, raw)
+    config["intensity"]["bias_field"] = False
     config["intensity"]["method"] = "percentile"
     scaled = run_data.load_cohort(build(config)).images
     assert (scaled.min(), scaled.max()) == (0, 1)

@@ -174,7 +174,7 @@ def test_unknown_fields_and_dotted_names_are_refused():
 def test_a_value_in_place_of_a_section_lists_the_missing_fields():
     lines = problems(with_changes({"intensity": 3}))
     assert [line.split(":")[0] for line in lines] == [
-        "intensity.method", "intensity.low", "intensity.high", "intensity.even",
+        "intensity.method", "intensity.low", "intensity.high", "intensity.bias_field",
     ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from jaxseg.data.nifti import DataError
 from jaxseg.data.preprocess import (
     NORMALIZATIONS,
     Preprocessing,
-    even_out,
     network_images,
     normalize,
     preprocess_case,
@@ -124,39 +123,14 @@ def test_images_and_labels_share_the_geometry():
     assert np.mean((images > middle)[inside_field] == labels[inside_field]) > 0.98
 
 
-def test_even_out_removes_a_plane():
-    """Whatever plane is added, the rest is the same; it is the residual of NumPy's own fit."""
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(3, 8, 10)).astype(np.float32)
-    shown = rng.uniform(size=images.shape) < 0.7
-    rows, columns = np.mgrid[:8, :10].astype(np.float32)
-    tilted = images + 0.7 * rows - 0.3 * columns
-    even = even_out(tilted, shown)
-    np.testing.assert_allclose(even, even_out(images, shown) + (tilted - images).mean(), atol=1e-4)
-    _, r, c = np.nonzero(shown)
-    terms = np.stack([np.ones(len(r)), r, c], 1)
-    slopes = np.linalg.lstsq(terms, tilted[shown], rcond=None)[0][1:]
-    wanted = tilted - slopes[0] * (rows - 3.5) - slopes[1] * (columns - 4.5)
-    np.testing.assert_allclose(even, wanted, atol=1e-4)
-
-
 @pytest.mark.parametrize("method", NORMALIZATIONS)
-@pytest.mark.parametrize("even", [False, True])
-def test_padding_is_zero_by_every_normalization(method, even):
+def test_padding_is_zero_by_every_normalization(method):
     image = np.zeros((20, 24, 2))
-    image[4:15, 3:19] = tissue((11, 16, 2)) + 5 * np.arange(11)[:, None, None]
-    own = how(Grid((32, 32), spacing=None), normalization=method, even=even)
+    image[4:15, 3:19] = tissue((11, 16, 2))
+    own = how(Grid((32, 32), spacing=None), normalization=method)
     images, shown = network_images(make_case(image), own)
     assert shown.sum() == 11 * 16 * 2
     np.testing.assert_array_equal(images[~shown], 0)
-
-
-def test_the_margin_is_left_out_of_the_fit():
-    rng = np.random.default_rng(0)
-    images, shown = rng.normal(size=(2, 12, 12)).astype(np.float32), np.ones((2, 12, 12), bool)
-    inner = even_out(images[:, 2:-2, 2:-2], shown[:, 2:-2, 2:-2])
-    wide = even_out(images, shown, margin=2)
-    np.testing.assert_allclose(wide[:, 2:-2, 2:-2], inner, atol=1e-5)
 
 
 def test_a_case_without_label_has_none():
