@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxseg.data import Case, preprocess_case
+from jaxseg.data import Case, Grid, most_probable, preprocess_case, probabilities_to_native
 from jaxseg.runs.trained import Trained
 
 
@@ -29,3 +29,12 @@ def picture(image: np.ndarray) -> np.ndarray:
 def prepared(run: Trained, case: Case) -> np.ndarray:
     """The case's images (slices, H, W) as the run's settings normalize them."""
     return preprocess_case(case, run.setup.preprocessing)[0]
+
+
+def labels_back(
+    prediction: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid
+) -> np.ndarray:
+    """Label map (X, Y, slices) of probabilities, or of a label map (slices, H, W), on a grid."""
+    if prediction.ndim == 3:
+        prediction = prediction[..., None] == np.arange(int(prediction.max()) + 1)
+    return most_probable(probabilities_to_native(prediction, shape, spacing, grid))

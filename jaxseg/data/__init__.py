@@ -9,7 +9,6 @@ from jaxseg.data.grid import (
     labels_to_network,
     most_probable,
     probabilities_to_native,
-    to_native,
     to_network,
 )
 from jaxseg.data.nifti import DataError, read_volume, voxel_spacing, write_like
@@ -38,7 +37,6 @@ __all__ = [
     "read_volume",
     "split",
     "tissue_of",
-    "to_native",
     "to_network",
     "voxel_spacing",
     "write_like",

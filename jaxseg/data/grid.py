@@ -174,42 +174,12 @@ def label_shares_to_network(
     return np.stack(shares).astype(np.float32)
 
 
-def to_native(
-    prediction: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid
-) -> np.ndarray:
-    """Resample a prediction onto the native grid, the inverse geometry of `to_network`.
-
-    Probabilities (or the indicators of a label map's labels) are interpolated linearly. An argmax
-    follows; ties go to the lower label.
-
-    Args:
-      prediction: (slices, H, W, L) probabilities or (slices, H, W) integer labels.
-      shape: native shape (X, Y, slices).
-      spacing: native voxel size in mm.
-      grid: the grid of the prediction.
-
-    Returns:
-      (X, Y, slices) uint8 label map, background outside the network grid.
-
-    Raises:
-      ValueError: the prediction does not match the grid or the number of slices, is not finite, or
-        has three axes and is not a label map.
-    """
-    prediction = np.asarray(prediction)
-    _check_prediction(prediction, (shape[2], *grid.size))
-    matrices = _backward_matrices(shape, spacing, grid)
-    if prediction.ndim == 3:
-        num_labels = int(prediction.max()) + 1
-        native = [_map_labels(x, matrices, num_labels) for x in prediction]
-    else:
-        native = [most_probable(_map_probabilities(x, matrices)) for x in prediction]
-    return np.stack(native, axis=-1)
-
-
 def probabilities_to_native(
     probabilities: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, ...], grid: Grid
 ) -> np.ndarray:
-    """Resample probabilities like `to_native`, without the argmax, so that they can be averaged.
+    """Resample probabilities onto the native grid, the inverse geometry of `to_network`.
+
+    They are interpolated linearly.
 
     Args:
       probabilities: (slices, H, W, L) that sum to 1 over L.
@@ -226,9 +196,11 @@ def probabilities_to_native(
         finite.
     """
     probabilities = np.asarray(probabilities)
-    if probabilities.ndim != 4:
-        raise ValueError(f"probabilities are {probabilities.shape}; expected four axes")
-    _check_prediction(probabilities, (shape[2], *grid.size))
+    expected = (shape[2], *grid.size)
+    if probabilities.ndim != 4 or probabilities.shape[:3] != expected:
+        raise ValueError(f"probabilities are {probabilities.shape}; expected {expected} + L")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("probabilities hold values that are not finite")
     matrices = _backward_matrices(shape, spacing, grid)
     native = [_map_probabilities(x, matrices).astype(np.float32) for x in probabilities]
     return np.stack(native, axis=2)
@@ -238,18 +210,6 @@ def labeled_outside(label: np.ndarray, spacing: tuple[float, ...], grid: Grid) -
     """Count the labeled native voxels whose centers lie outside the network grid."""
     row, column = (matrix.sum(1) > 0 for matrix in _backward_matrices(label.shape, spacing, grid))
     return int(np.count_nonzero(label[~np.outer(row, column)]))
-
-
-def _check_prediction(prediction: np.ndarray, expected: tuple[int, ...]) -> None:
-    if prediction.shape[:3] != expected or prediction.ndim not in (3, 4):
-        raise ValueError(f"prediction is {prediction.shape}; expected {expected} or {expected} + L")
-    if not np.isfinite(prediction).all():
-        raise ValueError("prediction holds values that are not finite; expected probabilities")
-    if prediction.ndim == 3 and (prediction.dtype.kind not in "iub" or prediction.min() < 0):
-        raise ValueError(
-            f"prediction is {prediction.dtype} from {prediction.min()}; expected labels, integers"
-            " from 0, on three axes or probabilities on four"
-        )
 
 
 def _axis(

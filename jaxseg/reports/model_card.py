@@ -145,6 +145,8 @@ def _extras(setup: Setup) -> list[str]:
     share, objective = setup.augmentation.probability, setup.objective
     whole = " of whole regions" if objective.dice_regions else ""
     texts = {
+        "crops centered on the heart, which a localizer finds": setup.grid.center is None,
+        "bias field corrected by N4": setup.preprocessing.bias_field,
         "targets that hold each label's share of a pixel": setup.soft_labels,
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"soft Dice loss{whole} (coefficient {objective.dice:g})": objective.dice,

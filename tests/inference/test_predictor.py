@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxseg.config.settings import SettingsError
-from jaxseg.data import most_probable, to_native
+from jaxseg.data import most_probable
 from jaxseg.inference.locate import FLIPS, averaged
 from jaxseg.inference.predictor import make_predictor, presence_rule
 from jaxseg.localizer import make_localizer
@@ -17,7 +17,7 @@ from jaxseg.models import convolve_xla
 from jaxseg.presence import PresenceRule
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import load_run
-from tests.by_hand import prepared
+from tests.by_hand import labels_back, prepared
 
 
 def segmented(run, images):
@@ -34,7 +34,7 @@ def test_a_prediction_is_the_resampled_output_of_the_network(run, case):
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
     labels = most_probable(found)
     probabilities = segmented(run, prepared(run, case))
-    wanted = to_native(probabilities, case.image.shape, case.spacing, run.grid)
+    wanted = labels_back(probabilities, case.image.shape, case.spacing, run.grid)
     # What the batch rounds otherwise may tip a voxel between two labels.
     assert (labels == wanted).mean() > 0.9999
     assert len(np.unique(labels)) == 5, "a test on a single label would show nothing"
@@ -64,7 +64,7 @@ def test_mirroring_averages_the_four_mirror_images(run, case):
     ]
     found = averaged(lambda _, x: segmented(run, x), run.params, images, FLIPS)
     np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-6)
-    wanted = to_native(np.mean(views, axis=0), case.image.shape, case.spacing, run.grid)
+    wanted = labels_back(np.mean(views, axis=0), case.image.shape, case.spacing, run.grid)
     labels = most_probable(make_predictor([run], mirror=True)(case).probabilities)
     assert (labels == wanted).mean() > 0.9999
     assert (labels == most_probable(make_predictor([run])(case).probabilities)).mean() < 0.99
