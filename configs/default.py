@@ -149,7 +149,7 @@ def _set_training(config: ConfigDict) -> None:
     optimizer.final_learning_rate = 1e-6  # learning rate of the last step; the paper's
     optimizer.schedule = "cosine"  # "cosine", "linear" or "constant"
     # Epochs of linear rise, because 1e-2 is high for random parameters
-    # (docs/studies/004-warm-up.md). A run that is not longer warms up for its first half.
+    # (docs/studies/004-warm-up.md). A run of at most this length warms up for its first half.
     optimizer.warmup_epochs = 5.0
     optimizer.clip_norm = 1.0  # largest norm of each sub-network's gradient; 0.0: no clipping
 

@@ -124,7 +124,9 @@ class Course:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options that do not change the result, so that they may differ in a resumed run.
+    """How a run is executed. These options may differ in a resumed run.
+
+    They do not change the result beyond rounding.
 
     Attributes:
       devices: devices that each process uses; 0 for all of its own.

@@ -145,7 +145,7 @@ def summary_markdown(evaluation: Evaluation) -> str:
     text += tables.markdown(
         ["over", *slices],
         [
-            ["slices that hold it, mean", *(_cell(s, 3) for s in slices.values())],
+            ["slices with the label, mean", *(_cell(s, 3) for s in slices.values())],
             ["all pixels of all slices", *map(_pooled, pooled_statistics(evaluation).values())],
         ],
     )

@@ -108,13 +108,13 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
     chosen = {f"all but fold {fold}": own for fold, own in bounds["without_fold"].items()}
     chosen["all folds, for other cases"] = bounds["for_other_cases"]
     return (
-        "\n## Whether a case holds it at all\n\n"
+        "\n## Presence of each pathology\n\n"
         "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
-        "those that hold the region.\n\n"
+        "the cases with the region.\n\n"
         + tables.markdown(["step", *regions], rows)
-        + "\nDoubtful is an inner region whose core, its most probable voxels that make up a\n"
-        "quarter of its smallest volume in training, has a mean probability below a bound. From\n"
-        "it on keeping is worth more than dropping, as the cases of the other folds tell:\n\n"
+        + "\nAn inner region is doubtful if its core has a mean probability below a bound.\n"
+        "The core is its most probable voxels, a quarter of its smallest volume in training.\n"
+        "Above the bound, estimated on the other folds, keeping the region scores higher:\n\n"
         + tables.markdown(
             ["chosen on", *presence["pairs"]],
             # Five decimals, since high confidences lie close to 1.
