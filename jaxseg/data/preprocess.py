@@ -92,7 +92,7 @@ def preprocess_case(
     """Resample and normalize one case.
 
     Args:
-      case: the case on its native grid.
+      case: the case on its native grid, corrected by `correct_bias_field` if `how.bias_field`.
       how: preprocessing parameters; the grid must have a center.
       margin: pixels of surroundings to add to the grid on each side. They do not affect the
         normalization.
