@@ -53,6 +53,7 @@ def own(root, **changes):
     return settings(variant="nnunet", data__phantom_cases=0, data__root=str(root), **changes)
 
 
+@pytest.mark.slow
 def test_a_run_on_own_labels_is_trained_and_scored(root, tmp_path):
     with logged() as lines:
         table = train(own(root), tmp_path / "run")

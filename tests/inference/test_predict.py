@@ -399,7 +399,10 @@ def oblique(stack, tmp_path_factory):
     return image
 
 
-@pytest.mark.parametrize("known", [None, ["LP"], ["LI", "PR"], ["PI"]])
+@pytest.mark.parametrize(
+    "known",
+    [["LI", "PR"], *(pytest.param(x, marks=pytest.mark.slow) for x in (None, ["LP"], ["PI"]))],
+)
 def test_the_stored_orientation_does_not_change_the_label_map(run, oblique, tmp_path, known):
     """Eight orientations of a stack and its header; the random network itself has no symmetry."""
     data = {name: value for name, value in run.data.items() if name != "orientations"}

@@ -37,6 +37,7 @@ def broken(request):
     os.close(writer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["help", "train", "evaluate", "export"])
 def test_stdout_that_is_closed_or_full(mode, broken, command_line, finished_run, tmp_path):
     stdout, closed = broken
@@ -63,6 +64,7 @@ def test_help_reports_a_full_stdout_without_a_buffer(flags, monkeypatch):
         stdout.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--help"], ["evaluate", "--help"]])
 def test_help_without_a_stdout_is_one_line(flags):
     status, errors = run(subprocess.DEVNULL, *flags, closing=">&-")
@@ -71,6 +73,7 @@ def test_help_without_a_stdout_is_one_line(flags):
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_commands_run_without_standard_streams(closing, command_line, finished_run, tmp_path):
     flags = [f"--run={finished_run}", f"--output={tmp_path / 'out'}"]
