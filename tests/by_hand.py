@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxseg.data import Case, Grid, most_probable, preprocess_case, probabilities_to_native
-from jaxseg.data.bias_field import correct_bias_field
+from jaxseg.data.preprocess import corrected
 from jaxseg.runs.trained import Trained
 
 
@@ -30,7 +30,7 @@ def picture(image: np.ndarray) -> np.ndarray:
 def prepared(run: Trained, case: Case) -> np.ndarray:
     """The case's images (slices, H, W) as the run's settings correct and normalize them."""
     how = run.setup.preprocessing
-    return preprocess_case(correct_bias_field(case) if how.bias_field else case, how)[0]
+    return preprocess_case(corrected(case, how), how)[0]
 
 
 def labels_back(

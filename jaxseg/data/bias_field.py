@@ -17,8 +17,8 @@ FLOOR = 0.1
 """Lowest signal of the estimate, as a fraction of the clipped range; N4 takes logarithms."""
 ITERATIONS = 50
 """Largest number of iterations of N4."""
-# Fewest pixels along a side for an estimate; smaller pictures are not corrected.
-_MIN_SIDE = 8
+MIN_SIDE = 8
+"""Fewest pixels along a side for an estimate; smaller pictures are not corrected."""
 
 
 def correct_bias_field(case: Case) -> Case:
@@ -27,20 +27,21 @@ def correct_bias_field(case: Case) -> Case:
     N4 (N. J. Tustison et al., IEEE Transactions on Medical Imaging 29(6), 2010) is that of
     SimpleITK, with one fitting level, so that the logarithm of the field is a cubic polynomial
     along each axis. The field spans the picture without the padding around it. Files store images
-    with any offset, so the signal is that above the lowest tissue.
+    with any offset, so the signal is measured from the lower percentile, about the darkest tissue.
 
     Args:
       case: the case on its native grid.
 
     Returns:
-      The case with a corrected image; padding keeps its values.
+      The case with a corrected image; padding keeps its values. The case itself, if it shows
+      nothing or its picture is smaller than `MIN_SIDE`.
     """
     if not case.tissue.any():
         return case
     picture = field_of_view(case.tissue)
     tissue, image = case.tissue[picture], case.image[picture]
     low, high = np.percentile(image[tissue], PERCENTILES)
-    if not high > low or min(image.shape[:2]) < _MIN_SIDE:
+    if not high > low or min(image.shape[:2]) < MIN_SIDE:
         return case
     field = _field((np.clip(image, low, high) - low) / (high - low) + FLOOR, tissue, case.spacing)
     corrected = case.image.copy()
@@ -56,7 +57,7 @@ def _field(
     count = signal.shape[2]
     stack, mask = (_volume(np.repeat(x, 1 + (count == 1), 2), spacing) for x in (signal, tissue))
     factors = [
-        max(1, min(round(SPACING_MM / edge), side // _MIN_SIDE))
+        max(1, min(round(SPACING_MM / edge), side // MIN_SIDE))
         for edge, side in zip(stack.GetSpacing(), stack.GetSize()[:2], strict=False)
     ]
     n4 = sitk.N4BiasFieldCorrectionImageFilter()

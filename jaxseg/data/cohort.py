@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxseg.data import scout
-from jaxseg.data.bias_field import correct_bias_field
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, label_shares_to_network, labeled_outside
 from jaxseg.data.identity import Digests, digests
 from jaxseg.data.nifti import DataError
-from jaxseg.data.preprocess import Preprocessing, preprocess_case
+from jaxseg.data.preprocess import Preprocessing, corrected, preprocess_case
 from jaxseg.data.scout import center_of
 
 _LOG = logging.getLogger(__name__)
@@ -165,7 +164,7 @@ def build_cohort(
             raise DataError(f"{case.name}: two cases of this name; expected distinct names")
         own = replace(how, grid=_own_grid(case, how.grid))
         _check_inside(case, own.grid, allow_outside)
-        image = correct_bias_field(case) if how.bias_field else case
+        image = corrected(case, how)
         parts.append(_arrays_of(image, own, margin, soft_labels, scouts=how.grid.center is None))
         highest = int(case.label.max())
         native[case.name] = _Native(case.spacing, highest, case.orientation, digests(case))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxseg.data.bias_field import correct_bias_field
 from jaxseg.data.case import Case
 from jaxseg.data.grid import Grid, labels_to_network, to_network
 from jaxseg.data.nifti import MAX_VOXELS, DataError
@@ -21,8 +22,7 @@ class Preprocessing:
       num_labels: size of the label set, background included.
       normalization: one of `NORMALIZATIONS`; see `normalize`.
       percentiles: percentiles at which intensities are clipped; see `normalize`.
-      bias_field: whether images are first corrected by `correct_bias_field`, which is done where
-        a case is read, once for all grids.
+      bias_field: whether cases are first corrected by `correct_bias_field`; see `corrected`.
     """
 
     grid: Grid
@@ -86,13 +86,18 @@ def normalize(
     return result
 
 
+def corrected(case: Case, how: Preprocessing) -> Case:
+    """Return the case as all grids see it: without its bias field, if `how` says so."""
+    return correct_bias_field(case) if how.bias_field else case
+
+
 def preprocess_case(
     case: Case, how: Preprocessing, *, margin: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Resample and normalize one case.
 
     Args:
-      case: the case on its native grid, corrected by `correct_bias_field` if `how.bias_field`.
+      case: the case on its native grid, as returned by `corrected`.
       how: preprocessing parameters; the grid must have a center.
       margin: pixels of surroundings to add to the grid on each side. They do not affect the
         normalization.

@@ -8,8 +8,7 @@ import numpy as np
 
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
-from jaxseg.data.bias_field import correct_bias_field
-from jaxseg.data.preprocess import network_images
+from jaxseg.data.preprocess import corrected, network_images
 from jaxseg.inference.case_checks import orientation_remark, unusual_shape, unusual_size
 from jaxseg.inference.locate import (
     FLIPS,
@@ -187,9 +186,7 @@ def _predict_one(
     view, _ = view_to_training(run, case, orientation)
     if center is not None:
         run = run.centered(view.point(center, (1, 1)))
-    turned = turned_case(case, view)
-    if run.setup.preprocessing.bias_field:
-        turned = correct_bias_field(turned)
+    turned = corrected(turned_case(case, view), run.setup.preprocessing)
     found = _predict_turned(run, turned, segmenters, mirror)
     rows, columns = turned.image.shape[:2]
     return replace(

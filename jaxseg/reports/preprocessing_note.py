@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxseg.anatomy import Anatomy, Region
 from jaxseg.data import Preprocessing
-from jaxseg.data.bias_field import FLOOR, ITERATIONS, PERCENTILES, SPACING_MM
+from jaxseg.data.bias_field import FLOOR, ITERATIONS, MIN_SIDE, PERCENTILES, SPACING_MM
 
 _AXES = (
     "A stack is the array (X, Y, slices) as stored in the NIfTI file, flipped and transposed in "
@@ -41,12 +41,12 @@ _BIAS_FIELD = (
     "smallest rectangle of rows and columns around the tissue of all slices, first to last",
     f"low and high are the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} of the tissue, "
     f"signal = (value clipped to low and high - low) / (high - low) + {FLOOR:g}; a stack of a "
-    "single slice is repeated to two; without high > low, or below 8 rows or columns, nothing is "
-    "corrected",
+    f"single slice is repeated to two; without high > low, or below {MIN_SIDE} rows or columns, "
+    "nothing is corrected",
     "field = exp of the log bias field of SimpleITK's N4BiasFieldCorrectionImageFilter on the "
     f"signal in float32 with the tissue as mask, both shrunk in plane by round({SPACING_MM:g} / "
-    "voxel size), at most an eighth of the side, rounded down, and at least 1, with maximum number "
-    f"of iterations [{ITERATIONS}], all else by default",
+    f"voxel size), at most side / {MIN_SIDE}, rounded down, and at least 1, with maximum number of "
+    f"iterations [{ITERATIONS}], all else by default",
     "tissue = low + (value - low) / field; padding stays as it is",
 )
 _TISSUE = "of the pixels on the grid that are not padding, all slices of the stack together: "

@@ -24,22 +24,23 @@ _BEFORE = {
     "run": {"convolution": "xla"},
     "train": {"init_from": None},
 }
-# Removed fields, with the value at which they had no effect; None if no value had any. Older runs
-# have these fields.
-_REMOVED: dict[str, Any] = {
-    "balance.difficulty": "image",
-    "balance.prevalence_power": 0.0,
-    "intensity.even": False,
-    "loss.deep": 0.0,
-    "loss.dice_over": "image",
-    "loss.dice_smooth": 0.0,
-    "loss.support": 0.0,
-    "model.slices": 1,
-    "optimizer.average": 0.0,
-    "run.cpu_devices": None,
-    "train.pathology": 0.0,
+# Removed fields by the last commit that has them, with the value at which they had no effect; None
+# if no value had any. Older runs have these fields.
+_REMOVED: dict[str, dict[str, Any]] = {
+    "f458d8a": {
+        "balance.difficulty": "image",
+        "balance.prevalence_power": 0.0,
+        "loss.deep": 0.0,
+        "loss.dice_over": "image",
+        "loss.dice_smooth": 0.0,
+        "loss.support": 0.0,
+        "model.slices": 1,
+        "optimizer.average": 0.0,
+        "run.cpu_devices": None,
+        "train.pathology": 0.0,
+    },
+    "f0d4276": {"intensity.even": False},
 }
-_LAST_WITH_REMOVED = "f458d8a"
 
 
 def read_settings(workdir: Path) -> dict[str, Any]:
@@ -54,7 +55,8 @@ def read_settings(workdir: Path) -> dict[str, Any]:
     for name, before in _BEFORE.items():
         if isinstance(settings.get(name), dict):
             settings[name] = before | settings[name]
-    for name, unused in _REMOVED.items():
+    removed = ((commit, *one) for commit, fields in _REMOVED.items() for one in fields.items())
+    for commit, name, unused in removed:
         section, _, field = name.partition(".")
         if not isinstance(settings.get(section), dict) or field not in settings[section]:
             continue
@@ -62,7 +64,7 @@ def read_settings(workdir: Path) -> dict[str, Any]:
         if unused is not None and value != unused:
             raise WorkdirError(
                 f"{workdir / SETTINGS}: {name}: expected {unused!r} (the field was removed), got "
-                f"{value!r:.80}; {_LAST_WITH_REMOVED} is the last commit that reads this run"
+                f"{value!r:.80}; {commit} is the last commit that reads this run"
             )
     return settings
 

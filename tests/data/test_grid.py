@@ -230,12 +230,14 @@ def test_labeled_voxels_outside_the_grid_are_counted():
     assert labeled_outside(label, (1.0, 1.0, 8.0), Grid((8, 10), None)) == 4
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (1, 4, 5, 3), (1, 4, 4), (1, 4, 4, 3)])
-def test_refuses_predictions_that_do_not_fit(shape):
+@pytest.mark.parametrize(
+    ("shape", "value"),
+    [((2, 4, 4, 3), 0.0), ((1, 4, 5, 3), 0.0), ((1, 4, 4), 0.0), ((1, 4, 4, 3), np.nan)],
+)
+def test_refuses_predictions_that_do_not_fit(shape, value):
+    array = np.full(shape, value)
     with pytest.raises(ValueError, match="probabilities"):
-        probabilities_to_native(
-            np.full(shape, np.nan), (6, 6, 1), (1.0, 1.0, 8.0), Grid((4, 4), 1.0)
-        )
+        probabilities_to_native(array, (6, 6, 1), (1.0, 1.0, 8.0), Grid((4, 4), 1.0))
 
 
 def test_grid_refuses_invalid_fields():
