@@ -105,6 +105,8 @@ UNSUITABLE = [
     ("--distributed: ", ["--mode=ablate", "--distributed=auto"]),
     ("--mirror: ", ["--mode=ablate", "--mirror"]),
     ("--process_id: ", ["--process_id=1"]),
+    ("--connect_seconds: ", ["--connect_seconds=60"]),
+    ("--heartbeat_seconds: ", ["--heartbeat_seconds=20"]),
     ("--num_processes: ", ["--distributed=auto", "--num_processes=2"]),
     ("--distributed: ", ["--distributed=here"]),
     ("'here:65536'", ["--distributed=here:65536"]),
@@ -188,6 +190,7 @@ def test_the_last_of_repeated_fields_counts(call, tmp_path):
     """Tuples are not joined to one of four: only the folder is missing."""
     sizes = [f"--config.grid.size={size}" for size in ("48,48", "64,64")]
     refused(call(EMIDEC, *sizes, "--config.data.root=nope"), 1, "nope: ")
+    refused(call(EMIDEC, sizes[0][1:], sizes[1], "--config.data.root=nope"), 1, "nope: ")
     status, errors = call(EMIDEC, "--config.grid.size=64x64", "--config.data.root=nope")
     refused((status, errors), status or 1, "grid.size")
 

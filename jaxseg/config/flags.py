@@ -57,12 +57,9 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def _without_repeats(argv: Sequence[str]) -> list[str]:
     """Keep the last of several --config.FIELD=VALUE; ml_collections would join two tuples."""
-    last = {argument.split("=")[0]: place for place, argument in enumerate(argv)}
-    return [
-        argument
-        for place, argument in enumerate(argv)
-        if not re.match(r"--?config\..*=", argument) or last[argument.split("=")[0]] == place
-    ]
+    names = [found and found[1] for found in map(re.compile(r"--?(config\..*?)=").match, argv)]
+    last = {name: place for place, name in enumerate(names)}
+    return [argv[k] for k, name in enumerate(names) if name is None or last[name] == k]
 
 
 def _with_home(argv: Sequence[str]) -> list[str]:

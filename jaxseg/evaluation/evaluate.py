@@ -13,7 +13,7 @@ from jaxseg.evaluation.scores import Evaluation
 from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.predictor import Prediction, heart_notes
 from jaxseg.presence import PresenceRule
-from jaxseg.runs import provenance
+from jaxseg.runs import bundle, provenance
 from jaxseg.runs.files import WorkdirError, check_writable, write_files
 from jaxseg.runs.trained import Trained, check_data, load_run
 
@@ -51,7 +51,8 @@ def evaluate(
       drop_small: as in `presence_rule`.
       min_confidence: as in `presence_rule`.
       case_decision: as in `choose_rule`.
-      output: folder for the files; by default `evaluation` within the folder of the only run.
+      output: folder for the files; by default `evaluation` within the folder of the only run, if it
+        is no bundle.
 
     Returns:
       All scores by method. `summary.md`, `summary.json`, `cases.csv`, `slices.csv`, `pixels.csv`,
@@ -62,14 +63,15 @@ def evaluate(
       WorkdirError: if a run cannot be read, its own held-out cases have changed, two runs have
         different label sets or score one case, or files cannot be written; also as in
         `choose_rule`.
-      SettingsError: if a config does not describe a run, or there are several runs and no output;
-        also as in `choose_methods` and `choose_rule`.
+      SettingsError: if a config does not describe a run, or `output` is None for several runs or a
+        bundle; also as in `choose_methods` and `choose_rule`.
       DeviceError: as in `load_run`.
       DataError: if a case cannot be scored, also as in `check_case`, or if no case is left over.
     """
     folders = [folders] if isinstance(folders, Path) else list(folders)
-    if output is None and len(folders) > 1:
-        raise SettingsError("--output: expected a folder for the scores of several runs")
+    if output is None and (len(folders) > 1 or bundle.is_bundle(folders[0])):
+        # The scores name cases, which a bundle, made to be passed on, must not.
+        raise SettingsError("--output: expected a folder for scores of several runs or a bundle")
     runs = [load_run(folder, checkpoint=checkpoint) for folder in folders]
     _check_labels(runs)
     chosen = choose_methods(methods, within, runs[0].anatomy)
@@ -175,6 +177,6 @@ def _evaluation(
 def _write(output: Path, method: Method, evaluation: Evaluation) -> list[str]:
     """Write the files of a method, and return their names within `output`."""
     folder = "" if method == NETWORK else method.folder
-    content = score_files.files(evaluation) | figures(evaluation)
+    content = figures(evaluation) | score_files.files(evaluation)  # the summary comes last
     write_files(output / folder, content)
     return [str(Path(folder) / name) for name in content]

@@ -150,7 +150,8 @@ def _read(folder: Path, stem: str, content: Mapping[str, Any]) -> MeasuredCase:
 def _csv(cases: Iterable[tuple[str, Sequence[Mapping[str, Any]]]]) -> str:
     """Format rows of cases; what is None is left empty, and lists are separated by spaces."""
     rows = [{"case": name, **row} for name, part in cases for row in part]
-    return tables.csv_text(list(rows[0]), [[_cell(one) for one in row.values()] for row in rows])
+    header = list(rows[0])
+    return tables.csv_text(header, [[_cell(row[column]) for column in header] for row in rows])
 
 
 def _cell(value: Any) -> Any:

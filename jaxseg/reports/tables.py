@@ -30,8 +30,8 @@ def mean_and_std(mean: float, std: float, count: int) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a Markdown table with aligned columns, legible as plain text, too."""
-    cells = [list(header), *[list(row) for row in rows]]
+    """Format a Markdown table with aligned columns, legible as plain text, too; | is escaped."""
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in (header, *rows)]
     widths = [max(len(row[k]) for row in cells) for k in range(len(header))]
     lines = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"

@@ -33,6 +33,16 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
+def _are_orientations(value: Any) -> bool:
+    """Return whether the value is a list of pairs of letters of different axes, such as "LP"."""
+    axes = {letter: axis for axis in ("LR", "PA", "IS") for letter in axis}
+    return (
+        _are_names(value)
+        and bool(value)
+        and all(len(code) == 2 and len({*map(axes.get, code)} - {None}) == 2 for code in value)
+    )
+
+
 def _are_digests(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(found, dict)
@@ -116,7 +126,7 @@ _PARTS = {
     "validation": (_is_side, "its number of slices and list of cases"),
     "slices": (_is_count_range, "the smallest and the largest number of slices of a case"),
     "spacing": (_is_range, "two lists of three lengths in mm"),
-    "orientations": (_are_names, "a list of names"),
+    "orientations": (_are_orientations, 'a list of codes such as "LP"'),
     "synthetic": (lambda value: isinstance(value, bool), "true or false"),
     "label_values": (_are_label_values, "null, or a whole number from 0 to 65,535 for each label"),
     "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),

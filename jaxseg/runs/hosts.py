@@ -46,8 +46,8 @@ def connected(
     distributed: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    connect_seconds: int = 300,
-    heartbeat_seconds: int = 60,
+    connect_seconds: int | None = None,
+    heartbeat_seconds: int | None = None,
 ) -> Iterator[None]:
     """Connect to the other processes before JAX is used otherwise, and disconnect together.
 
@@ -58,9 +58,9 @@ def connected(
         from the environment of SLURM, Open MPI or Kubernetes. None for a single process.
       num_processes: number of processes of the run.
       process_id: index of this process, from 0.
-      connect_seconds: time to wait for the other processes at the start.
+      connect_seconds: time to wait for the other processes at the start; 300 by default.
       heartbeat_seconds: time without a heartbeat after which a process counts as dead and the
-        runtime ends the others.
+        runtime ends the others; 60 by default.
 
     Raises:
       HostsError: if the values contradict each other, the environment lacks them, or processes do
@@ -68,12 +68,29 @@ def connected(
     """
     _check(distributed, num_processes, process_id)
     if distributed is None:
+        for name, value in {"connect": connect_seconds, "heartbeat": heartbeat_seconds}.items():
+            if value is not None:
+                raise HostsError(f"--{name}_seconds: expected only with --distributed")
         yield
         return
-    coordinator = None if distributed == "auto" else distributed
+    connect_seconds, heartbeat_seconds = connect_seconds or 300, heartbeat_seconds or 60
+    # The handler of this service would take SIGTERM away from `jaxseg.runs.signals`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         with _deadline(connect_seconds):
-            _connect(coordinator, num_processes, process_id, connect_seconds, heartbeat_seconds)
+            jax.distributed.initialize(
+                None if distributed == "auto" else distributed,
+                num_processes,
+                process_id,
+                cluster_detection_method=None if distributed == "auto" else "deactivate",
+                initialization_timeout=2 * connect_seconds,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+                shutdown_timeout_seconds=heartbeat_seconds,
+            )
+            # Exchange devices and connections now; the runtime later waits only seconds for them.
+            gather(0)
+            if jax.process_index():
+                logging.getLogger(__name__.partition(".")[0]).setLevel(logging.CRITICAL)
     except (ValueError, RuntimeError) as error:
         raise HostsError(
             f"the processes of this run did not connect ({_first_line(error)}); expected SLURM, "
@@ -105,30 +122,6 @@ def _check(distributed: str | None, number: int | None, own: int | None) -> None
             "--distributed=HOST:PORT: expected --num_processes and a --process_id from 0 to one "
             f"below it, got {number} and {own}"
         )
-
-
-def _connect(
-    coordinator: str | None,
-    num_processes: int | None,
-    process_id: int | None,
-    connect_seconds: int,
-    heartbeat_seconds: int,
-) -> None:
-    # The handler of this service would take SIGTERM away from `jaxseg.runs.signals`.
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        coordinator,
-        num_processes,
-        process_id,
-        cluster_detection_method="deactivate" if coordinator else None,
-        initialization_timeout=2 * connect_seconds,
-        heartbeat_timeout_seconds=heartbeat_seconds,
-        shutdown_timeout_seconds=heartbeat_seconds,
-    )
-    # Exchange devices and connections now, since the runtime later waits only seconds for them.
-    gather(0)
-    if jax.process_index():
-        logging.getLogger(__name__.partition(".")[0]).setLevel(logging.CRITICAL)
 
 
 @contextmanager

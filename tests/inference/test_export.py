@@ -122,13 +122,18 @@ def test_a_bundle_and_a_run_are_averaged(bundle_folder, run, phantom):
 def test_a_bundle_evaluates_to_the_same_files_as_its_run(
     bundle_folder, random_run, phantom, tmp_path
 ):
-    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle")
     evaluate(random_run, output=tmp_path / "run")
-    found = evaluate(bundle, root=phantom)[NETWORK]
-    assert content(bundle / "evaluation") == content(tmp_path / "run")
+    found = evaluate(bundle_folder, root=phantom, output=tmp_path / "bundle-scores")[NETWORK]
+    assert content(tmp_path / "bundle-scores") == content(tmp_path / "run")
     assert found.checkpoint == "last, step 6"
     assert [case.name for case in found.cases] == ["Case_P002"]
-    load_run(bundle)  # whole, although it holds more now
+
+
+def test_scores_are_not_written_into_a_bundle_by_default(bundle_folder, phantom):
+    before = names(bundle_folder)
+    with pytest.raises(SettingsError, match="--output"):
+        evaluate(bundle_folder, root=phantom)
+    assert names(bundle_folder) == before
 
 
 def test_a_bundle_has_no_data_set_of_its_own(

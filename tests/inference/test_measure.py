@@ -77,6 +77,18 @@ def test_the_files_of_a_study(maps, tmp_path):
     assert "orientation" in found["orientation"]
 
 
+def test_measures_are_read_by_name_not_by_place(maps, tmp_path):
+    output = tmp_path / "out"
+    go(maps / "A.nii.gz", output=output)
+    path = output / "measures" / "A.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"measures": dict(reversed(found["measures"].items()))}))
+    go(maps / "B.nii.gz", output=output)
+    for row, name in zip(table(output / "measures.csv"), "AB", strict=True):
+        measures = json.loads((output / "measures" / f"{name}.json").read_text())["measures"]
+        assert float(row["cavity_ml"]) == measures["cavity_ml"]
+
+
 def test_cases_measured_earlier_stay_in_the_tables(maps, tmp_path):
     output = tmp_path / "out"
     go(maps / "A.nii.gz", output=output)

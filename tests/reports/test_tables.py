@@ -41,6 +41,10 @@ def test_undefined_scores_are_dashes():
     assert found == ["0.000", "0.667", "1.000", "-"]
 
 
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    assert markdown(["a|b"], [["1"]]).splitlines()[0] == r"| a\|b |"
+
+
 def test_markdown_is_aligned():
     assert markdown(["", "long header"], [["first", "1"], ["2nd", "22"]]) == (
         "|       | long header |\n"

@@ -55,6 +55,7 @@ def changed(**sections):
                 START | {"seen": [], "started_from": {}},
             ],
         ),
+        ("orientations", [None, "LP", [], ["XX"], ["L"], ["LR"], ["LPS"], [3]]),
         ("slices", [None, 7, [], [7], [7, 8, 9], [0, 7], [8, 7], ["7", 8], [True, 8], [7, 8.0]]),
         ("label_values", [0, {}, [], [0], [0, -1], [0, 2**16], [0, 1.5], ["0", "1"], [False, 1]]),
         ("smallest_heart_mm3", [0, -1.0, "3", [3.0], True, math.nan]),
@@ -70,7 +71,7 @@ def test_invalid_parts_are_named(tmp_path, part, bad):
 
 def test_valid_parts_are_read(tmp_path):
     for values in (None, [0, 500, 200, 2221, 65535]):
-        facts = FACTS | {"slices": [5, 5], "label_values": values}
+        facts = FACTS | {"slices": [5, 5], "label_values": values, "orientations": ["LP", "AS"]}
         (tmp_path / "data.json").write_text(json.dumps(facts))
         assert read_data(tmp_path) == facts
 

@@ -110,7 +110,7 @@ def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
         spacing=first.grid.spacing,
         cases=len(cohort.case_names),
         slices=len(cohort),
-        phantom=bool(first.source.phantom_cases),
+        phantom=run_data.is_synthetic(first.source),
     )
 
 

@@ -45,6 +45,13 @@ def ablation(study, tmp_path) -> Report:
     return Report(study[0], tmp_path / "study")
 
 
+def test_a_phantom_given_as_own_cases_is_called_a_phantom(ablation):
+    assert ablation.runs[0].setup.source.phantom_cases == 0
+    ablation.write()
+    table = (ablation.folder / "table1.md").read_text()
+    assert "phantom" in table
+
+
 def test_without_mixup_there_is_no_figure_of_it(ablation):
     ablation.change({"mixup.probability": 0.0})
     (ablation.folder / "figure1.png").unlink(missing_ok=True)
