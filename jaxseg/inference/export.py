@@ -197,7 +197,7 @@ def _write(
       Their total size in bytes, without the model card and the manifest.
     """
     _write_description(run, folder)
-    calling_convention = _write_network(run, folder, onnx=onnx, compact=compact)
+    calling_convention = _write_networks(run, folder, onnx=onnx, compact=compact)
     files, versions = bundle.list_files(folder), provenance.versions()
     manifest = Manifest(run.setup.name, run.checkpoint, run.step, versions, files)
     bundle.write_manifest(folder, manifest)
@@ -236,41 +236,31 @@ def _write_description(run: Trained, folder: Path) -> None:
     _write_json(folder / bundle.PREPROCESSING, note)
 
 
-def _write_network(run: Trained, folder: Path, *, onnx: bool, compact: bool) -> int | None:
+def _write_networks(run: Trained, folder: Path, *, onnx: bool, compact: bool) -> int | None:
     """Write the parameters and the artifacts.
 
     Returns:
       Calling convention version of the StableHLO artifacts; None for a compact bundle.
     """
     precision = np.float16 if compact else np.float32
-    try:
-        save_params(folder / bundle.PARAMS, run.params, precision)
-        if run.localizer is not None:
-            save_params(folder / bundle.LOCALIZER_PARAMS, run.localizer_params, precision)
-    except ValueError as error:  # raised by Orbax, for example on a full disk
-        raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
-    calling_convention = None if compact else _write_artifacts(run, folder)
-    if onnx:
-        _write_onnx(run, folder)
+    files = bundle.PARAMS, bundle.ARTIFACT, bundle.ONNX
+    parts: list[Any] = [(run.network, run.params, run.grid.size, files)]
+    if run.localizer is not None:
+        files = bundle.LOCALIZER_PARAMS, bundle.LOCALIZER_ARTIFACT, bundle.LOCALIZER_ONNX
+        parts.append((run.localizer, run.localizer_params, None, files))
+    calling_convention = None
+    for network, params, size, (params_file, artifact, onnx_file) in parts:
+        try:
+            save_params(folder / params_file, params, precision)
+        except ValueError as error:  # raised by Orbax, for example on a full disk
+            raise OSError(0, (str(error) or type(error).__name__).splitlines()[0]) from error
+        if not compact:
+            exported = export_probabilities(network, params, size)
+            (folder / artifact).write_bytes(exported.serialize())
+            calling_convention = exported.calling_convention_version
+        if onnx:
+            (folder / onnx_file).write_bytes(onnx_probabilities(network, params, size))
     return calling_convention
-
-
-def _write_artifacts(run: Trained, folder: Path) -> int:
-    """Write the StableHLO artifacts; return their calling convention version."""
-    exported = export_probabilities(run.network, run.params, run.grid.size)
-    (folder / bundle.ARTIFACT).write_bytes(exported.serialize())
-    if run.localizer is not None:
-        finder = export_probabilities(run.localizer, run.localizer_params, None)
-        (folder / bundle.LOCALIZER_ARTIFACT).write_bytes(finder.serialize())
-    return exported.calling_convention_version
-
-
-def _write_onnx(run: Trained, folder: Path) -> None:
-    artifact = onnx_probabilities(run.network, run.params, run.grid.size)
-    (folder / bundle.ONNX).write_bytes(artifact)
-    if run.localizer is not None:
-        artifact = onnx_probabilities(run.localizer, run.localizer_params, None)
-        (folder / bundle.LOCALIZER_ONNX).write_bytes(artifact)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
-from jaxseg.data.preprocess import corrected, network_images
+from jaxseg.data.preprocess import Preprocessing, corrected, network_images
 from jaxseg.inference.case_checks import orientation_remark, unusual_shape, unusual_size
 from jaxseg.inference.locate import (
     FLIPS,
@@ -137,11 +137,16 @@ def make_predictor(
     }
 
     def predict(case: Case) -> Prediction:
-        found, turned = [], orientation_remark(runs, case, orientation)
+        @cache  # correction takes a second, and the runs of a study agree on it
+        def turned(view: View, how: Preprocessing) -> Case:
+            return corrected(turned_case(case, view), how)
+
+        found, remark = [], orientation_remark(runs, case, orientation)
         for run in runs:
             size, width = run.grid.size, run.network.width
             with memory.advised(memory.inference_advice(_BATCH_SIZE, size=size, width=width)):
-                found.append(_predict_one(run, case, segmenters, mirror, center, orientation))
+                one = _predict_one(run, case, turned, segmenters, mirror, center, orientation)
+                found.append(one)
         # Runs that find no heart are left out of the average.
         found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
@@ -153,7 +158,7 @@ def make_predictor(
             off_center_mm=max(one.off_center_mm for one in found),
             unusual=(
                 *unusual_shape(runs, case),
-                *([turned] if turned else []),
+                *([remark] if remark else []),
                 *(unusual_size(runs, mean, case.spacing) if found[0].heart_found else ()),
             ),
         )
@@ -177,6 +182,7 @@ def _check_runs(runs: Sequence[Trained]) -> None:
 def _predict_one(
     run: Trained,
     case: Case,
+    turned: Callable[[View, Preprocessing], Case],
     segmenters: Mapping[UNet, Segmenter],
     mirror: bool,
     center: tuple[float, float] | None,
@@ -186,9 +192,9 @@ def _predict_one(
     view, _ = view_to_training(run, case, orientation)
     if center is not None:
         run = run.centered(view.point(center, (1, 1)))
-    turned = corrected(turned_case(case, view), run.setup.preprocessing)
-    found = _predict_turned(run, turned, segmenters, mirror)
-    rows, columns = turned.image.shape[:2]
+    image = turned(view, run.setup.preprocessing)
+    found = _predict_turned(run, image, segmenters, mirror)
+    rows, columns = image.image.shape[:2]
     return replace(
         found,
         probabilities=volume_back(found.probabilities, view),

@@ -1,12 +1,11 @@
 """DSC of label maps, slices and cases, and its statistics."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from jaxseg.metrics.maps import Labels, Regions, checked_pair, label_set, region_mask
+from jaxseg.metrics.maps import Labels, Regions, checked_pair, region_mask
 
 
 class Summary(NamedTuple):
@@ -101,9 +100,13 @@ def slice_counts(
       ValueError: as `slice_scores`.
     """
     prediction, reference = checked_pair(prediction, reference)
-    _check_stacks(prediction.shape, reference.shape)
+    if prediction.ndim != 3 or not regions:
+        raise ValueError(
+            f"expected label maps (N, H, W) and at least one region, got {prediction.shape} and "
+            f"{len(regions)} regions"
+        )
     columns = []
-    for values in _region_sets([labels for _, labels in regions]):
+    for _, values in regions:
         predicted, actual = region_mask(prediction, values), region_mask(reference, values)
         columns.append(np.stack(_counts(predicted, actual, axes=(1, 2)), axis=-1))
     return np.stack(columns, axis=1)
@@ -138,17 +141,3 @@ def _counts(
 ) -> tuple[NDArray[np.int64], ...]:
     sizes = [m.sum(axis=axes, dtype=np.int64) for m in (predicted & actual, predicted, actual)]
     return tuple(sizes)
-
-
-def _region_sets(regions: Sequence[Labels]) -> list[tuple[int, ...]]:
-    if not regions:
-        raise ValueError("regions: expected at least one region, got none")
-    return [label_set(labels) for labels in regions]
-
-
-def _check_stacks(prediction: tuple[int, ...], reference: tuple[int, ...]) -> None:
-    if prediction != reference or len(prediction) != 3:
-        raise ValueError(
-            "prediction and reference: expected one shape (N, H, W), "
-            f"got {prediction} and {reference}"
-        )

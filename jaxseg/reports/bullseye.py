@@ -1,19 +1,17 @@
 """Polar maps of a left ventricle: slices as rings, the base outside."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+import matplotlib as mpl
 import numpy as np
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.projections.polar import PolarAxes
 from numpy.typing import NDArray
 
 from jaxseg.measures.aha import RINGS, Septum, caps, from_base, rings
 from jaxseg.measures.transmurality import COUNT, Chords
-
-if TYPE_CHECKING:
-    from matplotlib.collections import QuadMesh
-    from matplotlib.figure import Figure
-    from matplotlib.projections.polar import PolarAxes
 
 # A map without an apical cap stays open by this share of a ring.
 _HOLE = 0.6
@@ -42,8 +40,6 @@ def bullseye(
       septum: where the septum lies in the picture, if that is known.
       note: a line below the maps.
     """
-    from matplotlib.figure import Figure
-
     maps = {"Infarct": (chords.infarct, chords.cap_infarct)}
     if no_reflow:
         maps["No-reflow"] = (chords.no_reflow, chords.cap_no_reflow)
@@ -79,7 +75,6 @@ def _draw_rings(
     axis: PolarAxes, values: NDArray[np.float64], radii: dict[int, float], septum: Septum | None
 ) -> QuadMesh:
     """Draw shares (rings, 100) from the base inwards; return what a color bar needs."""
-    import matplotlib as mpl
 
     start, way = (septum.standard(0), np.sign(septum.extent)) if septum else (0, 1)
     turns = np.deg2rad(start + way * (np.arange(COUNT + 1) - 0.5) * 360 / COUNT)
@@ -132,7 +127,6 @@ def _write_number(axis: PolarAxes, number: int, turn: float, radius: float) -> N
 
 def _text_style(size: float) -> dict[str, Any]:
     """Black text with a white rim, which is legible on light and dark colors."""
-    from matplotlib.patheffects import withStroke
 
     rim = [withStroke(linewidth=2, foreground="white")]
     return {"ha": "center", "va": "center", "fontsize": size, "path_effects": rim}

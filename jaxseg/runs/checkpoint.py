@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from jaxseg.machine.memory import is_spent
 from jaxseg.runs import hosts
-from jaxseg.runs.checkpoint_note import DamagedError, make_note, read_notes, verify
+from jaxseg.runs.checkpoint_note import DamagedError, check_notes, make_note, verify
 from jaxseg.runs.files import WorkdirError, os_reason
 from jaxseg.runs.orbax_setup import UNSCORED, manager_options, score_of
 from jaxseg.runs.params import abstract, check_shapes, stored_tree
@@ -61,8 +61,7 @@ class Checkpoints(AbstractContextManager):
         self._trash = None if read_only or not hosts.is_writer() else folder / _TRASH
         self._empty_trash()
         # Read before Orbax reads the notes, whose own messages on damage are less clear.
-        for _ in read_notes(folder):
-            pass
+        check_notes(folder)
         options = manager_options(read_only=read_only, trash=_TRASH)
         self._manager = ocp.CheckpointManager(folder, item_names=_ITEMS, options=options)
 

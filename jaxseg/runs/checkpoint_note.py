@@ -6,7 +6,7 @@ bit would be read as a different parameter or score.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,10 @@ def _own(note: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest()
 
 
-def read_notes(folder: Path) -> Iterator[tuple[Path, Note]]:
-    """Read and check the notes of all checkpoints in a folder.
+def check_notes(folder: Path) -> None:
+    """Check the notes of all checkpoints in a folder.
 
     Checkpoints from before the digests have notes without them, which are accepted unchecked.
-
-    Yields:
-      The checkpoint's folder, and its note.
 
     Raises:
       DamagedError: if a note is missing, cannot be read or is not what was written.
@@ -80,7 +77,6 @@ def read_notes(folder: Path) -> Iterator[tuple[Path, Note]]:
             raise DamagedError(path, "its score is not a number")
         if known.keys() - {"score", "step"} and note.get("sha256") != _own(known):
             raise DamagedError(path, "its score or digests are not those that were written")
-        yield path, note
 
 
 def verify(path: Path, note: Note | None, items: Mapping[str, Any]) -> None:
