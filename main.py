@@ -5,7 +5,7 @@ Train a stage, or resume it:
   python main.py --config=configs/awce_penalty.py:emidec --config.data.root=DIR --workdir=RUN
 Start from the parameters of another run or of an exported bundle:
   python main.py --config=... --workdir=RUN --init_from=OTHER_RUN
-Train in several processes, started by SLURM, Open MPI or Kubernetes (docs/scaling.md):
+Train in several processes, started by SLURM, Open MPI or Kubernetes (docs/how-to/several-gpus.md):
   srun python main.py --config=... --distributed=auto
 Train and compare all stages of the paper's Table 1, or resume this study:
   python main.py --mode=ablate --config=configs/default.py[:emidec] --workdir=DIR [--folds=5]

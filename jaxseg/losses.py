@@ -124,7 +124,7 @@ def neighborhood_penalty(inner: Array, outer: Array, *, epsilon: float) -> Array
     Args:
       inner: (B, H, W) probability of the inner region, a.
       outer: (B, H, W) probability of the outer region, b.
-      epsilon: margin of the product a b, below which two regions count as apart.
+      epsilon: only pixels with a b < 1 - epsilon contribute.
 
     Returns:
       () float32; may be negative, as 1 - a - b may.

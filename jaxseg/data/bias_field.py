@@ -1,4 +1,4 @@
-"""Correct a smooth change of the signal through a stack, such as that of a surface coil."""
+"""Correct the bias field of a stack: smooth changes of its signal, as near a surface coil."""
 
 from dataclasses import replace
 

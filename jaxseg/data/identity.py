@@ -1,7 +1,8 @@
 """Identify a case by its native voxels, independent of name, folder and file format.
 
-Image and label map have separate digests. The image digest identifies the scan: a run has seen a
-case even if its label map was corrected since. Resuming a run requires both digests to match.
+Image and label map have separate digests. The image digest identifies the scan: a run counts as
+having seen a case even if the label map was corrected later. Resuming a run requires both digests
+to match.
 """
 
 import hashlib

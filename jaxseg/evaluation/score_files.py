@@ -185,9 +185,9 @@ def _inclusion_markdown(evaluation: Evaluation) -> str:
     header = ["prior", "of", "inner, cm2", "not touching the rest", "holes and cracks"]
     return (
         "\n## The prior: inner lies in outer, without cracks\n\n"
-        "Areas over that of inner: parts of inner that touch the rest of outer nowhere; pixels of\n"
-        "neither, in runs of at most 3 between the two. A sound reference has some of both.\n\n"
-        + tables.markdown(header, rows)
+        "Areas relative to that of inner: parts of inner that do not touch the rest of outer;\n"
+        "pixels between the two that belong to neither, at most 3 in a row. Correct references\n"
+        "have some.\n\n" + tables.markdown(header, rows)
     )
 
 

@@ -11,7 +11,7 @@ from jaxseg.runs.trained import Trained
 
 # Voxel edges may lie outside the range of the training cases by this factor.
 _SPACING_TOLERANCE = 2.0
-# A stack with more slices than this multiple of the largest training stack is not short-axis.
+# A stack with more slices than this multiple of the largest training stack is unusual.
 _SLICES_TOLERANCE = 2
 # Slices of a usual short-axis stack, for runs that do not record those of their training stacks.
 _USUAL_SLICES = 10

@@ -94,8 +94,8 @@ class CaseDecision:
             if cost.holding
         )
         return (
-            f"The rule is that of the study {self.study}. What it costs by its folds, DSC over the "
-            f"cases that hold it: {'; '.join(costs) or 'no case holds any'}."
+            f"The rule is that of the study {self.study}. Its effect in that study, DSC over the "
+            f"cases with the pathology: {'; '.join(costs) or 'no case has any'}."
         )
 
 

@@ -1,4 +1,4 @@
-"""Measures of one label map after the other, and the files written of each."""
+"""Measure label maps one by one, and write the files of each."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxseg.home import expanded
 
 EMIDEC = Path(__file__).parent / "emidec"
-"""`configs/best.py`, trained on 80 cases of EMIDEC. CC BY-NC-SA 4.0: no commercial use."""
+"""`best`, trained on 80 EMIDEC cases (docs/how-to/export.md). CC BY-NC-SA 4.0, non-commercial."""
 
 NAME = "pretrained"
 """Stands for the folder `EMIDEC` wherever a run folder or bundle is expected."""

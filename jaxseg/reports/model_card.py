@@ -159,21 +159,20 @@ def _yes(value: bool) -> str:
 
 
 _USE = """\
-Research on segmentation methods: benchmarks, teaching, a starting point for own training; on
-{images}, for {targets}.
+Research on segmentation methods: benchmarks, teaching, a starting point for other training;
+on {images}, for {targets}.
 
-It is not a medical device. Not for diagnosis, treatment or any decision about a patient, nor for
-images of another kind: other sequences, views, modalities, organs or species. Every label map
-needs the eye of an expert before anything rests on it."""
+It is not a medical device. Do not use it for diagnosis, treatment or any decision about a patient,
+nor for images of another kind: other sequences, views, modalities, organs or species. An expert
+must check every label map before it is used."""
 
 
 def _data(facts: Facts) -> str:
     more = ""
     if STARTED_FROM in facts.data:
         more = (
-            "\n\nTraining started from the parameters of another network, as the section on "
-            "training says. The terms of the data of that one hold for this one as well: **whoever "
-            "exports it states them here.**"
+            "\n\nTraining started from the parameters of another network (see Training), so the "
+            "license of its data applies, too: **state it here before you share this network.**"
         )
     return _own_data(facts) + more
 
@@ -189,16 +188,14 @@ def _own_data(facts: Facts) -> str:
     if _has_emidec_names(facts.data):
         return (
             f"EMIDEC, as the names of the cases say: {_EMIDEC}; <https://emidec.com>. License of "
-            "the data: CC BY-NC-SA 4.0. This network was made from it and goes under the same "
-            "terms: name the source, no commercial use, pass it on under the same license only."
-            "\n\nIf these were other cases under EMIDEC's names, whoever exports it corrects this "
-            "section."
+            "the data: CC BY-NC-SA 4.0. This network was trained on it and has the same license: "
+            "attribute the source, no commercial use, share it only under the same license."
+            "\n\nIf the cases only have EMIDEC's names, correct this section."
         )
     return (
-        "The user's own cases. **Source and license: to be stated here by who exports the "
-        "network**, since its terms follow theirs.\n\n"
-        "`data.json` holds the names of the cases, by which `evaluate` leaves out what was trained "
-        "on. Whoever passes the bundle on makes sure that the names identify nobody."
+        "The user's own cases. **State their source and license here**, on which the license of "
+        "the network depends.\n\n`data.json` contains the names of the cases. Make sure that they "
+        "identify nobody before you share the bundle."
     )
 
 
@@ -277,7 +274,7 @@ def _usage(facts: Facts) -> str:
 
 
 _WITH_JAXSEG = """\
-With jaxseg, BUNDLE being this folder, wherever it lies; nothing of the run is needed:
+With jaxseg, where BUNDLE is this folder; the run is not needed:
 
 ```bash
 python -m jaxseg predict FILE_OR_FOLDER --run=BUNDLE --output=DIR

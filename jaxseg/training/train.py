@@ -73,7 +73,7 @@ def train(config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = No
     result = {**settings.without_places(config), "run": None}  # only fields that affect results
     hosts.check_same("the settings", hosts.digest(json.dumps(result)))
     hosts.check_same("the local devices", str(devices))
-    hosts.check_same("the convolutions (run.convolution=xla is had everywhere)", convolution)
+    hosts.check_same("the convolutions (run.convolution=xla is available everywhere)", convolution)
     with _held(folder, config), _errors_in_one_line(folder, setup), catch_signals() as stop:
         _LOG.info(here)
         use_compilation_cache(setup.options.compilation_cache)

@@ -1,4 +1,4 @@
-"""Layouts in which the phantom is written: EMIDEC folders, or an nnU-Net data set with own labels.
+"""Layouts of the phantom: EMIDEC folders, or an nnU-Net data set with its own labels.
 
 The nnU-Net layout presents the same cohort as another pathology, scar inside edema: infarct becomes
 edema, no-reflow becomes scar. Like another data set, it orders its label values differently and has

@@ -2,7 +2,7 @@
 
 The phantom lets every part of the project run and be tested without the real cases. It is read by
 the same readers as real cases, and its headers have the same peculiarities. No-reflow is as hard
-to segment: it has the signal of normal myocardium and differs only by its position. A seed
+to segment as in real cases: its signal overlaps those of normal myocardium and blood. A seed
 determines everything; nothing is derived from a patient's image.
 """
 
