@@ -7,8 +7,8 @@ import argparse
 import math
 from pathlib import Path
 
+from jaxseg.data.case import directions_of
 from jaxseg.home import HomeError, expanded
-from jaxseg.inference.orientation import directions_of
 from jaxseg.measures.aha import Septum
 from jaxseg.pretrained import folder_of
 

@@ -16,6 +16,12 @@ from jaxseg.data.padding import tissue_of
 # Three unit axes that span less than this volume count as coplanar.
 _FLAT = 1e-3
 
+# Unit vectors towards right, anterior and superior, by nibabel's axis code.
+_CODES = {
+    "L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "I": (0, 0, -1),
+    "S": (0, 0, 1),
+}  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
@@ -65,6 +71,25 @@ class Case:
         return (
             None if affine is None else (affine[:3, :2] / np.linalg.norm(affine[:3, :2], axis=0)).T
         )
+
+
+def directions_of(code: str) -> NDArray[np.float64]:
+    """Unit vectors (2, 3) of increasing row and column, as `Case.directions`.
+
+    Args:
+      code: two of the letters L, R, P, A, I, S, of different axes, such as "LP": the anatomical
+        directions of increasing row (first axis of the file) and column (second axis).
+
+    Raises:
+      ValueError: the code is not such a pair.
+    """
+    vectors = np.array([_CODES.get(letter, (0, 0, 0)) for letter in code], float)
+    if vectors.shape != (2, 3) or abs(vectors).sum() != 2 or abs(vectors).sum(0).max() > 1:
+        raise ValueError(
+            f"expected two of L or R, P or A, I or S, where rows and columns lead, such as LP; got "
+            f"{code!r}"
+        )
+    return vectors
 
 
 def read_case(

@@ -9,39 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxseg.data import Case, Grid
+from jaxseg.data.case import directions_of
 from jaxseg.inference.locate import TURNS_AND_FLIPS, View
 from jaxseg.runs.trained import Trained
 
-# Unit vectors towards right, anterior and superior, by nibabel's axis code.
-_CODES = {
-    "L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "I": (0, 0, -1),
-    "S": (0, 0, 1),
-}  # fmt: skip
 # The usual display of a short-axis slice, with the right ventricle on the left and the diaphragm at
 # the bottom, as in most EMIDEC cases: rows lead to the left and posterior, columns to posterior and
 # inferior. Training data that states no orientation is taken to be stored like this.
 _USUAL = np.array([(-1, -1, 0), (0, -1, -1)]) / np.sqrt(2)
 # The second best view fits nearly as well as the best: 39 to 51 degrees between the axes.
 _NEARLY = 0.8
-
-
-def directions_of(code: str) -> NDArray[np.float64]:
-    """Unit vectors (2, 3) of increasing row and column, as `Case.directions`.
-
-    Args:
-      code: two of the letters L, R, P, A, I, S, of different axes, such as "LP": the anatomical
-        directions of increasing row (first axis of the file) and column (second axis).
-
-    Raises:
-      ValueError: the code is not such a pair.
-    """
-    vectors = np.array([_CODES.get(letter, (0, 0, 0)) for letter in code], float)
-    if vectors.shape != (2, 3) or abs(vectors).sum() != 2 or abs(vectors).sum(0).max() > 1:
-        raise ValueError(
-            f"expected two of L or R, P or A, I or S, where rows and columns lead, such as LP; got "
-            f"{code!r}"
-        )
-    return vectors
 
 
 def view_to_training(run: Trained, case: Case, orientation: str | None = None) -> tuple[View, bool]:

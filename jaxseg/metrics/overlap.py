@@ -100,11 +100,12 @@ def slice_counts(
       ValueError: as `slice_scores`.
     """
     prediction, reference = checked_pair(prediction, reference)
-    if prediction.ndim != 3 or not regions:
+    if prediction.ndim != 3:
         raise ValueError(
-            f"expected label maps (N, H, W) and at least one region, got {prediction.shape} and "
-            f"{len(regions)} regions"
+            f"prediction and reference: expected one shape (N, H, W), got {prediction.shape}"
         )
+    if not regions:
+        raise ValueError("regions: expected at least one region, got none")
     columns = []
     for _, values in regions:
         predicted, actual = region_mask(prediction, values), region_mask(reference, values)

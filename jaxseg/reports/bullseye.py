@@ -75,7 +75,6 @@ def _draw_rings(
     axis: PolarAxes, values: NDArray[np.float64], radii: dict[int, float], septum: Septum | None
 ) -> QuadMesh:
     """Draw shares (rings, 100) from the base inwards; return what a color bar needs."""
-
     start, way = (septum.standard(0), np.sign(septum.extent)) if septum else (0, 1)
     turns = np.deg2rad(start + way * (np.arange(COUNT + 1) - 0.5) * 360 / COUNT)
     edges = [*reversed(radii.values()), max(radii.values(), default=0) + 1]
@@ -127,6 +126,5 @@ def _write_number(axis: PolarAxes, number: int, turn: float, radius: float) -> N
 
 def _text_style(size: float) -> dict[str, Any]:
     """Black text with a white rim, which is legible on light and dark colors."""
-
     rim = [withStroke(linewidth=2, foreground="white")]
     return {"ha": "center", "va": "center", "fontsize": size, "path_effects": rim}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxseg.data.case import directions_of
 from jaxseg.runs.config_file import SETTINGS, check_settings
 from jaxseg.runs.files import WorkdirError, read_json, write_atomic
 
@@ -34,13 +35,13 @@ def _are_names(value: Any) -> bool:
 
 
 def _are_orientations(value: Any) -> bool:
-    """Return whether the value is a list of pairs of letters of different axes, such as "LP"."""
-    axes = {letter: axis for axis in ("LR", "PA", "IS") for letter in axis}
-    return (
-        _are_names(value)
-        and bool(value)
-        and all(len(code) == 2 and len({*map(axes.get, code)} - {None}) == 2 for code in value)
-    )
+    """Return whether the value is a list of codes as `directions_of` reads them."""
+    if not (_are_names(value) and value):
+        return False
+    try:
+        return all(directions_of(code) is not None for code in value)
+    except ValueError:
+        return False
 
 
 def _are_digests(value: Any) -> bool:

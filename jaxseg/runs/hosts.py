@@ -66,11 +66,8 @@ def connected(
       HostsError: if the values contradict each other, the environment lacks them, or processes do
         not connect in time.
     """
-    _check(distributed, num_processes, process_id)
+    _check(distributed, num_processes, process_id, connect_seconds, heartbeat_seconds)
     if distributed is None:
-        for name, value in {"connect": connect_seconds, "heartbeat": heartbeat_seconds}.items():
-            if value is not None:
-                raise HostsError(f"--{name}_seconds: expected only with --distributed")
         yield
         return
     connect_seconds, heartbeat_seconds = connect_seconds or 300, heartbeat_seconds or 60
@@ -107,12 +104,21 @@ def connected(
         _leave()
 
 
-def _check(distributed: str | None, number: int | None, own: int | None) -> None:
+def _check(
+    distributed: str | None,
+    number: int | None,
+    own: int | None,
+    connect_seconds: int | None,
+    heartbeat_seconds: int | None,
+) -> None:
     """Check the values given by the user, which the runtime would wait for in vain."""
+    seconds = {"connect_seconds": connect_seconds, "heartbeat_seconds": heartbeat_seconds}
     if distributed in (None, "auto"):
-        for name, value in {"num_processes": number, "process_id": own}.items():
+        place = {"num_processes": number, "process_id": own}
+        for name, value in (place if distributed else place | seconds).items():
             if value is not None:
-                raise HostsError(f"--{name}: expected only with --distributed=HOST:PORT")
+                needed = "--distributed" if name in seconds else "--distributed=HOST:PORT"
+                raise HostsError(f"--{name}: expected only with {needed}")
         return
     host, _, port = distributed.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from jaxseg.data.case import read_case
+from jaxseg.data.case import directions_of, read_case
 from jaxseg.data.label_values import LabelValues
 from jaxseg.data.nifti import DataError
 
@@ -185,3 +185,14 @@ def test_a_singular_affine_gives_no_orientation(image, tmp_path, affine):
     case = read_case("A", tmp_path / "flat_image.nii", tmp_path / "flat_label.nii", FIVE)
     assert case.orientation is None
     assert read_case("A", image, tmp_path / "flat_label.nii", FIVE).label is not None
+
+
+def test_codes_are_directions_towards_right_anterior_and_superior():
+    np.testing.assert_array_equal(directions_of("LP"), [[-1, 0, 0], [0, -1, 0]])
+    np.testing.assert_array_equal(directions_of("SA"), [[0, 0, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("code", ["", "L", "LR", "LL", "PA", "XY", "lp", "LPS", "L,P"])
+def test_other_codes_are_refused(code):
+    with pytest.raises(ValueError, match="LP"):
+        directions_of(code)

@@ -9,7 +9,6 @@ import pytest
 from jaxseg.data import Case, Grid
 from jaxseg.inference.locate import TURNS_AND_FLIPS, View
 from jaxseg.inference.orientation import (
-    directions_of,
     grid_back,
     turned_case,
     view_to_training,
@@ -19,17 +18,6 @@ from jaxseg.inference.orientation import (
 
 def trained_on(run, *orientations):
     return dataclasses.replace(run, data={**run.data, "orientations": list(orientations)})
-
-
-def test_codes_are_directions_towards_right_anterior_and_superior():
-    np.testing.assert_array_equal(directions_of("LP"), [[-1, 0, 0], [0, -1, 0]])
-    np.testing.assert_array_equal(directions_of("SA"), [[0, 0, 1], [0, 1, 0]])
-
-
-@pytest.mark.parametrize("code", ["", "L", "LR", "LL", "PA", "XY", "lp", "LPS", "L,P"])
-def test_other_codes_are_refused(code):
-    with pytest.raises(ValueError, match="LP"):
-        directions_of(code)
 
 
 @pytest.mark.parametrize(
