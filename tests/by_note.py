@@ -136,7 +136,7 @@ def middle(heart):
 
 
 def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
-    """The label map of a bundle that finds the heart, and the place of its center in voxels.
+    """The label map of a bundle that finds the heart, and the voxel at its center.
 
     The steps of the note's "heart", in its order.
     """
@@ -193,17 +193,14 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
         ]
         return np.hypot(*gap), place(there, pixel), labels
 
-    def quarters(places):
-        return tuple(round(4 * v) / 4 for v in places)
-
-    center, tried = quarters(place(scout, peak)), {}
-    while center not in tried and len(tried) < 8:
-        tried[center] = tried_at(center)
-        center = quarters(tried[center][1])
+    voxel, tried = tuple(map(round, place(scout, peak))), {}
+    while voxel not in tried and len(tried) < 8:
+        tried[voxel] = tried_at(voxel)
+        voxel = tuple(map(round, tried[voxel][1]))
     path = list(tried)
-    if center in tried:
-        path = path[path.index(center) :]
-        pairs = [[quarters((v - 1 / 16, v + 1 / 16)) for v in tried[one][1]] for one in path]
+    if voxel in tried:
+        path = path[path.index(voxel) :]
+        pairs = [[(round(v - 0.25), round(v + 0.25)) for v in tried[one][1]] for one in path]
         path += [beside for pair in pairs for beside in itertools.product(*pair)]
         tried |= {one: tried_at(one) for one in set(path) - set(tried)}
     else:

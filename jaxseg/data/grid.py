@@ -49,9 +49,13 @@ class Grid:
         if center is not None and (len(center) != 2 or any(not 0 <= c <= 1 for c in center)):
             raise ValueError(f"center is {center}; expected two fractions in [0, 1], or None")
 
-    def at(self, place: tuple[float, float], shape: tuple[int, ...]) -> "Grid":
-        """The grid centered on a place (row, column), in voxels, of a stack of the given shape."""
-        row, column = ((i + 0.5) / n for i, n in zip(place, shape, strict=False))
+    def at(self, voxel: tuple[int, int], shape: tuple[int, ...]) -> "Grid":
+        """The grid centered on a voxel (row, column) of a stack of the given shape.
+
+        The center is a whole voxel, so that a padded, cropped or flipped stack gives exactly the
+        same pixels.
+        """
+        row, column = ((i + 0.5) / n for i, n in zip(voxel, shape, strict=False))
         return replace(self, center=(row, column))
 
     def padded(self, margin: int) -> "Grid":
@@ -59,24 +63,19 @@ class Grid:
         height, width = self.size
         return replace(self, size=(height + 2 * margin, width + 2 * margin))
 
-    def place(
+    def voxel(
         self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> tuple[float, float]:
-        """The place (row, column), in quarters of a voxel, of a grid position in pixels.
-
-        It is clipped to the stack. Quarters of a voxel are the same places in a stack that was
-        padded, cropped or flipped.
-        """
-        row, column = (_quarter(at) for at in self._position(pixel, shape, spacing))
+    ) -> tuple[int, int]:
+        """The voxel (row, column) of a stack at a grid position in pixels, clipped to the stack."""
+        row, column = (round(at) for at in self._position(pixel, shape, spacing))
         return row, column
 
-    def places_near(
+    def voxels_near(
         self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> set[tuple[float, float]]:
-        """The one, two or four such places within 3/16 voxel of a position on both axes."""
+    ) -> set[tuple[int, int]]:
+        """The one, two or four voxels within 3/4 voxel of a position, along rows and columns."""
         rows, columns = (
-            {_quarter(at - 1 / 16), _quarter(at + 1 / 16)}
-            for at in self._position(pixel, shape, spacing)
+            {round(at - 0.25), round(at + 0.25)} for at in self._position(pixel, shape, spacing)
         )
         return set(product(rows, columns))
 
@@ -94,10 +93,6 @@ class Grid:
         if self.center is None:
             raise ValueError("center is None; expected the grid of a stack, from Grid.at")
         return self.center
-
-
-def _quarter(position: float) -> float:
-    return round(4 * position) / 4
 
 
 def to_network(

@@ -28,15 +28,15 @@ class _Crop:
       grid: grid of the crop.
       probabilities: (slices, H, W, L).
       off_center_mm: distance of the heart from the center of the crop.
-      heart: place of the heart's center, as in `Grid.place`.
-      near: places near the heart's center, as in `Grid.places_near`.
+      heart: voxel at the heart's center.
+      near: voxels within 3/4 voxel of the heart's center, as in `Grid.voxels_near`.
     """
 
     grid: Grid
     probabilities: np.ndarray
     off_center_mm: float
-    heart: tuple[float, float]
-    near: set[tuple[float, float]]
+    heart: tuple[int, int]
+    near: set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,13 @@ def find_heart(
     how: Preprocessing,
     localize: Callable[[np.ndarray, Sequence[View]], np.ndarray],
     segment: Callable[[Grid], np.ndarray],
-) -> tuple[tuple[float, float], Grid, np.ndarray] | None:
+) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
     """Center the crop on the heart and segment the stack there.
 
     The whole stack has one center. The localizer's peak is accurate to about 15 mm. From there the
-    crop follows the heart in the label map until it no longer moves, in steps of a quarter of a
-    voxel. If the heart then lies between two such places, the crops around each of them are
-    compared. So the result does not depend on the extent of the image or on the heart's position
-    in it.
+    crop follows the heart in the label map until it no longer moves. If the heart then lies between
+    voxels, the crops around each of them are compared. So the result does not depend on the extent
+    of the image or on the heart's position in it.
 
     Args:
       case: case on its native grid.
@@ -114,19 +113,19 @@ def find_heart(
       segment: function from a grid to label probabilities (slices, H, W, L) on it.
 
     Returns:
-      The place at the center, as in `Grid.place`, the grid around it and the probabilities on that
-      grid, or None if no heart is found.
+      The voxel at the center, the grid around it and the probabilities on that grid, or None if no
+      heart is found.
     """
     scout = scout_grid(case)
     heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1]
     heart[~case.tissue.any((0, 1))] = 0
     if (heart > 0.5).sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
         return None
-    place = scout.place(peak_of(heart), case.image.shape, case.spacing)
+    voxel = scout.voxel(peak_of(heart), case.image.shape, case.spacing)
 
     @cache
-    def crop_at(place: tuple[float, float]) -> _Crop | None:
-        grid = how.grid.at(place, case.image.shape)
+    def crop_at(voxel: tuple[int, int]) -> _Crop | None:
+        grid = how.grid.at(voxel, case.image.shape)
         probabilities = segment(grid)
         pixel = center_of(most_probable(probabilities) > 0)
         if pixel is None:
@@ -135,29 +134,29 @@ def find_heart(
             grid,
             probabilities,
             _off_center_mm(pixel, grid, case.spacing),
-            grid.place(pixel, case.image.shape, case.spacing),
-            grid.places_near(pixel, case.image.shape, case.spacing),
+            grid.voxel(pixel, case.image.shape, case.spacing),
+            grid.voxels_near(pixel, case.image.shape, case.spacing),
         )
 
-    return _followed(place, crop_at)
+    return _followed(voxel, crop_at)
 
 
 def _followed(
-    place: tuple[float, float], crop_at: Callable[[tuple[float, float]], _Crop | None]
-) -> tuple[tuple[float, float], Grid, np.ndarray] | None:
-    """Move the crop from a place to the heart in it until it rests; None if the heart is lost."""
-    path: list[tuple[float, float]] = []
-    while place not in path and len(path) < _ROUNDS:
-        crop = crop_at(place)
+    voxel: tuple[int, int], crop_at: Callable[[tuple[int, int]], _Crop | None]
+) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
+    """Move the crop from a voxel to the heart in it until it rests; None if the heart is lost."""
+    path: list[tuple[int, int]] = []
+    while voxel not in path and len(path) < _ROUNDS:
+        crop = crop_at(voxel)
         if crop is None:
             return None
-        path.append(place)
-        place = crop.heart
+        path.append(voxel)
+        voxel = crop.heart
     candidates = set(path[-1:])
-    if place in path:
-        # The crop rests, or alternates between places. If the heart lies between two, the crop
+    if voxel in path:
+        # The crop rests, or alternates between voxels. If the heart lies between voxels, the crop
         # may rest at each of them, depending on where it started; compare all of these.
-        rests = path[path.index(place) :]
+        rests = path[path.index(voxel) :]
         candidates = {*rests, *(at for rest in rests if (c := crop_at(rest)) for at in c.near)}
     crops = {at: crop for at in candidates if (crop := crop_at(at))}
     best = min(crops, key=lambda at: (crops[at].off_center_mm, at))

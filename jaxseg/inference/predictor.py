@@ -227,8 +227,7 @@ def _predict_turned(
             background = np.zeros((*shape, run.anatomy.num_labels), np.float32)
             background[..., 0] = 1
             return Prediction(background, None, heart_found=False)
-        (row, column), grid, probabilities = found
-        center = round(row), round(column)
+        center, grid, probabilities = found
     return Prediction(
         probabilities_to_native(probabilities, shape, case.spacing, grid),
         center,

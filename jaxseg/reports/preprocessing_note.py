@@ -69,16 +69,16 @@ _HEART = (
     "set the latter to 0 in slices that show nothing; if pixels of more than 0.5 make up less than "
     "5 ml (64 mm2 times the slice spacing each), no heart is found",
     "add the slices up and smooth by weights exp(-d^2 / 12.5), d the distance in pixels, 0 beyond "
-    "the scout; the place of the highest pixel, in voxels rounded to a quarter, is the center: "
-    "the grid is centered there, center = (place + 0.5) / n",
+    "the scout; the voxel at the highest pixel, rounded, is the center: the grid is centered on "
+    "its middle, center = (voxel + 0.5) / n",
     "segment the stack on that grid; take the median place on each axis of all pixels of a label "
     "other than 0, each spread evenly over its width (n of N pixels at place k, m before it, the "
     "first with m + n >= N / 2: k - 1/2 + (N / 2 - m) / n), "
-    "and its place in voxels, rounded to a quarter, for the next center; go on until a center "
-    "comes again, or eight are done; without a labeled pixel no heart is found",
-    "if a center came again, also segment around each pair of v - 1/16 and v + 1/16, rounded to a "
-    "quarter, of the rows and columns v of the median places, in voxels, of the segmentations "
-    "since that center first came; leave out those without a labeled pixel",
+    "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
+    "are done; without a labeled pixel no heart is found",
+    "if a center came again, also segment around each pair of round(v - 1/4) and round(v + 1/4) of "
+    "the rows and columns v of the median places, in voxels, of the segmentations since that "
+    "center first came; leave out those without a labeled pixel",
     "of all these segmentations since then, the one counts whose median places lie nearest to the "
     "middle of its grid, in mm, ties to the lower row, then the lower column of its center; if no "
     "center came again, the eighth counts",
