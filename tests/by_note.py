@@ -3,7 +3,6 @@
 The artifacts are those of JAX's export or, on request, those for onnxruntime.
 """
 
-import itertools
 import json
 from pathlib import Path
 
@@ -182,28 +181,20 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
     )
     peak = np.unravel_index(heat.argmax(), heat.shape)
 
-    def tried_at(voxel):
-        """Distance of the heart from the middle of the grid, its place and the label map."""
-        there = at(voxel)
+    def tried_at(position):
+        """Distance of the heart from the position in mm, its own position and the label map."""
+        there = at(position)
         probabilities, labels = segment(folder, there, image, edges, suffix=suffix)
-        pixel = middle(np.round(probabilities, 5).argmax(-1) > 0)
-        spacing = note["grid"]["spacing_mm"]
-        gap = [
-            (p - (n - 1) / 2) * spacing for p, n in zip(pixel, note["grid"]["size"], strict=True)
-        ]
-        return np.hypot(*gap), place(there, pixel), labels
+        heart = place(there, middle(np.round(probabilities, 5).argmax(-1) > 0))
+        gap = np.hypot(*np.multiply(np.subtract(heart, position), edges[:2]))
+        return gap, heart, labels
 
     voxel, tried = tuple(map(round, place(scout, peak))), {}
     while voxel not in tried and len(tried) < 8:
         tried[voxel] = tried_at(voxel)
         voxel = tuple(map(round, tried[voxel][1]))
     path = list(tried)
-    if voxel in tried:
-        path = path[path.index(voxel) :]
-        pairs = [[(round(v - 0.25), round(v + 0.25)) for v in tried[one][1]] for one in path]
-        path += [beside for pair in pairs for beside in itertools.product(*pair)]
-        tried |= {one: tried_at(one) for one in set(path) - set(tried)}
-    else:
-        path = path[-1:]
+    path = path[path.index(voxel) :] if voxel in tried else path[-1:]
     best = min(path, key=lambda v: (tried[v][0], v))
-    return best, tried[best][2]
+    center = tried[best][1]
+    return tuple(map(round, center)), tried_at(center)[2]

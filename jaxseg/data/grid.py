@@ -10,7 +10,6 @@ Positions are in mm from the corner of the field of view; voxel i covers [i d, (
 
 import math
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +48,9 @@ class Grid:
         if center is not None and (len(center) != 2 or any(not 0 <= c <= 1 for c in center)):
             raise ValueError(f"center is {center}; expected two fractions in [0, 1], or None")
 
-    def at(self, voxel: tuple[int, int], shape: tuple[int, ...]) -> "Grid":
-        """The grid centered on a voxel (row, column) of a stack of the given shape.
-
-        The center is a whole voxel, so that a padded, cropped or flipped stack gives exactly the
-        same pixels.
-        """
-        row, column = ((i + 0.5) / n for i, n in zip(voxel, shape, strict=False))
+    def at(self, position: tuple[float, float], shape: tuple[int, ...]) -> "Grid":
+        """The grid centered on a position (row, column), in voxels, of a stack of this shape."""
+        row, column = ((i + 0.5) / n for i, n in zip(position, shape, strict=False))
         return replace(self, center=(row, column))
 
     def padded(self, margin: int) -> "Grid":
@@ -63,30 +58,15 @@ class Grid:
         height, width = self.size
         return replace(self, size=(height + 2 * margin, width + 2 * margin))
 
-    def voxel(
+    def position(
         self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> tuple[int, int]:
-        """The voxel (row, column) of a stack at a grid position in pixels, clipped to the stack."""
-        row, column = (round(at) for at in self._position(pixel, shape, spacing))
-        return row, column
-
-    def voxels_near(
-        self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> set[tuple[int, int]]:
-        """The one, two or four voxels within 3/4 voxel of a position, along rows and columns."""
-        rows, columns = (
-            {round(at - 0.25), round(at + 0.25)} for at in self._position(pixel, shape, spacing)
-        )
-        return set(product(rows, columns))
-
-    def _position(
-        self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
-    ) -> list[float]:
+    ) -> tuple[float, float]:
+        """The position (row, column), in voxels of a stack, of a pixel, clipped to the stack."""
         found = []
         for k in (0, 1):
             offset, step = _axis(shape[k], spacing[k], self.size[k], self.spacing, self._center[k])
             found.append(min(max(offset + step * pixel[k], 0), shape[k] - 1))
-        return found
+        return found[0], found[1]
 
     @property
     def _center(self) -> tuple[float, float]:

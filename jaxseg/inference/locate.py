@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -18,25 +17,6 @@ _LEAST_ML = 5.0
 _ROUNDS = 8
 
 Number = TypeVar("Number", int, float)
-
-
-@dataclass(frozen=True)
-class _Crop:
-    """A crop of the whole stack and the heart in it.
-
-    Attributes:
-      grid: grid of the crop.
-      probabilities: (slices, H, W, L).
-      off_center_mm: distance of the heart from the center of the crop.
-      heart: voxel at the heart's center.
-      near: voxels within 3/4 voxel of the heart's center, as in `Grid.voxels_near`.
-    """
-
-    grid: Grid
-    probabilities: np.ndarray
-    off_center_mm: float
-    heart: tuple[int, int]
-    near: set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -102,9 +82,10 @@ def find_heart(
     """Center the crop on the heart and segment the stack there.
 
     The whole stack has one center. The localizer's peak is accurate to about 15 mm. From there the
-    crop follows the heart in the label map until it no longer moves. If the heart then lies between
-    voxels, the crops around each of them are compared. So the result does not depend on the extent
-    of the image or on the heart's position in it.
+    crop follows the heart in the label map, voxel by voxel, until a center comes again. The last
+    crop is then centered between voxels, where the heart lies in the crop that held it best. So the
+    result hardly depends on the extent of the image, the size of its voxels or the heart's position
+    in it.
 
     Args:
       case: case on its native grid.
@@ -113,54 +94,35 @@ def find_heart(
       segment: function from a grid to label probabilities (slices, H, W, L) on it.
 
     Returns:
-      The voxel at the center, the grid around it and the probabilities on that grid, or None if no
-      heart is found.
+      The voxel at the heart's center, the grid around that center and the probabilities on the
+      grid, or None if no heart is found.
     """
-    scout = scout_grid(case)
+    scout, shape, spacing = scout_grid(case), case.image.shape, case.spacing
     heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1]
     heart[~case.tissue.any((0, 1))] = 0
-    if (heart > 0.5).sum() * SPACING_MM**2 * case.spacing[2] < _LEAST_ML * 1000:
+    if (heart > 0.5).sum() * SPACING_MM**2 * spacing[2] < _LEAST_ML * 1000:
         return None
-    voxel = scout.voxel(peak_of(heart), case.image.shape, case.spacing)
-
-    @cache
-    def crop_at(voxel: tuple[int, int]) -> _Crop | None:
-        grid = how.grid.at(voxel, case.image.shape)
-        probabilities = segment(grid)
-        pixel = center_of(most_probable(probabilities) > 0)
+    voxel = _rounded(scout.position(peak_of(heart), shape, spacing))
+    crops = {}  # by voxel at the center: distance to the heart in mm, the voxel, the heart's center
+    while voxel not in crops and len(crops) < _ROUNDS:
+        grid = how.grid.at(voxel, shape)
+        pixel = center_of(most_probable(segment(grid)) > 0)
         if pixel is None:
             return None
-        return _Crop(
-            grid,
-            probabilities,
-            _off_center_mm(pixel, grid, case.spacing),
-            grid.voxel(pixel, case.image.shape, case.spacing),
-            grid.voxels_near(pixel, case.image.shape, case.spacing),
-        )
+        center = grid.position(pixel, shape, spacing)
+        edges = zip(center, voxel, spacing, strict=False)
+        crops[voxel] = math.hypot(*((c - v) * mm for c, v, mm in edges)), voxel, center
+        voxel = _rounded(center)
+    visited = list(crops)
+    resting = visited[visited.index(voxel) :] if voxel in crops else visited[-1:]
+    *_, center = min(crops[at] for at in resting)
+    grid = how.grid.at(center, shape)
+    return _rounded(center), grid, segment(grid)
 
-    return _followed(voxel, crop_at)
 
-
-def _followed(
-    voxel: tuple[int, int], crop_at: Callable[[tuple[int, int]], _Crop | None]
-) -> tuple[tuple[int, int], Grid, np.ndarray] | None:
-    """Move the crop from a voxel to the heart in it until it rests; None if the heart is lost."""
-    path: list[tuple[int, int]] = []
-    while voxel not in path and len(path) < _ROUNDS:
-        crop = crop_at(voxel)
-        if crop is None:
-            return None
-        path.append(voxel)
-        voxel = crop.heart
-    candidates = set(path[-1:])
-    if voxel in path:
-        # The crop rests, or alternates between voxels. If the heart lies between voxels, the crop
-        # may rest at each of them, depending on where it started; compare all of these.
-        rests = path[path.index(voxel) :]
-        candidates = {*rests, *(at for rest in rests if (c := crop_at(rest)) for at in c.near)}
-    crops = {at: crop for at in candidates if (crop := crop_at(at))}
-    best = min(crops, key=lambda at: (crops[at].off_center_mm, at))
-    return best, crops[best].grid, crops[best].probabilities
+def _rounded(position: tuple[float, float]) -> tuple[int, int]:
+    row, column = position
+    return round(row), round(column)
 
 
 def reaches_border(probabilities: np.ndarray) -> bool:
@@ -180,11 +142,8 @@ def off_center_mm(probabilities: np.ndarray, grid: Grid, spacing: tuple[float, .
       spacing: voxel size of the case in mm, which is the pixel size of a grid without a spacing.
     """
     pixel = center_of(most_probable(probabilities) > 0)
-    return 0.0 if pixel is None else _off_center_mm(pixel, grid, spacing)
-
-
-def _off_center_mm(pixel: tuple[float, float], grid: Grid, spacing: tuple[float, ...]) -> float:
-    """Compute the distance in mm of a pixel (row, column) from the center of the grid."""
+    if pixel is None:
+        return 0.0
     edges = (grid.spacing, grid.spacing) if grid.spacing else spacing[:2]
     offsets = [
         (at - (side - 1) / 2) * mm for at, side, mm in zip(pixel, grid.size, edges, strict=True)

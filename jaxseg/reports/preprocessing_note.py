@@ -73,15 +73,13 @@ _HEART = (
     "its middle, center = (voxel + 0.5) / n",
     "segment the stack on that grid; take the median place on each axis of all pixels of a label "
     "other than 0, each spread evenly over its width (n of N pixels at place k, m before it, the "
-    "first with m + n >= N / 2: k - 1/2 + (N / 2 - m) / n), "
-    "and the voxel there, rounded, for the next center; go on until a center comes again, or eight "
-    "are done; without a labeled pixel no heart is found",
-    "if a center came again, also segment around each pair of round(v - 1/4) and round(v + 1/4) of "
-    "the rows and columns v of the median places, in voxels, of the segmentations since that "
-    "center first came; leave out those without a labeled pixel",
-    "of all these segmentations since then, the one counts whose median places lie nearest to the "
-    "middle of its grid, in mm, ties to the lower row, then the lower column of its center; if no "
-    "center came again, the eighth counts",
+    "first with m + n >= N / 2: k - 1/2 + (N / 2 - m) / n), in voxels, clipped to the stack, and "
+    "the voxel there, rounded, for the next center; go on until a center comes again, or eight are "
+    "done; without a labeled pixel no heart is found",
+    "of the segmentations since that center first came, or else the eighth alone, take the one "
+    "whose median places lie nearest to the voxel at its center, in mm, ties to the lower row, "
+    "then the lower column of that voxel; its median places, not rounded, are the last center, "
+    "(place + 0.5) / n, and the stack segmented there counts",
 )
 _TO_NATIVE = (
     "For each in-plane axis: voxel i lies at q = (i - offset) / step, in network pixels",

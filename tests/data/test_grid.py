@@ -99,15 +99,15 @@ def test_a_grid_at_a_voxel_does_not_depend_on_flips_and_padding(spacing, way):
 
 
 @pytest.mark.parametrize("size", [(16, 18), (15, 21)])
-def test_the_middle_of_a_grid_at_a_voxel_is_that_voxel(size):
+def test_the_middle_of_a_grid_at_a_position_is_that_position(size):
     shape, edges = (40, 33, 2), (1.25, 1.75, 9.0)
     middle = (size[0] - 1) / 2, (size[1] - 1) / 2
-    for voxel in ((0, 0), (14, 20), (39, 32), (21, 7)):
-        grid = Grid(size, 1.4, None).at(voxel, shape)
-        assert grid.voxel(middle, shape, edges) == voxel
+    for place in ((0, 0), (14, 20.3), (39, 32), (20.75, 7)):
+        grid = Grid(size, 1.4, None).at(place, shape)
+        assert grid.position(middle, shape, edges) == pytest.approx(place)
         # 5 pixels of 1.4 mm are 5.6 and 4 voxels.
-        row, column = grid.voxel((middle[0] + 5, middle[1] - 5), shape, edges)
-        assert (row, column) == (min(voxel[0] + 6, 39), max(voxel[1] - 4, 0))
+        moved = grid.position((middle[0] + 5, middle[1] - 5), shape, edges)
+        assert moved == pytest.approx((min(place[0] + 5.6, 39), max(place[1] - 4, 0)))
 
 
 def test_a_pixel_of_native_size_is_a_voxel():
@@ -118,7 +118,7 @@ def test_a_pixel_of_native_size_is_a_voxel():
             marked = np.zeros(shape, np.uint8)
             marked[19, 15] = 1
             (pixel,) = np.argwhere(labels_to_network(marked, (1, 1, 1), grid, 2)[0])
-            assert grid.voxel(tuple(pixel), shape, (1, 1, 1)) == (19, 15)
+            assert grid.position(tuple(pixel), shape, (1, 1, 1)) == pytest.approx((19, 15))
 
 
 def test_a_padded_grid_holds_the_grid_in_its_middle():
@@ -286,19 +286,3 @@ def test_ties_of_probabilities_go_to_the_lower_label():
     tied = np.array([[0.2, 0.4, 0.4 + 1e-7], [0.5, 0.5, 0.0], [0.1, 0.2, 0.7]])
     assert most_probable(tied).tolist() == [1, 0, 2]
     assert most_probable(tied).dtype == np.uint8
-
-
-@pytest.mark.parametrize(
-    ("pixel", "near"),
-    [
-        ((19.5, 19.5), {(60, 50)}),
-        ((19.7, 19.5), {(60, 50)}),
-        ((19.9, 19.5), {(60, 50), (61, 50)}),
-        ((19.9, 19.0), {(60, 50), (61, 50), (60, 49), (61, 49)}),
-    ],
-)
-def test_voxels_near_a_position(pixel, near):
-    """On a grid of the stack's own pixels, centered on voxel (60, 50)."""
-    shape, spacing = (120, 100), (2.0, 2.0)
-    grid = Grid((40, 40), 2.0).at((60, 50), shape)
-    assert grid.voxels_near(pixel, shape, spacing) == near
