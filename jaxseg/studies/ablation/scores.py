@@ -54,11 +54,8 @@ class RunScores:
     @property
     def title(self) -> str:
         """Description of the run for messages."""
-        return _title(self.stage, self.seed, self.fold)
-
-
-def _title(stage: str, seed: int, fold: int | None) -> str:
-    return f"{stage}, seed {seed}" + ("" if fold is None else f", fold {fold}")
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"{self.stage}, seed {self.seed}{fold}"
 
 
 def read_run_scores(
@@ -148,21 +145,15 @@ def _read_cases(
 
 
 def check_comparable(runs: Sequence[RunScores]) -> None:
-    """Check that the runs can be compared in one table.
+    """Check that the runs were scored on the same cases.
+
+    Args:
+      runs: one run of each combination of stage, seed and fold, all of the same regions.
 
     Raises:
-      ValueError: if there are no runs; if their regions differ; if a combination of stage, seed
-        and fold is missing or given twice; if runs of one fold were scored on different slices,
-        cases or references; or if folds share slices.
+      ValueError: if runs of one fold were scored on different slices, cases or references; or if
+        folds share slices.
     """
-    if not runs:
-        raise ValueError("runs: expected at least one, got none")
-    first = runs[0]
-    for run in runs:
-        ours, theirs = ((r.slice_regions, r.case_regions) for r in (run, first))
-        if ours != theirs:
-            raise ValueError(f"regions differ: {run.title} has {ours}, {first.title} has {theirs}")
-    _check_complete(runs)
     by_fold: dict[int | None, RunScores] = {}
     for run in runs:
         _check_same_reference(run, by_fold.setdefault(run.fold, run))
@@ -174,20 +165,6 @@ def check_comparable(runs: Sequence[RunScores]) -> None:
     case, number = max(slices, key=lambda slice_: slices[slice_])
     if slices[case, number] > 1:
         raise ValueError(f"folds: slice {number} of {case} is in several of them")
-
-
-def _check_complete(runs: Sequence[RunScores]) -> None:
-    found = Counter((run.stage, run.seed, run.fold) for run in runs)
-    for run in runs:
-        if found[run.stage, run.seed, run.fold] > 1:
-            raise ValueError(f"runs: {run.title} is given twice")
-    stages, seeds, folds = (dict.fromkeys(part) for part in zip(*found, strict=True))
-    missing = [_title(*key) for key in product(stages, seeds, folds) if key not in found]
-    if missing:
-        raise ValueError(
-            "runs: expected every stage with the same seeds and folds; missing: "
-            f"{'; '.join(missing)}"
-        )
 
 
 def _check_same_reference(run: RunScores, other: RunScores) -> None:

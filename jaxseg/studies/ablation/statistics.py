@@ -131,9 +131,11 @@ class Comparison:
 def compare(runs: Sequence[RunScores]) -> Comparison:
     """Compute the statistics of an ablation, with stages in the order of their first runs.
 
+    Args:
+      runs: as in `jaxseg.studies.ablation.scores.check_comparable`.
+
     Raises:
-      ValueError: if the runs cannot be compared, as in
-        `jaxseg.studies.ablation.scores.check_comparable`.
+      ValueError: as in `check_comparable`.
     """
     check_comparable(runs)
     first = runs[0]

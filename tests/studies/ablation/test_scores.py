@@ -154,11 +154,6 @@ def test_comparable_runs():
 @pytest.mark.parametrize(
     ("runs", "named"),
     [
-        ([], "at least one"),
-        ([run(), run()], "baseline, seed 0"),
-        ([run(), run(seed=1), run("awce")], "awce, seed 1"),
-        ([run(fold=0), run("awce", fold=1)], "baseline, seed 0, fold 1; awce, seed 0, "),
-        ([run(), run("awce", case_regions=("A",))], "awce, seed 0"),
         ([run(), run("awce", slice_numbers=np.array([0, 2]))], "awce, seed 0"),
         ([run(), run("awce", slice_cases=("P1", "P2"))], "awce, seed 0 and baseline, seed 0"),
         ([run(), run(seed=1, slice_dsc=np.ones((2, 2)))], "baseline, seed 1 and baseline, seed 0"),

@@ -107,8 +107,8 @@ def test_description_of_the_comparison():
     assert (found.slice_regions, found.case_regions) == (("A",), ("AB",))
     assert not found.whole_cases
     assert compare([run("s", 0, {"P1": [0.5]})]).whole_cases
-    with pytest.raises(ValueError, match="given twice"):
-        compare([runs[0], runs[0]])
+    with pytest.raises(ValueError, match="different slices"):
+        compare([runs[0], run("early", 7, {"P1": [0.5]})])
 
 
 def test_all_cases_and_cases_that_hold_the_region():
