@@ -20,12 +20,7 @@ NNUNET_VALUES = (0, 2, 1, 4, 3)
 
 
 def case_files(root: Path, name: str, layout: str) -> tuple[Path, Path]:
-    """Paths of the image and the label file of a case.
-
-    Raises:
-      ValueError: the layout is unknown.
-    """
-    check_layout(layout)
+    """Paths of the image and the label file of a case; `layout` is one of `LAYOUTS`."""
     if layout == "nnunet":
         return root / "imagesTr" / f"{name}_0000.nii.gz", root / "labelsTr" / f"{name}.nii.gz"
     folder = root / f"Case_{name}"
@@ -51,11 +46,7 @@ def write_case(
       label: (X, Y, slices) uint8 with EMIDEC's labels 0 to 4.
       spacing: voxel size in mm.
       layout: one of `LAYOUTS`.
-
-    Raises:
-      ValueError: the layout is unknown.
     """
-    check_layout(layout)
     # As in the EMIDEC release, the affine does not contain the spacing; only pixdim does.
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     if layout == "nnunet":
@@ -70,12 +61,7 @@ def write_case(
 
 
 def write_description(root: Path, num_cases: int, *, layout: str) -> None:
-    """Write the metadata file of the layout: `dataset.json` for nnU-Net, none for EMIDEC.
-
-    Raises:
-      ValueError: the layout is unknown.
-    """
-    check_layout(layout)
+    """Write the metadata file of the layout: `dataset.json` for nnU-Net, none for EMIDEC."""
     if layout != "nnunet":
         return
     fields = {
@@ -85,13 +71,3 @@ def write_description(root: Path, num_cases: int, *, layout: str) -> None:
         "file_ending": ".nii.gz",
     }
     (root / "dataset.json").write_text(json.dumps(fields, indent=2) + "\n")
-
-
-def check_layout(layout: str) -> None:
-    """Reject an unknown layout.
-
-    Raises:
-      ValueError: the layout is unknown.
-    """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from jaxseg.data.phantom import fields as fields
 from jaxseg.data.phantom import heart as heart
-from jaxseg.data.phantom.layout import case_files, check_layout, write_case, write_description
+from jaxseg.data.phantom.layout import LAYOUTS, case_files, write_case, write_description
 from jaxseg.data.phantom.thorax import paint_surroundings
 
 GENERATOR_VERSION = 1  # increase this if a seed gives other cases than before
@@ -219,7 +219,8 @@ def write_phantom(
         raise ValueError(f"num_cases is {num_cases}, expected 1 or more")
     if seed < 0:
         raise ValueError(f"seed is {seed}, expected 0 or more")
-    check_layout(layout)
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
     root = Path(root)
     manifest = {
         "generator_version": GENERATOR_VERSION,
