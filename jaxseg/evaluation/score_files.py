@@ -191,10 +191,8 @@ def _inclusion_markdown(evaluation: Evaluation) -> str:
     )
 
 
-def _cell(statistic: Statistic, decimals: int) -> str:
-    spread = "" if math.isnan(statistic.std) else f" ± {tables.fixed(statistic.std, decimals)}"
-    bounds = tables.interval(statistic.low, statistic.high, decimals)
-    return f"{tables.fixed(statistic.mean, decimals)}{spread}{bounds} ({statistic.n})"
+def _cell(s: Statistic, decimals: int) -> str:
+    return tables.mean_and_std(s.mean, s.std, s.n, decimals, low=s.low, high=s.high)
 
 
 def _pooled(pooled: Pooled) -> str:

@@ -23,10 +23,18 @@ def interval(low: float, high: float, decimals: int) -> str:
     return "" if math.isnan(low) else f" [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
-def mean_and_std(mean: float, std: float, count: int) -> str:
-    """Format as `0.912 ± 0.034 (57)`; the mean is a dash if it is nan."""
-    spread = "" if math.isnan(std) else f" ± {score(std)}"
-    return f"{score(mean)}{spread} ({count})"
+def mean_and_std(
+    mean: float,
+    std: float,
+    count: object,
+    decimals: int = 3,
+    *,
+    low: float = math.nan,
+    high: float = math.nan,
+) -> str:
+    """Format as `0.912 ± 0.034 [0.905, 0.919] (57)`; the mean is a dash if it is nan."""
+    spread = "" if math.isnan(std) else f" ± {fixed(std, decimals)}"
+    return f"{fixed(mean, decimals)}{spread}{interval(low, high, decimals)} ({count})"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

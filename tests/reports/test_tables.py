@@ -36,6 +36,10 @@ def test_cells(cell, text):
     assert mean_and_std(*cell) == text
 
 
+def test_cells_with_bounds():
+    assert mean_and_std(12.34, 4.56, 7, 1, low=11.1, high=13.5) == "12.3 ± 4.6 [11.1, 13.5] (7)"
+
+
 def test_undefined_scores_are_dashes():
     found = [score(value) for value in (0.0, 2 / 3, 1.0, math.nan)]
     assert found == ["0.000", "0.667", "1.000", "-"]

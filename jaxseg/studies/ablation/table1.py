@@ -1,6 +1,5 @@
 """Table 1 with the paper's rows for comparison, the case-wise tables and the tests."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -240,23 +239,12 @@ def _is_paper_s(anatomy: Anatomy) -> bool:
     return anatomy.slice_regions == EMIDEC.slice_regions
 
 
-def _cell(statistic: SeedStatistic, decimals: int, comparison: Comparison) -> str:
-    """Format a cell such as `0.919 ± 0.044 [0.905, 0.933] (111)`."""
-
-    def shown(value: float) -> str:
-        return f"{value:.{decimals}f}"
-
-    count = f"{round(statistic.n, 1):g}"
-    if math.isnan(statistic.mean):
-        return f"- ({count})"
-    spread = "" if math.isnan(statistic.std) else f" ± {shown(statistic.std)}"
-    bounds = ""
-    if not math.isnan(statistic.low):
-        bounds = f" [{shown(statistic.low)}, {shown(statistic.high)}]"
+def _cell(s: SeedStatistic, decimals: int, comparison: Comparison) -> str:
+    count = f"{round(s.n, 1):g}"
     # Some seeds may have no score, as a distance is undefined where nothing is predicted.
-    if statistic.seeds < len(comparison.seeds):
-        count += f", {statistic.seeds} of {len(comparison.seeds)} seeds"
-    return f"{shown(statistic.mean)}{spread}{bounds} ({count})"
+    if 0 < s.seeds < len(comparison.seeds):
+        count += f", {s.seeds} of {len(comparison.seeds)} seeds"
+    return tables.mean_and_std(s.mean, s.std, count, decimals, low=s.low, high=s.high)
 
 
 def _cells(statistic: SeedStatistic) -> list[str]:
