@@ -29,7 +29,7 @@ def test_size_and_license():
 
 def test_it_was_trained_on_all_cases():
     run = load_run(folder_of("pretrained"))
-    check_data(run)
+    check_data(run.folder, run.data)
     assert len(run.data["training"]["cases"]) == len(run.data["cases"]) == 80
     assert not run.data["synthetic"]
 

@@ -122,7 +122,7 @@ def _score_runs(
     """Score all runs, no case by two of them; a mean over cases would count it twice."""
     found, known = [], set()
     for run, rule in zip(runs, rules, strict=True):
-        check_data(run)
+        check_data(run.folder, run.data)
         _LOG.info(run.describe())
         one = score_run(run, root, methods, mirror, rule)
         names = [case.name for cases in one.scores.values() for case in cases]

@@ -74,7 +74,7 @@ def export(
     except OSError as error:
         raise WorkdirError(f"{output}: cannot be read ({error.strerror})") from error
     run = load_run(folder, checkpoint=checkpoint)
-    check_data(run)
+    check_data(run.folder, run.data)
     card, edited = folder / bundle.CARD, None
     if bundle.is_bundle(folder):
         scores, remarks = {}, ("The scores are those of the bundle that this was exported from.",)

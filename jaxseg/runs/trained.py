@@ -76,12 +76,9 @@ class Trained:
         """Return the same network with a given grid center, so that the heart is not located.
 
         Raises:
-          SettingsError: if the center is not two fractions from 0 to 1.
+          ValueError: `center` is not two fractions from 0 to 1.
         """
-        try:
-            setup = self.setup.with_center(center)
-        except ValueError as error:
-            raise SettingsError(f"--center: {error}") from None
+        setup = self.setup.with_center(center)
         return replace(self, setup=setup, localizer=None, localizer_params=None)
 
 
@@ -241,17 +238,12 @@ def _unreadable(folder: Path, what: str, error: Exception) -> WorkdirError:
     return WorkdirError(f"{folder}: its {what} cannot be read ({reason})")
 
 
-def check_data(run: Trained) -> None:
-    """Check that a run records what it was trained and validated on.
+def check_data(folder: Path, data: Mapping[str, Any]) -> None:
+    """Check that the data of the run in a folder, as of `read_data`, is complete.
 
     Raises:
       WorkdirError: if a part is missing, such as the digests in runs of older versions.
     """
-    check_facts(run.folder, run.data)
-
-
-def check_facts(folder: Path, data: Mapping[str, Any]) -> None:
-    """Check the data of the run in a folder, as in `check_data`, without reading the folder."""
     missing = {"cases", "digests", "training", "validation"} - set(data)
     if missing:
         raise WorkdirError(

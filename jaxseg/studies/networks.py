@@ -67,7 +67,7 @@ def check_runs(runs: Folds, held_out: Mapping[int, set[str]], anatomy: Anatomy) 
     for fold, folders in runs.items():
         for folder in folders:
             network = load_run(folder, checkpoint="last")
-            check_data(network)
+            check_data(network.folder, network.data)
             if held_out_images(network.data) != held_out[fold]:
                 raise WorkdirError(
                     f"{folder}: holds out other cases than fold {fold} here, and was trained on "
@@ -90,5 +90,5 @@ def load_networks(folders: Sequence[Path]) -> list[Trained]:
     """Load the last checkpoint of every run."""
     networks = [load_run(folder, checkpoint="last") for folder in folders]
     for network in networks:
-        check_data(network)
+        check_data(network.folder, network.data)
     return networks

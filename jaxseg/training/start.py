@@ -28,7 +28,7 @@ from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.checkpoint_note import digest
 from jaxseg.runs.data_file import STARTED_FROM, read_data
 from jaxseg.runs.files import WorkdirError
-from jaxseg.runs.trained import Trained, check_facts, load_run, read_config
+from jaxseg.runs.trained import Trained, check_data, load_run, read_config
 from jaxseg.train_step import TrainState, init_state
 
 
@@ -132,7 +132,7 @@ def check(folder: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     theirs = read_config(folder)
     if not (bundle.is_bundle(folder) or is_begun(folder)):
         raise WorkdirError(f"{folder}: the run has no checkpoint yet")
-    check_facts(folder, read_data(folder))
+    check_data(folder, read_data(folder))
     if other := ", ".join(network_differences(theirs, config)):
         raise SettingsError(
             f"train.init_from: the network of {folder} is another: {other}; expected the same"

@@ -223,10 +223,10 @@ def test_a_bundle_without_a_config_section_is_refused(bundle_folder, tmp_path, d
 
 
 def test_incomplete_data_is_refused(run):
-    check_data(run)
+    check_data(run.folder, run.data)
     data = {name: run.data[name] for name in ("digests", "validation")}
     with pytest.raises(WorkdirError, match=r"data\.json.*cases, training"):
-        check_data(dataclasses.replace(run, data=data))
+        check_data(run.folder, data)
 
 
 def test_the_spacing_of_training_is_recorded(finished_run, run):
