@@ -1,7 +1,7 @@
 """The file `data.json` of a run: what it was trained and validated on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,109 +30,91 @@ def read_data(workdir: Path) -> dict[str, Any]:
     return data
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+_Test = Callable[[Any], bool]
 
 
-def _are_orientations(value: Any) -> bool:
-    """Return whether the value is a list of codes as `directions_of` reads them."""
-    if not (_are_names(value) and value):
-        return False
+def _list_of(test: _Test) -> _Test:
+    return lambda value: isinstance(value, list) and all(map(test, value))
+
+
+def _dict_of(test: _Test) -> _Test:
+    return lambda value: isinstance(value, dict) and all(map(test, value.values()))
+
+
+def _record(required: Mapping[str, _Test], optional: Mapping[str, _Test]) -> _Test:
+    tests = {**required, **optional}
+    return lambda value: (
+        isinstance(value, dict)
+        and required.keys() <= value.keys()
+        and all(test(value[name]) for name, test in tests.items() if name in value)
+    )
+
+
+def _or_none(test: _Test) -> _Test:
+    return lambda value: value is None or test(value)
+
+
+def _positive(limit: float) -> _Test:
+    return lambda value: type(value) in (int, float) and 0 < value < limit
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_code(value: Any) -> bool:
+    """Return whether the value is an orientation as `directions_of` reads it."""
     try:
-        return all(directions_of(code) is not None for code in value)
+        return _is_text(value) and directions_of(value) is not None
     except ValueError:
         return False
 
 
-def _are_digests(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(found, dict)
-        and isinstance(found.get("image"), str)
-        and isinstance(found.get("label"), str | None)
-        for found in value.values()
-    )
-
-
-def _is_side(value: Any) -> bool:
-    """Return whether the value is one side of a split."""
-    if not isinstance(value, dict):
-        return False
-    slices = value.get("slices")
-    return (
-        type(slices) is int
-        and slices >= 0
-        and _are_names(value.get("cases"))
-        and _are_indices(value.get("held_out", {}))
-    )
-
-
-def _are_indices(value: Any) -> bool:
-    """Return whether the value maps cases to slice indices."""
-    return isinstance(value, dict) and all(_are_whole(found) for found in value.values())
-
-
-def _are_whole(value: Any) -> bool:
-    """Return whether the value is a list of whole numbers from 0."""
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
-
-def _is_count_range(value: Any) -> bool:
-    """Return whether the value is the smallest, then the largest number of slices of a case."""
-    return _are_whole(value) and len(value) == 2 and 0 < value[0] <= value[1]
-
-
-def _is_range(value: Any) -> bool:
-    """Return whether the value is the smallest, then the largest voxel edges."""
-    if not (isinstance(value, list) and [type(edges) for edges in value] == [list, list]):
-        return False
-    return all(
-        len(edges) == 3 and all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in edges)
-        for edges in value
-    )
-
-
-def _are_label_values(value: Any) -> bool:
-    """Return whether the value is None, or the value of each label in written label maps."""
-    return value is None or (_are_whole(value) and len(value) >= 2 and max(value) < 2**16)
-
-
-def _are_volumes(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        v is None or (type(v) in (int, float) and 0 < v < 1e9) for v in value
-    )
-
-
-def _is_start(value: Any) -> bool:
-    return _is_named_checkpoint(value) and _are_names(value.get("seen"))
-
-
-def _is_named_checkpoint(value: Any) -> bool:
+def _is_checkpoint(value: Any) -> bool:
     """Return whether the value names a checkpoint and, recursively, its own initial checkpoint."""
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("name"), str)
-        and isinstance(value.get("checkpoint"), str)
-        and type(value.get("step")) is int
-        and (STARTED_FROM not in value or _is_named_checkpoint(value[STARTED_FROM]))
-    )
+    required = {"name": _is_text, "checkpoint": _is_text, "step": lambda v: type(v) is int}
+    return _record(required, {STARTED_FROM: _is_checkpoint})(value)
 
 
-_PARTS = {
+_are_names, _are_whole, _are_codes = map(_list_of, (_is_text, _is_whole, _is_code))
+_are_edges = _list_of(_list_of(_positive(1e6)))
+_is_volume = _or_none(_positive(1e9))
+_is_side = _record({"slices": _is_whole, "cases": _are_names}, {"held_out": _dict_of(_are_whole)})
+_PARTS: dict[str, tuple[_Test, str]] = {
     "cases": (_are_names, "a list of names"),
-    "digests": (_are_digests, "digests of image and label map by case"),
+    "digests": (
+        _dict_of(_record({"image": _is_text}, {"label": _or_none(_is_text)})),
+        "digests of image and label map by case",
+    ),
     "training": (
         lambda v: _is_side(v) and v["slices"] > 0,
         "its number of slices and list of cases",
     ),
     "validation": (_is_side, "its number of slices and list of cases"),
-    "slices": (_is_count_range, "the smallest and the largest number of slices of a case"),
-    "spacing": (_is_range, "two lists of three lengths in mm"),
-    "orientations": (_are_orientations, 'a list of codes such as "LP"'),
-    "synthetic": (lambda value: isinstance(value, bool), "true or false"),
-    "label_values": (_are_label_values, "null, or a whole number from 0 to 65,535 for each label"),
-    "smallest_mm3": (_are_volumes, "a list of volumes in mm3"),
-    "smallest_heart_mm3": (lambda value: _are_volumes([value]), "a volume in mm3"),
-    STARTED_FROM: (_is_start, "name, checkpoint and step of a run and the digests that it saw"),
+    "slices": (
+        lambda v: _are_whole(v) and len(v) == 2 and 0 < v[0] <= v[1],
+        "the smallest and the largest number of slices of a case",
+    ),
+    "spacing": (
+        lambda v: _are_edges(v) and [len(edges) for edges in v] == [3, 3],
+        "two lists of three lengths in mm",
+    ),
+    "orientations": (lambda v: v != [] and _are_codes(v), 'a list of codes such as "LP"'),
+    "synthetic": (lambda v: isinstance(v, bool), "true or false"),
+    "label_values": (
+        _or_none(lambda v: _are_whole(v) and len(v) >= 2 and max(v) < 2**16),
+        "null, or a whole number from 0 to 65,535 for each label",
+    ),
+    "smallest_mm3": (_list_of(_is_volume), "a list of volumes in mm3"),
+    "smallest_heart_mm3": (_is_volume, "a volume in mm3"),
+    STARTED_FROM: (
+        lambda v: _is_checkpoint(v) and _are_names(v.get("seen")),
+        "name, checkpoint and step of a run and the digests that it saw",
+    ),
 }
 
 
