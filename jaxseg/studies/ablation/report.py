@@ -47,9 +47,15 @@ def write_report(runs: Sequence[Run], cohort: Cohort, folder: Path) -> None:
     cohort = cohort.cropped()  # the networks' input
     anatomy = runs[0].setup.anatomy
     comparison = _compare(runs, anatomy)
+    protocol = table1.Protocol(
+        setup=runs[0].setup,
+        cases=len(cohort.case_names),
+        slices=len(cohort),
+        phantom=run_data.is_synthetic(runs[0].setup.source),
+    )
     title = f"Ablation: {', '.join(display_name(stage) for stage in comparison.stages)}"
     tables = (
-        *table1.table1_sections(comparison, _protocol(runs, cohort), anatomy),
+        *table1.table1_sections(comparison, protocol),
         Section("Versions", _versions(runs)),
     )
     files: dict[str, str | bytes] = {
@@ -98,20 +104,6 @@ def _compare(runs: Sequence[Run], anatomy: Anatomy) -> Comparison:
             f"the runs do not compare: {error}; remove the {folder.name} of what is named from "
             f"{folder.parents[1]} and repeat the command"
         ) from error
-
-
-def _protocol(runs: Sequence[Run], cohort: Cohort) -> table1.Protocol:
-    first = runs[0].setup
-    return table1.Protocol(
-        split=first.split.kind,
-        folds=first.split.folds,
-        epochs=first.course.epochs,
-        grid=first.grid.size,
-        spacing=first.grid.spacing,
-        cases=len(cohort.case_names),
-        slices=len(cohort),
-        phantom=run_data.is_synthetic(first.source),
-    )
 
 
 def _figures(runs: Sequence[Run], cohort: Cohort, anatomy: Anatomy) -> list[Section]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxseg.anatomy import EMIDEC, Anatomy
+from jaxseg.config.setup import Setup
 from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.reports import tables
 from jaxseg.reports.document import Section, Table
@@ -58,29 +59,19 @@ class Protocol:
     """The protocol behind the scores, as described in the report.
 
     Attributes:
-      split: "case" or "slice".
-      folds: number of folds of the split; 0 if it has none.
-      epochs: number of epochs of each run.
-      grid: (rows, columns) of the network grid in pixels.
-      spacing: pixel size of the network grid in mm; None if images are not resampled.
+      setup: setup of the first run; the report states what all runs share.
       cases: number of cases of the data set.
       slices: number of slices of the data set.
       phantom: whether the cases are from the phantom.
     """
 
-    split: str
-    folds: int
-    epochs: int
-    grid: tuple[int, int]
-    spacing: float | None
+    setup: Setup
     cases: int
     slices: int
     phantom: bool
 
 
-def table1_sections(
-    comparison: Comparison, protocol: Protocol, anatomy: Anatomy
-) -> tuple[Section, ...]:
+def table1_sections(comparison: Comparison, protocol: Protocol) -> tuple[Section, ...]:
     """Build Table 1, the case-wise tables and the tests.
 
     The paper's rows are included if the scored regions are the paper's. Case-wise tables require
@@ -89,11 +80,11 @@ def table1_sections(
     Args:
       comparison: the statistics.
       protocol: the protocol behind them.
-      anatomy: defines the regions that were scored.
     """
-    sections = [_table1(comparison, protocol, anatomy)]
+    sections = [_table1(comparison, protocol)]
     if comparison.whole_cases:
-        published = anatomy.case_regions == EMIDEC.case_regions and not protocol.phantom
+        regions = protocol.setup.anatomy.case_regions
+        published = regions == EMIDEC.case_regions and not protocol.phantom
         sections += [_case_table(comparison, *table, published=published) for table in _CASE_TABLES]
     if len(comparison.stages) > 1:
         sections.append(stage_tests.tests_section(comparison))
@@ -127,8 +118,8 @@ def cases_csv(comparison: Comparison) -> str:
     return tables.csv_text([*header, "folds"], rows)
 
 
-def _table1(comparison: Comparison, protocol: Protocol, anatomy: Anatomy) -> Section:
-    beside = _is_paper_s(anatomy)
+def _table1(comparison: Comparison, protocol: Protocol) -> Section:
+    beside = _is_paper_s(protocol.setup.anatomy)
     cells = [cell for regions in comparison.slices.values() for cell in regions.values()]
     rows = []
     for stage, regions in comparison.slices.items():
@@ -173,24 +164,26 @@ def _reading(comparison: Comparison, unit: str, cells: Sequence[SeedStatistic]) 
 
 
 def _stands_on(comparison: Comparison, protocol: Protocol) -> str:
+    setup, grid = protocol.setup, protocol.setup.grid
     split = {
         "case": "by patient",
         "slice": "by slice, with slices of a patient on both sides, so that scores are optimistic",
-    }[protocol.split]
-    if protocol.folds:
-        pooled = "all" if comparison.folds == protocol.folds else f"{comparison.folds}"
-        split += f"; {protocol.folds} folds, {pooled} pooled"
+    }[setup.split.kind]
+    if folds := setup.split.folds:
+        pooled = "all" if comparison.folds == folds else f"{comparison.folds}"
+        split += f"; {folds} folds, {pooled} pooled"
     validated = "all"
     if comparison.num_slices < protocol.slices:
         validated = f"{comparison.num_slices} slices of {comparison.num_cases} cases"
-    spacing = f" of {protocol.spacing:g} mm" if protocol.spacing else ""
+    spacing = f" of {grid.spacing:g} mm" if grid.spacing else ""
     seeds = ", ".join(map(str, comparison.seeds))
     return (
         f"Data: {protocol.cases} cases{' of the phantom' if protocol.phantom else ''} with "
         f"{protocol.slices} slices; validated: {validated}. Split: {split}. "
-        f"Seed{'s' if len(comparison.seeds) > 1 else ''}: {seeds}. Training: {protocol.epochs} "
-        f"epochs on a grid of {protocol.grid[0]} x {protocol.grid[1]} pixels{spacing}. Scored is "
-        "the last epoch, never one chosen on the validation slices, on the cases' native grids."
+        f"Seed{'s' if len(comparison.seeds) > 1 else ''}: {seeds}. Training: "
+        f"{setup.course.epochs} epochs on a grid of {grid.size[0]} x {grid.size[1]} "
+        f"pixels{spacing}. Scored is the last epoch, never one chosen on the validation slices, "
+        "on the cases' native grids."
     )
 
 

@@ -8,7 +8,10 @@ import re
 
 import pytest
 
+from configs import baseline
 from jaxseg.anatomy import EMIDEC, Anatomy
+from jaxseg.config.settings import replace
+from jaxseg.config.setup import build
 from jaxseg.metrics import HAUSDORFF_NOTE
 from jaxseg.reports.document import Table, markdown
 from jaxseg.studies.ablation import published, stage_tests, table1
@@ -20,10 +23,17 @@ LV = SeedStatistic(0.9189, 0.0441, 0.9049, 0.9331, 111.0, 3)
 POOLED = SeedStatistic(0.9412, 0.0123, 0.9301, 0.9523, 7.0, 3)
 NEVER = SeedStatistic(NAN, NAN, NAN, NAN, 0.0, 0)
 RARE = SeedStatistic(12.34, NAN, NAN, NAN, 2 / 3, 1)
-PROTOCOL = table1.Protocol(
-    split="case", folds=5, epochs=20, grid=(64, 48), spacing=2.1, cases=80, slices=569,
-    phantom=False,
-)  # fmt: skip
+
+
+def protocol(*, anatomy=EMIDEC, phantom=False, **fields):
+    """The protocol of a config; `fields` replace some of it, with __ for the dot."""
+    wanted = {
+        "data.split": "case", "data.folds": 5, "train.epochs": 20, "grid.size": [64, 48],
+        "grid.spacing": 2.1,
+    } | {name.replace("__", "."): value for name, value in fields.items()}  # fmt: skip
+    setup = build(replace(baseline.get_config("emidec").to_dict(), wanted))
+    setup = dataclasses.replace(setup, anatomy=anatomy)
+    return table1.Protocol(setup, cases=80, slices=569, phantom=phantom)
 
 
 def pair(earlier, later, region, **changes):
@@ -57,8 +67,8 @@ def comparison(stages=STAGES, anatomy=EMIDEC, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def sections(made, protocol=PROTOCOL, anatomy=EMIDEC):
-    return {s.title: s for s in table1.table1_sections(made, protocol, anatomy)}
+def sections(made, **fields):
+    return {s.title: s for s in table1.table1_sections(made, protocol(**fields))}
 
 
 def rows(section):
@@ -113,8 +123,9 @@ def test_table_1():
 def test_the_text_states_the_protocol():
     one = comparison(seeds=(4,), folds=5, num_slices=569)
     assert "[95 %" not in sections(one)[TITLE].text
-    protocol = dataclasses.replace(PROTOCOL, split="slice", folds=0, spacing=None, phantom=True)
-    text = sections(comparison(), protocol)[TITLE].text
+    fields = {"data__split": "slice", "data__folds": 0, "grid__spacing": 0.0}
+    text = sections(comparison(), phantom=True, **fields)[TITLE].text
+    assert " mm." not in text
     for word in ("phantom", "synthetic", "optimistic"):
         assert word in text
         assert word not in sections(one)[TITLE].text
@@ -151,7 +162,7 @@ def test_published_scores_are_shown_beside_ours():
     assert rows(found[DSC])[3] == ("attention+AWCE+penalty", ours, ours, ours)
     assert rows(found[DSC])[4:] == tuple((name, *dsc) for name, dsc in published.CASES.items())
     assert all(len(rows(found[title])) == 4 for title in list(found)[2:-1])
-    phantom = sections(comparison(), dataclasses.replace(PROTOCOL, phantom=True))
+    phantom = sections(comparison(), phantom=True)
     assert len(rows(phantom[DSC])) == 4  # synthetic cases do not compare
 
 
@@ -203,7 +214,7 @@ def test_rows_of_the_paired_tests():
 
 
 def test_markdown_holds_all_sections_in_order():
-    text = markdown("Ablation", table1.table1_sections(comparison(), PROTOCOL, EMIDEC))
+    text = markdown("Ablation", table1.table1_sections(comparison(), protocol()))
     titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
     assert titles == list(sections(comparison()))
 
