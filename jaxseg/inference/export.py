@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxseg.config.settings import SettingsError, without_places
@@ -202,12 +201,7 @@ def _write(
     manifest = Manifest(run.setup.name, run.checkpoint, run.step, versions, files)
     bundle.write_manifest(folder, manifest)
     facts = model_card.Facts(
-        setup=run.setup,
-        data=run.data,
-        checkpoint=run.checkpoint,
-        step=run.step,
-        steps=run.setup.plan(run.data["training"]["slices"]).steps,
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(run.params)),
+        run=run,
         scores=scores,
         remarks=remarks,
         calling_convention=calling_convention,

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from jaxseg.config.sections import DataSource
 from jaxseg.config.setup import Setup
 from jaxseg.reports.document import Section, Table, markdown
 from jaxseg.runs import provenance
 from jaxseg.runs.bundle import ONNX
 from jaxseg.runs.data_file import STARTED_FROM
+from jaxseg.runs.trained import Trained
 
 _PAPER = (
     'Y. Zhou, K. Zhang, X. Luo, S. Wang, X. Zhuang, "Anatomy Prior Based U-net for Pathology '
@@ -29,12 +32,7 @@ class Facts:
     """The facts that a model card states.
 
     Attributes:
-      setup: what the config of the run says.
-      data: the run's training and validation data, as in `data.json`.
-      checkpoint: "best" or "last".
-      step: number of optimizer steps of the checkpoint.
-      steps: number of optimizer steps of the whole run.
-      num_parameters: number of parameters of the network.
+      run: the exported network.
       scores: Markdown reports by heading, each with its own headings starting at level 1.
       remarks: sentences on missing scores.
       calling_convention: calling convention version of the artifact in `jax.export`; None for a
@@ -43,12 +41,7 @@ class Facts:
       files: size in bytes and SHA-256 by path.
     """
 
-    setup: Setup
-    data: Mapping[str, Any]
-    checkpoint: str
-    step: int
-    steps: int
-    num_parameters: int
+    run: Trained
     scores: Mapping[str, str]
     remarks: tuple[str, ...]
     calling_convention: int | None
@@ -63,15 +56,15 @@ def model_card(facts: Facts, edited: str | None = None) -> str:
       facts: what it states.
       edited: card of the same network, whose text is kept up to the section on its use.
     """
-    labels = facts.setup.anatomy.labels
-    title = f"Model card: {facts.setup.name}"
+    run, labels = facts.run, facts.run.anatomy.labels
+    title = f"Model card: {run.setup.name}"
     sections = [
-        Section("What it is", _what(facts), (_table(_method(facts)),)),
-        Section("Intended use", _USE.format(images=_images(facts), targets=", ".join(labels[1:]))),
-        Section("Data and license", _data(facts), (_table(_split(facts)),)),
-        Section("Training", "", (_table(_training(facts)),)),
+        Section("What it is", _what(run), (_table(_method(run)),)),
+        Section("Intended use", _USE.format(images=_images(run), targets=", ".join(labels[1:]))),
+        Section("Data and license", _data(run), (_table(_split(run)),)),
+        Section("Training", "", (_table(_training(run)),)),
         Section("Scores", _scores(facts)),
-        Section("Limits", _limits(facts)),
+        Section("Limits", _limits(run)),
         Section("How to use it", _usage(facts)),
         Section("Files and versions", _versions(facts), (_files(facts),)),
     ]
@@ -95,30 +88,30 @@ def _table(rows: Mapping[str, object]) -> Table:
     return Table(("", ""), tuple((name, str(value)) for name, value in rows.items()))
 
 
-def _what(facts: Facts) -> str:
-    labels = enumerate(facts.setup.anatomy.labels)
+def _what(run: Trained) -> str:
+    labels = enumerate(run.anatomy.labels)
     numbered = ", ".join(f"{value} {name}" for value, name in labels)
     return (
-        f"A 2D U-net that labels {_images(facts)}: {numbered}. It was trained with jaxseg by the "
+        f"A 2D U-net that labels {_images(run)}: {numbered}. It was trained with jaxseg by the "
         f"method of {_PAPER}."
     )
 
 
-def _images(facts: Facts) -> str:
-    if is_own_data(facts.setup.source, facts.data):
+def _images(run: Trained) -> str:
+    if is_own_data(run.setup.source, run.data):
         return "slices of cardiac images like those it was trained on"
     return "short-axis slices of late gadolinium enhancement MR"
 
 
-def _method(facts: Facts) -> dict[str, object]:
-    setup = facts.setup
+def _method(run: Trained) -> dict[str, object]:
+    setup, num_parameters = run.setup, sum(leaf.size for leaf in jax.tree.leaves(run.params))
     network, penalty, grid = setup.architecture, setup.objective.penalty, setup.grid
     spacing = f"{grid.spacing:g} mm" if grid.spacing else "native pixels"
     return {
         "stage": setup.name,
         "network": f"width {network.width}, depth {network.depth}"
         + (", dense blocks" if network.dense else "")
-        + f", {_normalization(network.groups)}, {facts.num_parameters:,} parameters, "
+        + f", {_normalization(network.groups)}, {num_parameters:,} parameters, "
         + f"computing in {network.precision}",
         "attention blocks": _yes(network.attention),
         "pathology mixup (Eq. 1-2)": f"{setup.mixup.probability:.0%} of the examples",
@@ -167,25 +160,25 @@ nor for images of another kind: other sequences, views, modalities, organs or sp
 must check every label map before it is used."""
 
 
-def _data(facts: Facts) -> str:
+def _data(run: Trained) -> str:
     more = ""
-    if STARTED_FROM in facts.data:
+    if STARTED_FROM in run.data:
         more = (
             "\n\nTraining started from the parameters of another network (see Training), so the "
             "license of its data applies, too: **state it here before you share this network.**"
         )
-    return _own_data(facts) + more
+    return _own_data(run) + more
 
 
-def _own_data(facts: Facts) -> str:
-    source = facts.setup.source
-    if source.phantom_cases or facts.data.get("synthetic"):
+def _own_data(run: Trained) -> str:
+    source = run.setup.source
+    if source.phantom_cases or run.data.get("synthetic"):
         return (
             f"jaxseg's embedded phantom, seed {source.phantom_seed}: synthetic images, no "
             "patient's data, no license to heed. A network trained on it shows that the software "
             "works and is of no use on real images."
         )
-    if _has_emidec_names(facts.data):
+    if _has_emidec_names(run.data):
         return (
             f"EMIDEC, as the names of the cases say: {_EMIDEC}; <https://emidec.com>. License of "
             "the data: CC BY-NC-SA 4.0. This network was trained on it and has the same license: "
@@ -199,8 +192,8 @@ def _own_data(facts: Facts) -> str:
     )
 
 
-def _split(facts: Facts) -> dict[str, object]:
-    split, known = facts.setup.split, facts.data
+def _split(run: Trained) -> dict[str, object]:
+    split, known = run.setup.split, run.data
     if split.kind == "slice":
         text = (
             f"by slice, {split.title}; patients have slices on both sides, so scores are optimistic"
@@ -220,16 +213,17 @@ def _part(part: Mapping[str, Any]) -> str:
     return f"{part['slices']} slices of {len(part['cases'])} cases"
 
 
-def _training(facts: Facts) -> dict[str, object]:
-    course, how = facts.setup.course, facts.setup.optimization
-    epochs = facts.step / facts.steps * course.epochs
+def _training(run: Trained) -> dict[str, object]:
+    course, how = run.setup.course, run.setup.optimization
+    steps = run.setup.plan(run.data["training"]["slices"]).steps
+    epochs = run.step / steps * course.epochs
     return {
-        "length": f"{course.epochs} epochs: {facts.steps} steps of {course.batch_size} slices",
+        "length": f"{course.epochs} epochs: {steps} steps of {course.batch_size} slices",
         "optimizer": f"{how.method.capitalize()}, learning rate {how.learning_rate:g} to "
         f"{how.final_learning_rate:g}, {how.schedule}",
-        "seed": facts.setup.seed,
-        "started from": " ".join(provenance.started_from(facts.data)) or "random parameters",
-        "this checkpoint": f"{facts.checkpoint}, step {facts.step} (epoch {epochs:.0f})",
+        "seed": run.setup.seed,
+        "started from": " ".join(provenance.started_from(run.data)) or "random parameters",
+        "this checkpoint": f"{run.checkpoint}, step {run.step} (epoch {epochs:.0f})",
     }
 
 
@@ -239,7 +233,7 @@ def _scores(facts: Facts) -> str:
         # The report's own title is dropped, and its sections are placed below this heading.
         _, _, body = text.strip().partition("\n")
         parts += [f"### {heading}", re.sub(r"^#", "###", body.strip(), flags=re.MULTILINE)]
-    if facts.checkpoint == "best":
+    if facts.run.checkpoint == "best":
         parts.append(
             "The best checkpoint was chosen by its score on the validation slices: scores on them "
             "are optimistic."
@@ -247,7 +241,7 @@ def _scores(facts: Facts) -> str:
     return "\n\n".join(parts)
 
 
-def _limits(facts: Facts) -> str:
+def _limits(run: Trained) -> str:
     lines = [
         "- It segments each slice separately. Everything outside the network grid is background.",
         "- Scores may be lower with other scanners, protocols, contrast agents and patients than "
@@ -255,8 +249,8 @@ def _limits(facts: Facts) -> str:
         "- Probabilities are a softmax, not calibrated.",
         "- GPUs round differently from CPUs, which may change voxels between two labels.",
     ]
-    if "spacing" in facts.data:
-        low, high = facts.data["spacing"]
+    if "spacing" in run.data:
+        low, high = run.data["spacing"]
         edges = " x ".join(f"{a:.3g}-{b:.3g}" for a, b in zip(low, high, strict=True))
         rejected = "`predict` rejects voxels less than half as large or more than twice as large"
         lines.insert(1, f"- Voxels trained on: {edges} mm; {rejected}.")
@@ -265,7 +259,7 @@ def _limits(facts: Facts) -> str:
 
 def _usage(facts: Facts) -> str:
     parts = [_WITH_JAXSEG]
-    height, width = facts.setup.grid.size
+    height, width = facts.run.setup.grid.size
     if facts.calling_convention is not None:
         parts.append(_WITH_JAX.format(height=height, width=width))
     if ONNX in facts.files:

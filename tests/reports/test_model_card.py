@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 from types import MappingProxyType
 
 import jax
@@ -12,8 +13,9 @@ import pytest
 from configs import awce, best
 from jaxseg.config.settings import replace
 from jaxseg.config.setup import build
+from jaxseg.models import UNet
 from jaxseg.reports.model_card import Facts, is_own_data, model_card
-from jaxseg.runs.trained import load_run
+from jaxseg.runs.trained import Trained, load_run
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +51,15 @@ def data(*names, **more):
     return {"cases": list(names), **parts, **more}
 
 
-def text(run=None, known=None, **changes):
+def text(run=None, known=None, *, checkpoint="best", **changes):
+    trained = Trained(
+        Path("run"), checkpoint, 30, setup() if run is None else run,
+        data("Ann", "Bob") if known is None else known, UNet(num_labels=3),
+        {"kernel": np.zeros((1234, 1000)), "bias": np.zeros(567)},
+    )  # fmt: skip
     facts = {
-        "setup": setup() if run is None else run,
-        "data": data("Ann", "Bob") if known is None else known,
-        "checkpoint": "best", "step": 30, "steps": 40, "num_parameters": 1234567, "scores": {},
-        "remarks": (), "calling_convention": 10, "made_with": MappingProxyType({"jax": "9.9"}),
-        "files": {"config.json": (1234, "ab" * 32)},
+        "run": trained, "scores": {}, "remarks": (), "calling_convention": 10,
+        "made_with": MappingProxyType({"jax": "9.9"}), "files": {"config.json": (1234, "ab" * 32)},
     }  # fmt: skip
     return model_card(Facts(**(facts | changes)))
 
