@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -84,50 +84,40 @@ def _curve(by_step: Mapping[int, tuple[float, float]]) -> Curve:
     return Curve(np.array(epochs, np.float64), np.array(values, np.float64))
 
 
-class Spread(NamedTuple):
-    """Mean, minimum and maximum (K,) of several curves at epochs (K,)."""
-
-    epochs: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-
-
-def spread(curves: Sequence[Curve]) -> Spread:
+def spread(curves: Sequence[Curve]) -> NDArray[np.float64]:
     """Compute the mean, minimum and maximum of several runs' curves.
 
     Runs may log at different epochs, for example folds of different sizes. Each curve is therefore
     interpolated linearly at the epochs of all runs, within the range that all of them cover. NaN
-    values are left out. K is 0 if the runs share no epoch.
+    values are left out.
+
+    Returns:
+      (4, K): epochs, mean, minimum and maximum; K is 0 if the runs share no epoch.
     """
-    finite = [~np.isnan(curve.values) for curve in curves]
-    kept = [
-        (curve.epochs[f], curve.values[f])
-        for curve, f in zip(curves, finite, strict=True)
-        if f.any()
-    ]
+    finite = [(curve, ~np.isnan(curve.values)) for curve in curves]
+    kept = [(curve.epochs[f], curve.values[f]) for curve, f in finite if f.any()]
     if not kept:
-        return Spread(*np.empty((4, 0)))
+        return np.empty((4, 0))
     first = max(epochs[0] for epochs, _ in kept)
     last = min(epochs[-1] for epochs, _ in kept)
     grid = np.unique(np.concatenate([epochs for epochs, _ in kept]))
     grid = grid[(grid >= first) & (grid <= last)]
     stack = np.stack([np.interp(grid, epochs, values) for epochs, values in kept])
-    return Spread(grid, stack.mean(0), stack.min(0), stack.max(0))
+    return np.stack([grid, stack.mean(0), stack.min(0), stack.max(0)])
 
 
 def curves(histories: Mapping[str, Sequence[History]], regions: Sequence[str]) -> Figure:
     """Draw losses and label weights above, validation DSC by region below, in one color per stage.
 
     Args:
-      histories: the runs (seeds, folds) of each stage, by stage name.
+      histories: the runs (seeds, folds) of each stage, at least one, by stage name.
       regions: names of the scored regions, one panel each.
 
     Returns:
       A figure, to be written with `pictures.png` or `pictures.save`.
 
     Raises:
-      ValueError: if there is no stage, a stage has no run, or a run lacks a curve.
+      ValueError: if a run lacks a curve.
     """
     series = {**_LOSSES, **{_DSC + region: f"validation DSC, {region}" for region in regions}}
     _check(histories, list(series))
@@ -188,11 +178,7 @@ def _add_legends(
 
 
 def _check(histories: Mapping[str, Sequence[History]], names: Sequence[str]) -> None:
-    if not histories:
-        raise ValueError("no stage to draw; expected at least one")
     for stage, runs in histories.items():
-        if not runs:
-            raise ValueError(f"{stage}: no run to draw; expected at least one")
         for number, run in enumerate(runs, 1):
             missing = [name for name in names if name not in run]
             if missing:
@@ -212,12 +198,18 @@ def _style(number: int) -> dict[str, Any]:
 
 def _draw_stages(axis: Axes, histories: Mapping[str, Sequence[History]], name: str) -> None:
     for number, runs in enumerate(histories.values()):
-        epochs, mean, low, high = spread([run[name] for run in runs])
-        style = _style(number)
-        # A line through a single point would be invisible.
-        axis.plot(epochs, mean, marker="o" if len(epochs) == 1 else None, markersize=4, **style)
-        if len(runs) > 1:
-            axis.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        _draw(axis, [run[name] for run in runs], _style(number), alpha=0.15)
+    for line in axis.lines:
+        if len(np.asarray(line.get_xdata())) == 1:  # a line through one point would be invisible
+            line.set(marker="o", markersize=4)
+
+
+def _draw(axis: Axes, curves: Sequence[Curve], style: Mapping[str, Any], *, alpha: float) -> None:
+    """Draw the mean and, of several curves, the band from the lowest to the highest."""
+    epochs, mean, low, high = spread(curves)
+    axis.plot(epochs, mean, **style)
+    if len(curves) > 1:
+        axis.fill_between(epochs, low, high, color=style["color"], alpha=alpha, linewidth=0)
 
 
 def _set_log_scale(axis: Axes) -> None:
@@ -239,9 +231,6 @@ def _label_style(value: int) -> dict[str, Any]:
 
 def _draw_weights(axis: Axes, stage: str, runs: Sequence[History]) -> None:
     for value, name in enumerate(_weights(runs)):
-        epochs, mean, low, high = spread([run[name] for run in runs])
-        axis.plot(epochs, mean, **_label_style(value))
-        if len(runs) > 1:
-            axis.fill_between(epochs, low, high, color=label_color(value), alpha=0.2, linewidth=0)
+        _draw(axis, [run[name] for run in runs], _label_style(value), alpha=0.2)
     axis.set_ylim(bottom=0)
     axis.set_title(f"label weights\n{stage}", fontsize=10)  # too wide for one line
