@@ -23,14 +23,10 @@ def make_segmenter(
     center: tuple[float, float] | None = None,
     orientation: str | None = None,
 ) -> Segmenter:
-    """Create a function that segments a case.
+    """Create a function that segments a case; the other arguments are as in `make_predictor`.
 
     Args:
-      runs: as in `make_predictor`.
-      mirror: as in `make_predictor`.
       rule: conditions under which pathology stays in the label map.
-      center: as in `make_predictor`.
-      orientation: as in `make_predictor`.
 
     Returns:
       A function of a case and the path that its errors name, which returns the label map

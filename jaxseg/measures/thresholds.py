@@ -61,15 +61,10 @@ def remote_myocardium(image: NDArray[np.floating], myocardium: Mask) -> Mask:
     no others in the whole stack. The rule is this library's stand-in for the reader, who outlines a
     normal part of the wall away from the infarct.
 
-    Args:
-      image: as in `n_sd`.
-      myocardium: as in `n_sd`.
+    Arguments and errors are as in `n_sd`.
 
     Returns:
       (S, H, W) mask, empty only if the myocardium is.
-
-    Raises:
-      ValueError: as in `n_sd`.
     """
     image = _checked(image, myocardium)
     inner = np.asarray(ndimage.binary_erosion(myocardium, structure=_IN_SLICE), bool)
@@ -97,16 +92,10 @@ def full_width_half_maximum(
     which is the brightest part of the myocardium. Something is always marked, also in a heart
     without infarct.
 
+    The other arguments, the result and errors are as in `n_sd`.
+
     Args:
-      image: as in `n_sd`.
-      myocardium: as in `n_sd`.
       base: signal without enhancement.
-
-    Returns:
-      As in `n_sd`.
-
-    Raises:
-      ValueError: as in `n_sd`.
     """
     image = _checked(image, myocardium)
     return myocardium & (image > (base + image[myocardium].max(initial=base)) / 2)
@@ -118,15 +107,7 @@ def half_maximum_above_remote(image: NDArray[np.floating], myocardium: Mask) -> 
     Such are phase-sensitive and rescaled images. The variant is that of Hsu et al. (J Magn Reson
     Imaging 23:298, 2006), here with the remote myocardium of `remote_myocardium`.
 
-    Args:
-      image: as in `n_sd`.
-      myocardium: as in `n_sd`.
-
-    Returns:
-      As in `n_sd`.
-
-    Raises:
-      ValueError: as in `n_sd`.
+    Arguments, result and errors are as in `n_sd`.
     """
     remote = remote_myocardium(image, myocardium)
     base = float(image[remote].mean(dtype=np.float64)) if remote.any() else 0.0
@@ -140,15 +121,7 @@ def otsu(image: NDArray[np.floating], myocardium: Mask) -> Mask:
     1979), here over every signal value that occurs, without a histogram. Something is always
     marked, unless all signals are equal.
 
-    Args:
-      image: as in `n_sd`.
-      myocardium: as in `n_sd`.
-
-    Returns:
-      As in `n_sd`.
-
-    Raises:
-      ValueError: as in `n_sd`.
+    Arguments, result and errors are as in `n_sd`.
     """
     image = _checked(image, myocardium)
     values, counts = np.unique(image[myocardium], return_counts=True)

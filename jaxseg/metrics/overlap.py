@@ -87,17 +87,11 @@ def slice_counts(
 ) -> NDArray[np.int64]:
     """Pixel counts of each slice and region; their sums over slices give a pooled DSC.
 
-    Args:
-      prediction: as in `slice_scores`.
-      reference: as in `slice_scores`.
-      regions: as in `slice_scores`.
+    Arguments and errors are as in `slice_scores`.
 
     Returns:
       (N, R, 3): counts of the intersection, the prediction and the reference, in the order of
       `dice_from_counts`.
-
-    Raises:
-      ValueError: as `slice_scores`.
     """
     prediction, reference = checked_pair(prediction, reference)
     if prediction.ndim != 3:

@@ -22,14 +22,8 @@ def ablate(
     """Train and score every stage on every seed and fold, then write the report.
 
     Repeating the command resumes an interrupted study. Several processes may work in one folder:
-    each takes runs that no other process holds, and the last to finish writes the report.
-
-    Args:
-      config: as in `plan_runs`.
-      stages: as in `plan_runs`.
-      folder: as in `plan_runs`; created if needed.
-      seeds: as in `plan_runs`.
-      folds: as in `plan_runs`.
+    each takes runs that no other process holds, and the last to finish writes the report. The
+    arguments are as in `plan_runs`; the folder is created if needed.
 
     Raises:
       SettingsError: as in `plan_runs`.
