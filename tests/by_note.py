@@ -143,15 +143,18 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
     image = without_bias_field(note, image, edges)
     shown = picture(image)
     spans = [np.flatnonzero(shown.any((1 - k, 2))) for k in (0, 1)]
-    voxel = [int(span[0] + span[-1]) // 2 for span in spans]
+    center = [(span[0] + span[-1]) / 2 for span in spans]
     sides = [
         max(48, 8 * int(np.ceil((span[-1] - span[0] + 1) * edge / 8 / 8)))
         for span, edge in zip(spans, edges, strict=False)
     ]
 
-    def at(voxel, **grid):
-        center = [(v + 0.5) / n for v, n in zip(voxel, shape, strict=False)]
-        return centered(note, center, **grid)
+    def at(position, **grid):
+        fractions = [(v + 0.5) / n for v, n in zip(position, shape, strict=False)]
+        return centered(note, fractions, **grid)
+
+    def rounded(position):
+        return tuple(int(np.floor(v + 0.5)) for v in position)
 
     def place(there, pixel):
         """Row and column, in voxels, of a pixel of a grid."""
@@ -161,7 +164,7 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
             for (offset, step), at, n in zip(geometries, pixel, shape, strict=False)
         ]
 
-    scout = at(voxel, size=sides, spacing_mm=8.0)
+    scout = at(center, size=sides, spacing_mm=8.0)
     pixels, tissue = normalized(scout, image, edges)
     pixels = np.where(tissue, pixels, pixels[tissue].min()).astype(np.float32)
     localizer = load(folder / f"localizer{suffix}")
@@ -189,12 +192,12 @@ def find_and_segment(folder, image, edges, *, suffix=".stablehlo"):
         gap = np.hypot(*np.multiply(np.subtract(heart, position), edges[:2]))
         return gap, heart, labels
 
-    voxel, tried = tuple(map(round, place(scout, peak))), {}
+    voxel, tried = rounded(place(scout, peak)), {}
     while voxel not in tried and len(tried) < 8:
         tried[voxel] = tried_at(voxel)
-        voxel = tuple(map(round, tried[voxel][1]))
+        voxel = rounded(tried[voxel][1])
     path = list(tried)
     path = path[path.index(voxel) :] if voxel in tried else path[-1:]
     best = min(path, key=lambda v: (tried[v][0], v))
     center = tried[best][1]
-    return tuple(map(round, center)), tried_at(center)[2]
+    return rounded(center), tried_at(center)[2]

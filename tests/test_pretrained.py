@@ -1,5 +1,8 @@
 """The pretrained network: complete, small, licensed and useful."""
 
+import hashlib
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -9,6 +12,8 @@ from jaxseg.metrics import dice
 from jaxseg.pretrained import EMIDEC, folder_of
 from jaxseg.runs.trained import check_data, load_run
 from tests.logged import logged
+
+CARD = (EMIDEC / "MODEL_CARD.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,17 @@ def test_size_and_license():
         text = (EMIDEC / name).read_text()
         assert "CC BY-NC-SA 4.0" in text
         assert "Lalande" in text
+
+
+def test_the_model_card_lists_the_files_as_they_are():
+    rows = re.findall(r"^\| (\S+) +\| ([\d,]+) +\| ([0-9a-f]{64}) \|$", CARD, re.MULTILINE)
+    assert len(rows) > 20
+    for name, size, digest in rows:
+        content = (EMIDEC / name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (
+            int(size.replace(",", "")),
+            digest,
+        )
 
 
 def test_it_was_trained_on_all_cases():

@@ -49,7 +49,11 @@ class Grid:
             raise ValueError(f"center is {center}; expected two fractions in [0, 1], or None")
 
     def at(self, position: tuple[float, float], shape: tuple[int, ...]) -> "Grid":
-        """The grid centered on a position (row, column), in voxels, of a stack of this shape."""
+        """The grid centered on a position (row, column), in voxels, of a stack of this shape.
+
+        Raises:
+          ValueError: the position is outside the stack.
+        """
         row, column = ((i + 0.5) / n for i, n in zip(position, shape, strict=False))
         return replace(self, center=(row, column))
 
@@ -61,7 +65,11 @@ class Grid:
     def position(
         self, pixel: tuple[float, float], shape: tuple[int, ...], spacing: tuple[float, ...]
     ) -> tuple[float, float]:
-        """The position (row, column), in voxels of a stack, of a pixel, clipped to the stack."""
+        """The position (row, column), in voxels of a stack, of a pixel, clipped to the stack.
+
+        Raises:
+          ValueError: the grid has no center.
+        """
         found = []
         for k in (0, 1):
             offset, step = _axis(shape[k], spacing[k], self.size[k], self.spacing, self._center[k])

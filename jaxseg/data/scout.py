@@ -29,7 +29,7 @@ def scout_grid(case: Case, size: tuple[int, int] | None = None) -> Grid:
       size: (H, W) in pixels; by default large enough for the whole picture, and at least `SIZE`.
     """
     rows, columns = field_of_view(case.tissue)
-    middle = ((rows.start + rows.stop - 1) // 2, (columns.start + columns.stop - 1) // 2)
+    middle = ((rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2)
     if size is None:
         lengths = (rows.stop - rows.start, columns.stop - columns.start)
         edges = [n * mm for n, mm in zip(lengths, case.spacing, strict=False)]

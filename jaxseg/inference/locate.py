@@ -82,10 +82,10 @@ def find_heart(
     """Center the crop on the heart and segment the stack there.
 
     The whole stack has one center. The localizer's peak is accurate to about 15 mm. From there the
-    crop follows the heart in the label map, voxel by voxel, until a center comes again. The last
-    crop is then centered between voxels, where the heart lies in the crop that held it best. So the
-    result hardly depends on the extent of the image, the size of its voxels or the heart's position
-    in it.
+    crop follows the heart in the label map, in whole voxels, until a center recurs or eight crops
+    are done. In the crop of that cycle whose heart is closest to its center, the heart's position
+    between voxels is the center of the last crop. So the result hardly depends on the extent of the
+    image, the size of its voxels or the heart's position in it.
 
     Args:
       case: case on its native grid.
@@ -95,7 +95,10 @@ def find_heart(
 
     Returns:
       The voxel at the heart's center, the grid around that center and the probabilities on the
-      grid, or None if no heart is found.
+      grid, or None if no heart is found: less than 5 ml on the scout, or a crop without a label.
+
+    Raises:
+      DataError: as `scout_of`.
     """
     scout, shape, spacing = scout_grid(case), case.image.shape, case.spacing
     heart = localize(scout_of(case, how, scout), TURNS_AND_FLIPS)[..., 1]
@@ -117,12 +120,16 @@ def find_heart(
     resting = visited[visited.index(voxel) :] if voxel in crops else visited[-1:]
     *_, center = min(crops[at] for at in resting)
     grid = how.grid.at(center, shape)
-    return _rounded(center), grid, segment(grid)
+    probabilities = segment(grid)
+    if not (most_probable(probabilities) > 0).any():
+        return None
+    return _rounded(center), grid, probabilities
 
 
 def _rounded(position: tuple[float, float]) -> tuple[int, int]:
+    """The voxel at a position; halves go up, so that padding moves no tie to another voxel."""
     row, column = position
-    return round(row), round(column)
+    return math.floor(row + 0.5), math.floor(column + 0.5)
 
 
 def reaches_border(probabilities: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Case, Grid, most_probable, probabilities_to_native
+from jaxseg.data.padding import field_of_view
 from jaxseg.data.preprocess import Preprocessing, corrected, network_images
 from jaxseg.inference.case_checks import orientation_remark, unusual_shape, unusual_size
 from jaxseg.inference.locate import (
@@ -40,12 +41,13 @@ class Prediction:
 
     Attributes:
       probabilities: (X, Y, slices, L) float32 on the native grid, summing to 1 over L.
-      center: voxel (row, column) at the center of the crop. None if the config of the run states
-        the center, or if no heart was found.
-      grid: the network grid, laid over the stack as it is stored.
+      center: voxel (row, column) at the center of the crop of the first run that finds a heart.
+        None if the config of the run states the center, or if no heart was found.
+      grid: the network grid of that run, laid over the stack as it is stored.
       heart_found: whether a heart was found and anything was labeled; otherwise everything is
         background.
-      at_border: whether labels reach the border of the crop, so that some may be cut off.
+      at_border: whether labels reach the border of the crop or of the image within its padding, so
+        that some of the heart may be cut off.
       off_center_mm: distance in mm of the heart from the center of the crop, if the config states
         the center; otherwise 0.
       unusual: how the stack or its heart differs from training, by `unusual_shape`,
@@ -70,7 +72,7 @@ class Prediction:
             return ("no heart found", *self.unusual)
         remarks = list(self.unusual)
         if self.at_border:
-            remarks.append("labels reach the border of the crop")
+            remarks.append("labels reach the border of the crop or of the image")
         if self.off_center_mm > _OFF_CENTER_MM:
             remarks.append(f"the heart lies {self.off_center_mm:.0f} mm off the crop's center")
         return tuple(remarks)
@@ -151,15 +153,18 @@ def make_predictor(
         found = [one for one in found if one.heart_found] or found[:1]
         total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
         mean = np.asarray(total / np.float32(len(found)))
+        labeled = bool((most_probable(mean) > 0).any())
         return replace(
             found[0],
             probabilities=mean,
+            center=found[0].center if labeled else None,
+            heart_found=labeled,
             at_border=any(one.at_border for one in found),
             off_center_mm=max(one.off_center_mm for one in found),
             unusual=(
                 *unusual_shape(runs, case),
                 *([remark] if remark else []),
-                *(unusual_size(runs, mean, case.spacing) if found[0].heart_found else ()),
+                *(unusual_size(runs, mean, case.spacing) if labeled else ()),
             ),
         )
 
@@ -228,12 +233,14 @@ def _predict_turned(
             background[..., 0] = 1
             return Prediction(background, None, heart_found=False)
         center, grid, probabilities = found
+    native = probabilities_to_native(probabilities, shape, case.spacing, grid)
+    picture = np.moveaxis(native[field_of_view(case.tissue)], 2, 0)
     return Prediction(
-        probabilities_to_native(probabilities, shape, case.spacing, grid),
+        native,
         center,
         grid,
         heart_found=bool((most_probable(probabilities) > 0).any()),
-        at_border=reaches_border(probabilities),
+        at_border=reaches_border(probabilities) or reaches_border(picture),
         off_center_mm=0.0 if center else off_center_mm(probabilities, grid, case.spacing),
     )
 

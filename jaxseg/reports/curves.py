@@ -22,7 +22,7 @@ CAPTION = (
     "Top: the loss that each stage minimizes, the plain cross-entropy of the same training batches "
     "(comparable between stages), and the label weights of Eq. 3 as the network sees them. Bottom: "
     "mean DSC over the validation slices that hold the label. Lines are means over a stage's runs, "
-    "bands reach from the lowest to the highest run, as far as all runs of the stage go."
+    "bands reach from the lowest to the highest run, over the epochs that all its runs cover."
 )
 
 # Tol's high-contrast and vibrant palettes: distinct in gray, too, and different from label colors.
@@ -199,15 +199,13 @@ def _style(number: int) -> dict[str, Any]:
 def _draw_stages(axis: Axes, histories: Mapping[str, Sequence[History]], name: str) -> None:
     for number, runs in enumerate(histories.values()):
         _draw(axis, [run[name] for run in runs], _style(number), alpha=0.15)
-    for line in axis.lines:
-        if len(np.asarray(line.get_xdata())) == 1:  # a line through one point would be invisible
-            line.set(marker="o", markersize=4)
 
 
 def _draw(axis: Axes, curves: Sequence[Curve], style: Mapping[str, Any], *, alpha: float) -> None:
     """Draw the mean and, of several curves, the band from the lowest to the highest."""
     epochs, mean, low, high = spread(curves)
-    axis.plot(epochs, mean, **style)
+    # A line through a single point would be invisible.
+    axis.plot(epochs, mean, marker="o" if len(epochs) == 1 else None, markersize=4, **style)
     if len(curves) > 1:
         axis.fill_between(epochs, low, high, color=style["color"], alpha=alpha, linewidth=0)
 

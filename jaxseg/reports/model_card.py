@@ -140,6 +140,8 @@ def _extras(setup: Setup) -> list[str]:
     texts = {
         "crops centered on the heart, which a localizer finds": setup.grid.center is None,
         "bias field corrected by N4": setup.preprocessing.bias_field,
+        "instance normalization": not setup.architecture.groups,
+        "optimizer Muon": setup.optimization.method == "muon",
         "targets that hold each label's share of a pixel": setup.soft_labels,
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"soft Dice loss{whole} (coefficient {objective.dice:g})": objective.dice,
@@ -175,7 +177,7 @@ def _own_data(run: Trained) -> str:
     if source.phantom_cases or run.data.get("synthetic"):
         return (
             f"jaxseg's embedded phantom, seed {source.phantom_seed}: synthetic images, no "
-            "patient's data, no license to heed. A network trained on it shows that the software "
+            "patient's data, no license applies. A network trained on it shows that the software "
             "works and is of no use on real images."
         )
     if _has_emidec_names(run.data):
@@ -275,8 +277,8 @@ python -m jaxseg predict FILE_OR_FOLDER --run=BUNDLE --output=DIR
 python -m jaxseg evaluate CASES --run=BUNDLE --output=DIR
 ```"""
 _WITH_JAX = """\
-With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder; how slices
-are prepared and results brought back to the scan, preprocessing.json says:
+With JAX and NumPy alone (and `flatbuffers`, which `jax.export` needs), in this folder;
+preprocessing.json describes how slices are prepared and results are brought back to the scan:
 
 ```python
 from pathlib import Path

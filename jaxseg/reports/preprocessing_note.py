@@ -60,22 +60,22 @@ _HEART = (
     "Find the picture: the smallest rectangle of rows and columns around the tissue of all slices, "
     "first to last",
     "make a scout of the stack: as to_network and intensity say, but on a grid of spacing_mm 8, "
-    "centered on the middle of voxel ((first + last) // 2) of either axis, its sides the smallest "
-    "multiples of 8 pixels that hold the picture, at least 48; padding then takes the least value "
-    "of the scout's tissue",
+    "centered on the middle of the picture, center = ((first + last) / 2 + 0.5) / n, its sides the "
+    "smallest multiples of 8 pixels that hold the picture, at least 48; padding then takes the "
+    "least value of the scout's tissue",
     "localizer.stablehlo or localizer.onnx takes scouts (batch, H, W) float32 and gives "
     "probabilities (batch, H, W, 2) of elsewhere and heart; average them over the eight turns and "
     "flips of the scouts",
     "set the latter to 0 in slices that show nothing; if pixels of more than 0.5 make up less than "
     "5 ml (64 mm2 times the slice spacing each), no heart is found",
     "add the slices up and smooth by weights exp(-d^2 / 12.5), d the distance in pixels, 0 beyond "
-    "the scout; the voxel at the highest pixel, rounded, is the center: the grid is centered on "
-    "its middle, center = (voxel + 0.5) / n",
+    "the scout; the voxel at the highest pixel, clipped to the stack and rounded, halves up, is "
+    "the center: the grid is centered on its middle, center = (voxel + 0.5) / n",
     "segment the stack on that grid; take the median place on each axis of all pixels of a label "
     "other than 0, each spread evenly over its width (n of N pixels at place k, m before it, the "
     "first with m + n >= N / 2: k - 1/2 + (N / 2 - m) / n), in voxels, clipped to the stack, and "
-    "the voxel there, rounded, for the next center; go on until a center comes again, or eight are "
-    "done; without a labeled pixel no heart is found",
+    "the voxel there, rounded likewise, for the next center; go on until a center comes again, or "
+    "eight are done; without a labeled pixel no heart is found",
     "of the segmentations since that center first came, or else the eighth alone, take the one "
     "whose median places lie nearest to the voxel at its center, in mm, ties to the lower row, "
     "then the lower column of that voxel; its median places, not rounded, are the last center, "

@@ -137,14 +137,14 @@ def test_an_oscillating_search_ends_at_the_nearest_crop():
         grids.append(grid)
         middle = 23 if len(grids) % 2 else 14
         heart = np.zeros((SHAPE[2], 40, 40), bool)
-        heart[:, middle - 4 : middle + 5, 15:25] = True
+        heart[:, middle - 4 : middle + 4, 15:25] = True
         return two(heart)
 
     found = find_heart(case, HOW, localize, jumping)
     assert found is not None
     assert found[1] == grids[-1]
     rows = [grid.center[0] * SHAPE[0] for grid in grids]
-    assert any(rows[-1] == pytest.approx(row + 3.5) for row in rows[:-1:2])
+    assert any(rows[-1] == pytest.approx(row + 3) for row in rows[:-1:2])
 
 
 def test_a_stable_crop_is_segmented_at_most_four_times():
@@ -173,7 +173,7 @@ def test_the_last_crop_is_centered_between_voxels_from_any_start(start, place):
     assert found is not None
     center = np.multiply(found[1].center, SHAPE[:2]) - 0.5
     assert np.abs(center - place).max() < 0.1
-    assert found[0] == tuple(np.round(center))
+    assert found[0] == tuple(np.floor(center + 0.5))
 
 
 def test_without_a_heart_nothing_is_found():
@@ -188,6 +188,21 @@ def test_without_a_heart_nothing_is_found():
     assert find_heart(case, HOW, lambda scouts, views: nowhere(scouts), fail) is None
     blind = lambda grid: nowhere(np.zeros((SHAPE[2], *grid.size)))  # noqa: E731
     assert find_heart(case, HOW, localize, blind) is None
+
+
+def test_a_heart_that_the_last_crop_loses_is_not_found():
+    """Seen 0.4 rows below the middle of every crop at a whole voxel, and in no other."""
+
+    def segment(grid):
+        row = grid.center[0] * SHAPE[0] - 0.5
+        heart = np.zeros((SHAPE[2], 40, 40), bool)
+        if abs(row - round(row)) < 1e-6:
+            # The median of 10 rows of 10 pixels from row 15 on and 8 more lies at 19.5 + 0.4.
+            heart[:, 15:25, 15:25] = True
+            heart[:, 25, 15:23] = True
+        return two(heart)
+
+    assert find_heart(disk_case(60, 50), HOW, localize, segment) is None
 
 
 def test_a_few_pixels_are_not_a_heart():

@@ -117,6 +117,24 @@ def test_an_empty_label_map_has_no_heart(run, case):
     assert prediction.remarks() == ("no heart found",)
 
 
+def test_runs_whose_average_labels_nothing_find_no_heart(run, case):
+    """Background 0.45 and another label 0.55 each: of the average, background is the largest."""
+
+    def labeling(value):
+        params = jax.tree.map(jnp.zeros_like, run.params)
+        odds = np.full(5, 1e-9)
+        odds[[0, value]] = 0.45, 0.55
+        params["logits"]["bias"] = jnp.log(odds)
+        return dataclasses.replace(run, folder=Path(f"label-{value}"), params=params)
+
+    runs = [labeling(1), labeling(2)]
+    assert all(make_predictor([each])(case).heart_found for each in runs)
+    both = make_predictor(runs)(case)
+    assert not most_probable(both.probabilities).any()
+    assert not both.heart_found
+    assert both.remarks() == ("no heart found",)
+
+
 def with_anatomy(run, anatomy):
     setup = dataclasses.replace(run.setup, anatomy=anatomy)
     return dataclasses.replace(run, folder=Path("other"), setup=setup)

@@ -32,7 +32,7 @@ _CASE_TABLES = (
         "holding",
         "dsc",
         3,
-        "Cases whose reference lacks the region take no part, so finding nothing scores 0.",
+        "Cases whose reference lacks the region are excluded, so finding nothing scores 0.",
     ),
     ("volume difference in mm3, all cases", "all", "volume_difference_mm3", 0, ""),
     (
@@ -140,7 +140,7 @@ def _table1(comparison: Comparison, protocol: Protocol) -> Section:
     if not comparison.whole_cases:
         paragraphs.append(
             "Scores of cases in 3D are left out: the split is by slices, so that no case was "
-            "scored as a whole. For these split by case."
+            "scored as a whole. For these, split by case."
         )
     table = Table(("stage", *comparison.slice_regions), tuple(rows))
     return Section("Table 1: DSC of slices", "\n\n".join(paragraphs), (table,))
@@ -159,7 +159,7 @@ def _reading(comparison: Comparison, unit: str, cells: Sequence[SeedStatistic]) 
         "Student's t over the seeds' means: it covers training anew, not other patients."
     )
     if any(cell.low < 0 or cell.high > 1 for cell in cells):
-        text += " It knows no bounds of the DSC; where it passes them, seeds are too few."
+        text += " It may pass 0 or 1, a sign of too few seeds."
     return text
 
 
@@ -182,7 +182,7 @@ def _stands_on(comparison: Comparison, protocol: Protocol) -> str:
         f"{protocol.slices} slices; validated: {validated}. Split: {split}. "
         f"Seed{'s' if len(comparison.seeds) > 1 else ''}: {seeds}. Training: "
         f"{setup.course.epochs} epochs on a grid of {grid.size[0]} x {grid.size[1]} "
-        f"pixels{spacing}. Scored is the last epoch, never one chosen on the validation slices, "
+        f"pixels{spacing}. The last epoch is scored, never one chosen on the validation slices, "
         "on the cases' native grids."
     )
 
@@ -221,8 +221,8 @@ def _case_table(
             rows += [(name, *values) for name, values in CASES.items()]
             paragraphs.append(
                 "Published rows are for orientation: with other splits and training sets, and they "
-                "may count empty regions otherwise. Each names its source; what is quoted by "
-                "others was not checked where it was first printed."
+                "may count empty regions differently. Each names its source; values "
+                "quoted by others were not checked against the original."
             )
     table = Table(("stage", *comparison.case_regions), tuple(rows))
     return Section(f"Cases in 3D: {title}", "\n\n".join(paragraphs), (table,))
