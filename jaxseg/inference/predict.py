@@ -18,7 +18,7 @@ from jaxseg.inference.case_decision import choose_rule
 from jaxseg.inference.inputs import Stack, find_inputs
 from jaxseg.inference.measurer import Measurer
 from jaxseg.inference.predictor import Prediction
-from jaxseg.inference.segmenter import Segmenter, make_segmenter
+from jaxseg.inference.segmenter import CaseSegmenter, make_segmenter
 from jaxseg.measures.aha import Septum
 from jaxseg.measures.heart import HeartLabels, MeasureError
 from jaxseg.metrics import volume
@@ -71,7 +71,7 @@ class _Pipeline:
     """What all cases have in common; `measurer` is None if the labels cannot be measured."""
 
     runs: Sequence[Trained]
-    segment: Segmenter
+    segment: CaseSegmenter
     measurer: Measurer | None
     outputs: _Outputs
 

@@ -12,7 +12,7 @@ from jaxseg.inference.predictor import Prediction, make_predictor
 from jaxseg.presence import PresenceRule, label_map
 from jaxseg.runs.trained import Trained
 
-Segmenter = Callable[[Case, Path], tuple[NDArray[np.uint8], Prediction]]
+CaseSegmenter = Callable[[Case, Path], tuple[NDArray[np.uint8], Prediction]]
 
 
 def make_segmenter(
@@ -22,7 +22,7 @@ def make_segmenter(
     rule: PresenceRule,
     center: tuple[float, float] | None = None,
     orientation: str | None = None,
-) -> Segmenter:
+) -> CaseSegmenter:
     """Create a function that segments a case; the other arguments are as in `make_predictor`.
 
     Args:
