@@ -105,16 +105,6 @@ def test_a_shift_by_cropping_and_padding(predict, untouched, shift):
         assert_unchanged(predict, whole, lambda case, by=by: moved(case.image, by))
 
 
-@pytest.mark.parametrize("padding", [0, 30])
-def test_a_heart_cut_off_by_the_image_is_remarked(predict, untouched, padding):
-    for case, _ in untouched:
-        assert not any("border" in remark for remark in predict(case).remarks())
-        rows = np.flatnonzero((case.label > 0).any((1, 2)))
-        image = np.pad(case.image[: rows[len(rows) // 2]], ((0, padding), (0, 0), (0, 0)))
-        cut = dataclasses.replace(case, image=image, label=None)
-        assert any("border" in remark for remark in predict(cut).remarks()), case.name
-
-
 @pytest.mark.parametrize("value", [0, -1, 9])
 def test_padding_on_one_side(predict, untouched, value):
     def change(case):

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import most_probable
+from jaxseg.inference import predictor
 from jaxseg.inference.locate import FLIPS, averaged
 from jaxseg.inference.predictor import make_predictor, presence_rule
 from jaxseg.localizer import make_localizer
@@ -115,6 +117,23 @@ def test_an_empty_label_map_has_no_heart(run, case):
     assert not prediction.heart_found
     assert not most_probable(prediction.probabilities).any()
     assert prediction.remarks() == ("no heart found",)
+
+
+@pytest.mark.parametrize("gap", [0, 2])
+def test_labels_at_the_border_of_the_image_are_remarked(run, case, monkeypatch, gap):
+    """A padded picture of 42 x 42 mm in a larger crop, labeled up to `gap` pixels of its border."""
+    image = np.zeros_like(case.image)
+    picture = tuple(slice(40, 40 + round(42 / mm)) for mm in case.spacing[:2])
+    image[picture] = case.image[picture] + 1
+
+    def segment(params, images):
+        heart = ndimage.binary_erosion(images != 0, np.ones((1, 1 + 2 * gap, 1 + 2 * gap)))
+        return np.eye(5, dtype=np.float32)[heart.astype(int)]
+
+    monkeypatch.setattr(predictor, "make_probabilities", lambda network, batch_size: segment)
+    prediction = make_predictor([run])(dataclasses.replace(case, image=image, label=None))
+    assert prediction.heart_found
+    assert prediction.at_border == (gap == 0)
 
 
 def test_runs_whose_average_labels_nothing_find_no_heart(run, case):
