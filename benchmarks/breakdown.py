@@ -1,6 +1,7 @@
 """Time of the parts of a step, and a profile by kind of operation."""
 
 import sys
+from typing import Any
 
 from benchmarks.plan import Plan
 from benchmarks.process import Process, WorkerError
@@ -12,7 +13,12 @@ _PARTS = ("forward", "gradient", "bare step", "mixup", "step")
 
 
 def breakdown(plan: Plan) -> list[Table]:
-    """Cumulative parts of a step on both sides, and the profile of jaxseg."""
+    """Parts of a step on both sides, and the profile of jaxseg."""
+    return [*parts_of_step(plan), *profile(plan)]
+
+
+def parts_of_step(plan: Plan) -> list[Table]:
+    """Cumulative parts of a step on both sides."""
     names = (JAXSEG, plan.rival)
     parts = ("forward", "gradient", "step") if plan.quick else _PARTS
     workloads = {f"{side}: {part}": plan.reference(part, side) for part in parts for side in names}
@@ -32,7 +38,7 @@ def breakdown(plan: Plan) -> list[Table]:
         "because a compiler fuses across parts.",
     )
     header = ("what", *names, f"{plan.rival} over {REFERENCE}")
-    return [Table("Parts of a step", header, rows, notes), *_profile(plan)]
+    return [Table("Parts of a step", header, rows, notes)]
 
 
 _NAMES = {
@@ -44,10 +50,16 @@ _NAMES = {
 }
 
 
-def _profile(plan: Plan) -> list[Table]:
-    """Share of each kind of operation in a step with mixup, from the profiler of JAX."""
+def profile(plan: Plan, **changes: Any) -> list[Table]:
+    """Share of each kind of operation in a step with mixup, from the profiler of JAX.
+
+    Args:
+      plan: the plan.
+      changes: changes to the reference workload.
+    """
+    workload = plan.reference("trace", **changes)
     try:
-        with Process(plan.reference("trace"), plan.caches) as process:
+        with Process(workload, plan.caches) as process:
             process.run(1)
             operations = process.close().get("operations", {})
     except WorkerError as error:
@@ -61,7 +73,7 @@ def _profile(plan: Plan) -> list[Table]:
         for kind, milliseconds in operations.items()
     ]
     notes = (
-        f"One step of {JAXSEG} with mixup. On a CPU, times are summed over threads and include "
-        "waiting for other operations.",
+        f"One step of {JAXSEG} with mixup, stage {workload.stage}, {workload.precision}. On a CPU, "
+        "times are summed over threads and include waiting for other operations.",
     )
     return [Table("Profile by kind of operation", ("kind", "time", "share"), rows, notes)]

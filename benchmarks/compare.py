@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from benchmarks.plan import Plan
 from benchmarks.process import sides
@@ -35,7 +36,7 @@ def steps(plan: Plan) -> list[Table]:
         "It includes mixup if the table says so. In PyTorch, mixup consists of the same two small "
         "matrix products, vectorized by hand."
     )
-    return [_compared(plan, "Training step", ("stage", "mixup", "precision"), groups, note)]
+    return [compared(plan, "Training step", ("stage", "mixup", "precision"), groups, note)]
 
 
 def _variants(plan: Plan, workload: Workload) -> dict[str, Workload]:
@@ -49,7 +50,7 @@ def _variants(plan: Plan, workload: Workload) -> dict[str, Workload]:
     return variants
 
 
-def _compared(
+def compared(
     plan: Plan,
     title: str,
     keys: tuple[str, ...],
@@ -62,23 +63,28 @@ def _compared(
     return Table(title, (*keys, "side", *COMPARISON), rows, (note,))
 
 
-def epochs(plan: Plan) -> list[Table]:
-    """Time of an epoch with mixup, from the first index to the last update."""
+def epochs(plan: Plan, **changes: Any) -> list[Table]:
+    """Time of an epoch with mixup, from the first index to the last update.
+
+    Args:
+      plan: the plan.
+      changes: changes to the reference workload.
+    """
     workers = min(plan.cores, 8)
-    reference = plan.reference("epoch", slices=24 if plan.quick else 96)
+    defaults: dict[str, Any] = {"slices": 24 if plan.quick else 96}
+    reference = plan.reference("epoch", **defaults | changes)
     torch_sides = [CHANNELS_LAST] if plan.quick else [EAGER, CHANNELS_LAST, COMPILED]
     workloads = sides(reference, [JAXSEG]) | _variants(plan, reference)
     workloads |= sides(reference, torch_sides)
     for count in (0, workers):
-        loaded = plan.reference(
-            "epoch", CHANNELS_LAST, slices=reference.slices, loader_workers=count
-        )
+        loaded = replace(reference, side=CHANNELS_LAST, loader_workers=count)
         workloads[f"{CHANNELS_LAST}, SciPy mixup in {count} loader workers"] = loaded
     times = plan.compare(workloads, turns=plan.turns if plan.device == "gpu" else 3)
     notes = (
         f"An epoch has {reference.slices} slices and {reference.slices // reference.batch} steps "
-        "of stage attention with mixup. Half of the examples are mixed. The workers of the loader "
-        "warp only these, and share the cores with the training process.",
+        f"of stage {reference.stage} with mixup in {reference.precision}. Half of the examples are "
+        "mixed. The workers of the loader warp only these, and share the cores with the training "
+        "process.",
     )
     return [Table("Epoch", ("side", *COMPARISON), comparison_rows((), times), notes)]
 
@@ -95,7 +101,7 @@ def predictions(plan: Plan) -> list[Table]:
         "the network grid and back, by the same functions on both sides. jaxseg pads the 7 slices "
         "to a batch of 8."
     )
-    return [_compared(plan, "Prediction", ("what",), groups, note)]
+    return [compared(plan, "Prediction", ("what",), groups, note)]
 
 
 def scaling(plan: Plan) -> list[Table]:

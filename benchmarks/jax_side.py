@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -16,6 +17,7 @@ from benchmarks.trace import operations
 from benchmarks.workload import (
     COPIED_NUMBERS,
     MATRIX_SIZE,
+    STEPS_PER_CALL,
     Slices,
     Workload,
     read_cases,
@@ -71,7 +73,7 @@ def build(workload: Workload) -> Task:
     if workload.devices > 1:  # must precede the first use of JAX
         jax.config.update("jax_num_cpu_devices", workload.devices)
     match workload.task:
-        case "step":
+        case "step" | "scan":
             return _step(workload)
         case "epoch":
             return _epoch(workload)
@@ -96,7 +98,9 @@ def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
     data = read_slices(workload)
     networks, objective, optimizer = _networks(workload)
     mixup = setup.build(workload.settings()).mixup
-    step = compile_step(make_train_step(networks, optimizer, objective, mixup), workload.devices)
+    train_step = make_train_step(networks, optimizer, objective, mixup)
+    several = STEPS_PER_CALL if workload.task == "scan" else None
+    step = compile_step(_scan(train_step) if several else train_step, workload.devices)
     place, size = placement(workload.devices), (workload.size, workload.size)
     state = init_state(networks, optimizer, 0, size, place)
     cohort = DeviceCohort.from_slices(data.images, data.labels, data.heights)
@@ -106,11 +110,22 @@ def _training(workload: Workload) -> tuple[Callable[[], Any], Slices]:
 
     def start() -> Any:
         nonlocal state, done
-        state, logs = step(state, cohort, jnp.asarray(plan.indices(done)))
-        done += 1
+        batches = [plan.indices(done + i) for i in range(several or 1)]
+        indices = np.stack(batches) if several else batches[0]
+        state, logs = step(state, cohort, jnp.asarray(indices))
+        done += len(batches)
         return logs
 
     return start, data
+
+
+def _scan(train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """Several steps as one function, whose indices are (steps, B)."""
+
+    def steps(state: Any, cohort: DeviceCohort, indices: Array) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda now, batch: train_step(now, cohort, batch), state, indices)
+
+    return steps
 
 
 def _step(workload: Workload) -> Task:

@@ -33,20 +33,36 @@ def gpu() -> str | None:
     Raises:
       RuntimeError: only one of them sees a GPU, or one cannot be imported.
     """
-    names = {}
-    for framework in ("jax", "torch"):
-        # Use separate processes, because a framework that has seen a GPU reserves memory on it.
-        command = [sys.executable, "-c", _PROBE, framework]
-        probe = subprocess.run(command, capture_output=True, text=True, check=False)
-        if probe.returncode:
-            raise RuntimeError(f"{framework} cannot be used: {probe.stderr.strip()[-500:]}")
-        names[framework] = json.loads(probe.stdout.splitlines()[-1])
+    names = {framework: seen_by(framework) for framework in ("jax", "torch")}
     if (names["jax"] is None) != (names["torch"] is None):
         raise RuntimeError(
             f"jax sees the GPU {names['jax']}, torch sees {names['torch']}; expected both or "
             "neither; --device=cpu measures on the CPU"
         )
     return names["torch"]
+
+
+def seen_by(framework: str) -> str | None:
+    """Name of the GPU that "jax" or "torch" sees; None if it sees none.
+
+    Raises:
+      RuntimeError: the framework cannot be imported.
+    """
+    # Use a separate process, because a framework that has seen a GPU reserves memory on it.
+    command = [sys.executable, "-c", _PROBE, framework]
+    probe = subprocess.run(command, capture_output=True, text=True, check=False)
+    if probe.returncode:
+        raise RuntimeError(f"{framework} cannot be used: {probe.stderr.strip()[-500:]}")
+    return json.loads(probe.stdout.splitlines()[-1])
+
+
+def driver() -> str:
+    """Driver and memory of the GPU, as nvidia-smi reports them."""
+    command = ["nvidia-smi", "--query-gpu=driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def cpu() -> str:

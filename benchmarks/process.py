@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import IO, Any, Self
 from benchmarks.timing import interleave
 from benchmarks.workload import Workload
 
-_ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 
 
 class WorkerError(RuntimeError):
@@ -36,7 +37,7 @@ class Process:
         start = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker"],
-            cwd=_ROOT,
+            cwd=ROOT,
             env=environment(workload, caches),
             text=True,
             stdin=subprocess.PIPE,
@@ -95,13 +96,20 @@ class Process:
         said = self.errors.read().decode(errors="replace").strip()
         self.stop()
         where = f"{self.workload.side}, {self.workload.task}"
-        return WorkerError(f"{where}: ended with status {code}\n{said[-2000:]}")
+        return WorkerError(f"{where}: ended with status {code}, {cause(said)}\n{said[-2000:]}")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def cause(said: str) -> str:
+    """The line of a process's output that names its error: the last exception or the last line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no output"]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt)\b", line)]
+    return (raised or lines)[-1][:300]
 
 
 def environment(workload: Workload, caches: Path) -> dict[str, str]:

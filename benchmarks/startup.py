@@ -3,6 +3,7 @@
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def startup(plan: Plan) -> list[Table]:
                         runs[side, state].append(fresh(plan, side, caches))
                     except WorkerError as error:
                         print(f"left out: {error}", file=sys.stderr)
-    return [_times(runs), _memory(runs)]
+    warm = {side: runs[side, "warm"][-1] for side in SIDES if runs[side, "warm"]}
+    return [_times(runs), memory_table(warm, f"{_MEASURED_STEPS + 1} bare steps")]
 
 
 def fresh(plan: Plan, side: str, caches: Path) -> dict[str, Any]:
@@ -84,15 +86,18 @@ def _times(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
 _STATES = ("cold", "warm")
 
 
-def _memory(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
-    reference = runs[REFERENCE, "warm"]
+def memory_table(runs: Mapping[str, Mapping[str, Any]], what: str) -> Table:
+    """Peak memory of one process per side.
+
+    Args:
+      runs: answers of the process of each side.
+      what: what the processes ran, as in "4 bare steps".
+    """
+    reference = runs.get(REFERENCE)
     rows = []
-    for side in SIDES:
-        if not runs[side, "warm"]:
-            continue
-        run = runs[side, "warm"][-1]
+    for side, run in runs.items():
         field = "peak" if run["device_peak"] is None else "device_peak"
-        against = f"{run[field] / reference[-1][field]:.2f}" if reference else "-"
+        against = f"{run[field] / reference[field]:.2f}" if reference else "-"
         rows.append(
             (
                 side,
@@ -112,8 +117,8 @@ def _memory(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> Table:
         f"over {REFERENCE}",
     )
     notes = (
-        f"The table describes a process that took {_MEASURED_STEPS + 1} bare steps with a warm "
-        "cache. Memory is the largest resident set or, on a GPU, the value that the framework "
-        "reports. Before the first step, memory contains the imports and the data.",
+        f"The table describes a process that took {what} with a warm cache. Memory is the largest "
+        "resident set or, on a GPU, the value that the framework reports. Before the first step, "
+        "memory contains the imports and the data.",
     )
     return Table("Memory", header, rows, notes)

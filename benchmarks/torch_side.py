@@ -65,7 +65,7 @@ def build(workload: Workload) -> Task:
             return _device_mixup(workload, device)
         case "mixup":
             return _mixup(workload, device)
-        case "trace" | "cost":
+        case "trace" | "cost" | "scan":
             raise ValueError(f"task {workload.task} is available only for jaxseg")
         case _:
             return _without_mixup(workload, device)

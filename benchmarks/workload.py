@@ -29,6 +29,7 @@ TASKS = {
     "bare step": "loss, gradient and Adam, no mixup",
     "mixup": "a batch mixed on the device",
     "step": "a training step with mixup on the device",
+    "scan": "several training steps with mixup in one call, for jaxseg",
     "epoch": "every slice once, as in training",
     "predict": "a case's slices on the network grid to probabilities",
     "case": "a case from its native grid to probabilities on it",
@@ -41,6 +42,8 @@ MATRIX_SIZE = {"cpu": 2048, "gpu": 8192}
 """Rows of the matrices of task "matmul", by device."""
 COPIED_NUMBERS = {"cpu": 2**26, "gpu": 2**28}
 """Numbers of the array of task "copy", by device: far more than fit into a cache."""
+STEPS_PER_CALL = 8
+"""Steps of task "scan"."""
 _STAGES = {"attention": attention, "awce_penalty": awce_penalty}
 _PHANTOM_CASES = 12
 

@@ -52,9 +52,9 @@ def test_workloads_are_serialized(data: Path):
         Workload("jaxseg", "fly")
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_this_projects_side(data: Path, tmp_path: Path, devices: int):
-    with Process(workload(data, "step", JAXSEG, devices=devices), tmp_path) as process:
+@pytest.mark.parametrize(("task", "devices"), [("step", 1), ("step", 2), ("scan", 1)])
+def test_this_projects_side(data: Path, tmp_path: Path, task: str, devices: int):
+    with Process(workload(data, task, JAXSEG, devices=devices), tmp_path) as process:
         assert process.ready["wall"] > process.ready["imports"] > 0
         assert process.run(2) > 0
         report = process.close()
