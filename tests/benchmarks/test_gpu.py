@@ -1,6 +1,5 @@
-"""The guard of the sections on a GPU, and one section at a tiny size on a CPU."""
+"""The guard of the sections on a GPU."""
 
-import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -9,7 +8,6 @@ import pytest
 
 from benchmarks import gpu
 from benchmarks.process import cause
-from benchmarks.workload import write_data
 
 
 def python(*lines: str) -> list[str]:
@@ -81,16 +79,3 @@ def test_sections_beyond_the_total_limit_are_named(tmp_path: Path):
 )
 def test_the_cause_of_an_error(said: str, expected: str):
     assert cause(said) == expected
-
-
-def test_a_section_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    (tmp_path / "data").mkdir()
-    write_data(tmp_path / "data")
-    sizes = ("--size=16", "--width=4", "--batch=2", "--device=cpu", f"--scratch={tmp_path}")
-    command = [sys.executable, "-m", "benchmarks.gpu", "--section=step-float32", *sizes]
-    text = gpu.guarded("step-float32", command, 300)
-    assert "Done after" in text
-    assert "| awce_penalty | float32 | jaxseg |" in text
-    if importlib.util.find_spec("torch") is None:
-        assert "left out: torch eager, step: ended with status 1, ModuleNotFoundError" in text
