@@ -134,8 +134,8 @@ def _rounded(position: tuple[float, float]) -> tuple[int, int]:
 
 def reaches_border(probabilities: np.ndarray) -> bool:
     """Return whether a label reaches the border of the grid, given (slices, H, W, L)."""
-    labeled = most_probable(probabilities) > 0
-    return bool(labeled[:, [0, -1]].any() or labeled[:, :, [0, -1]].any())
+    edges = probabilities[:, [0, -1]], probabilities[:, :, [0, -1]]
+    return any((most_probable(edge) > 0).any() for edge in edges)
 
 
 def off_center_mm(probabilities: np.ndarray, grid: Grid, spacing: tuple[float, ...]) -> float:
