@@ -1,12 +1,13 @@
 """The optimizer with its learning rate over the steps of a run."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import optax
-from optax import contrib
+
+from jaxseg.muon import scale_by_muon
 
 # Root mean square of Adam's steps, in units of the learning rate (Liu et al., "Muon is Scalable for
 # LLM Training", arXiv:2502.16982).
@@ -73,18 +74,16 @@ class Optimization:
         clip = clip_each(self.clip_norm) if self.clip_norm else optax.identity()
         if self.method == "adam":
             return optax.chain(clip, optax.adam(rates))
-        muon = contrib.muon(
-            rates,
-            adam_learning_rate=rates,
-            consistent_rms=_ADAM_RMS,
-            muon_weight_dimension_numbers=partial(jax.tree.map, _matrix_of),
-        )
-        return optax.chain(clip, muon)
+        parts: dict[Hashable, optax.GradientTransformation] = {
+            "kernels": optax.chain(scale_by_muon(_ADAM_RMS), optax.scale_by_learning_rate(rates)),
+            "others": optax.adam(rates, nesterov=True),
+        }
+        return optax.chain(clip, optax.partition(parts, _parts_of))
 
 
-def _matrix_of(parameter: jax.Array) -> contrib.MuonDimensionNumbers | None:
-    """How Muon reads a parameter as a matrix; None for Adam."""
-    return contrib.MuonDimensionNumbers((0, 1, 2), (3,)) if parameter.ndim == 4 else None
+def _parts_of(params: Any) -> Any:
+    """Which part of Muon's parameters each one belongs to."""
+    return jax.tree.map(lambda x: "kernels" if x.ndim == 4 else "others", params)
 
 
 def clip_each(norm: float) -> optax.GradientTransformation:
