@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from jaxseg.data.case import Case
@@ -53,9 +52,19 @@ def _field(
     signal: np.ndarray, tissue: NDArray[np.bool_], spacing: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     """Estimate the bias field (X, Y, slices) of a positive signal."""
+    # It occupies 90 MiB, and the stages do not need it.
+    import SimpleITK as sitk  # noqa: N813
+
+    def volume(array: np.ndarray) -> sitk.Image:
+        """Convert (X, Y, slices) to an image of SimpleITK, with columns along x."""
+        dtype = np.uint8 if array.dtype == bool else np.float32
+        image = sitk.GetImageFromArray(np.moveaxis(array, 2, 0).astype(dtype))
+        image.SetSpacing((spacing[1], spacing[0], spacing[2]))
+        return image
+
     # N4 needs at least two slices.
     count = signal.shape[2]
-    stack, mask = (_volume(np.repeat(x, 1 + (count == 1), 2), spacing) for x in (signal, tissue))
+    stack, mask = (volume(np.repeat(x, 1 + (count == 1), 2)) for x in (signal, tissue))
     factors = [
         max(1, min(round(SPACING_MM / edge), side // MIN_SIDE))
         for edge, side in zip(stack.GetSpacing(), stack.GetSize()[:2], strict=False)
@@ -65,11 +74,3 @@ def _field(
     n4.Execute(*(sitk.Shrink(x, [*factors, 1]) for x in (stack, mask)))
     field = np.exp(sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(stack)))
     return np.moveaxis(field, 0, 2)[..., :count]
-
-
-def _volume(array: np.ndarray, spacing: tuple[float, float, float]) -> sitk.Image:
-    """Convert (X, Y, slices) to an image of SimpleITK, with columns along x."""
-    dtype = np.uint8 if array.dtype == bool else np.float32
-    image = sitk.GetImageFromArray(np.moveaxis(array, 2, 0).astype(dtype))
-    image.SetSpacing((spacing[1], spacing[0], spacing[2]))
-    return image
