@@ -98,6 +98,9 @@ def _set_mixup_and_augmentation(config: ConfigDict) -> None:
     # (docs/studies/003-share-of-mixed-examples.md).
     mixup.probability = 0.5
     mixup.tolerance = 0.1  # largest difference of partners' heights (0 base, 1 apex)
+    # Probability that an unmixed slice without pathology receives that of another slice, moved into
+    # its wall; not in the paper. It needs inclusion pairs.
+    mixup.transplant = 0.0
 
     # Ordinary augmentation after mixup, which the paper and its stages do not use. A size of 0
     # disables its change.

@@ -117,15 +117,30 @@ def resample(image: Array, matrix: Array, shift: Array | None = None, *, margin:
       (H, W, C). Samples outside take the nearest border pixel, so that channels that sum to 1 still
       do.
     """
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     down, across = jnp.mgrid[: height - 2 * margin, : width - 2 * margin]
     down, across = (x - (n - 1) / 2 for x, n in zip((down, across), down.shape, strict=True))
     row_shift, column_shift = (0.0, 0.0) if shift is None else (shift[0], shift[1])
     # A matrix product would be rounded to a tenth of a pixel on accelerators.
     pulled_row = (height - 1) / 2 + row_shift + matrix[0, 0] * down + matrix[0, 1] * across
     pulled_column = (width - 1) / 2 + column_shift + matrix[1, 0] * down + matrix[1, 1] * across
-    row, below, beneath = _between(pulled_row, height)
-    column, right, beside = _between(pulled_column, width)
+    return sample(image, pulled_row, pulled_column)
+
+
+def sample(image: Array, row: Array, column: Array) -> Array:
+    """Interpolate an image at positions, bilinear.
+
+    Args:
+      image: (H, W, C) float32.
+      row: (...) float32, in pixels.
+      column: (...) float32.
+
+    Returns:
+      (..., C). Positions outside take the nearest border pixel.
+    """
+    height, width, channels = image.shape
+    row, below, beneath = _between(row, height)
+    column, right, beside = _between(column, width)
     # Gather contiguous channels from a table of pixels, which is fast on every device.
     table = image.reshape(height * width, channels)
 
@@ -138,7 +153,7 @@ def resample(image: Array, matrix: Array, shift: Array | None = None, *, margin:
 
 
 def _between(position: Array, size: int) -> tuple[Array, Array, Array]:
-    """Pixels on both sides of a position (H, W), and the weight (H, W, 1) of the second."""
+    """Pixels on both sides of a position (...), and the weight (..., 1) of the second."""
     position = jnp.clip(position, 0.0, size - 1)
     low = jnp.floor(position)
     index = low.astype(jnp.int32)

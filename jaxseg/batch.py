@@ -1,8 +1,9 @@
 """Gather, mix and augment batches of training slices on the device."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Self, cast
 
 import flax.struct
 import jax
@@ -10,8 +11,15 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxseg.anatomy import LabelSet
 from jaxseg.augment import Augmentation, augment, crop
 from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup, shares_of
+from jaxseg.transplant import Wall, transplant
+
+# Largest angle in radians by which a transplanted slice is turned.
+_TURN = 0.5
+# A slice with less pathology, in pixels, is healthy; one with at least as much may give it away.
+_HEALTHY, _DONOR = 0.5, 2.0
 
 
 class DeviceCohort(flax.struct.PyTreeNode):
@@ -27,6 +35,8 @@ class DeviceCohort(flax.struct.PyTreeNode):
         localizer.
       hearts: (N, h, w) float32, fraction of each scout pixel inside the heart; None if `scouts`
         is.
+      areas: (N, P) float32, pixels of each region of `Mixup.pathologies` in the crop; None without
+        transplants.
       margin: pixels of surroundings on each side of the network grid.
     """
 
@@ -36,6 +46,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
     eligible: Array
     scouts: Array | None = None
     hearts: Array | None = None
+    areas: Array | None = None
     margin: int = flax.struct.field(pytree_node=False, default=0)
 
     @classmethod
@@ -48,15 +59,17 @@ class DeviceCohort(flax.struct.PyTreeNode):
         scouts: ArrayLike | None = None,
         hearts: ArrayLike | None = None,
         margin: int = 0,
+        pathologies: Sequence[LabelSet] = (),
     ) -> Self:
         """Move slices to the first device, and compute once which are eligible as partners.
 
         Images are (N, H, W), labels (N, H, W) integers or (N, H, W, L) fractions. H and W include
-        the margin.
+        the margin. `pathologies` are those of `Mixup`.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         inner = jax.vmap(partial(crop, margin=margin))(labels)
         eligible = jax.vmap(foreground_of)(inner).any((1, 2))
+        areas = [_area(inner, region) for region in pathologies]
         return cls(
             images=images[..., None],
             labels=labels,
@@ -64,21 +77,39 @@ class DeviceCohort(flax.struct.PyTreeNode):
             eligible=eligible,
             scouts=None if scouts is None else jnp.asarray(scouts),
             hearts=None if hearts is None else jnp.asarray(hearts),
+            areas=jnp.stack(areas, axis=-1) if areas else None,
             margin=margin,
         )
 
 
+def _area(labels: Array, region: LabelSet) -> Array:
+    """Pixels (N,) of a region in labels (N, H, W) or fractions (N, H, W, L)."""
+    if labels.ndim == 4:
+        return labels[..., jnp.array(region)].sum((1, 2, 3))
+    return jnp.isin(labels, jnp.array(region)).sum((1, 2)).astype(jnp.float32)
+
+
 @dataclass(frozen=True)
 class Mixup:
-    """Parameters of pathology mixup.
+    """Parameters of pathology mixup and of transplants.
 
     Attributes:
       probability: probability that an example is mixed; 0 disables mixup.
       tolerance: largest difference between the relative heights of partners.
+      transplant: probability that an example that is not mixed and has no pathology receives that
+        of a partner (`jaxseg.transplant`); 0 disables transplants.
+      inclusions: inclusion pairs of the anatomy; at least one for transplants.
     """
 
     probability: float
     tolerance: float
+    transplant: float = 0.0
+    inclusions: tuple[tuple[LabelSet, LabelSet], ...] = ()
+
+    @property
+    def pathologies(self) -> tuple[LabelSet, ...]:
+        """Inner regions of the inclusion pairs, if pathology is transplanted."""
+        return tuple(inner for inner, _ in self.inclusions) if self.transplant else ()
 
 
 def mixed_batch(
@@ -107,7 +138,8 @@ def mixed_batch(
     margin = cohort.margin
 
     def example(position: Array, index: Array) -> tuple[Array, Array]:
-        chance_key, lam_key, partner_key = jax.random.split(jax.random.fold_in(key, position), 3)
+        own_key = jax.random.fold_in(key, position)
+        chance_key, lam_key, partner_key = jax.random.split(own_key, 3)
         partner, found = choose_partner(
             partner_key, index, cohort.heights, cohort.eligible, tolerance=mixup.tolerance
         )
@@ -123,6 +155,13 @@ def mixed_batch(
             lam,
             num_labels=num_labels,
         )
+        if mixup.transplant:
+            key_of_it = jax.random.fold_in(own_key, 3)  # 0 to 2 are those of the split
+            made = _transplanted(key_of_it, cohort, index, mixup, mixed_image, mixed_label)
+            mixed_image, mixed_label = (
+                jnp.where(mixed, x, y)
+                for x, y in zip((mixed_image, mixed_label), made, strict=True)
+            )
         if not margin:
             return mixed_image, mixed_label
         inner = slice(margin, -margin)
@@ -131,6 +170,38 @@ def mixed_batch(
 
     positions = first + jnp.arange(indices.shape[0])
     return jax.vmap(example)(positions, indices)
+
+
+def _transplanted(
+    key: Array, cohort: DeviceCohort, index: Array, mixup: Mixup, image: Array, shares: Array
+) -> tuple[Array, Array]:
+    """Transplant pathology into a healthy slice (H, W, C), (H, W, L), or return it unchanged.
+
+    The partner is drawn among the slices that hold the pathology of a pair, which is drawn first,
+    so that no-reflow is as frequent as infarct.
+    """
+    areas = cast(Array, cohort.areas)
+    chance_key, pair_key, partner_key, turn_key = jax.random.split(key, 4)
+    pair = jax.random.randint(pair_key, (), 0, len(mixup.inclusions))
+    partner, found = choose_partner(
+        partner_key,
+        index,
+        cohort.heights,
+        areas[:, pair] >= _DONOR,
+        tolerance=mixup.tolerance,
+    )
+    chosen = jax.random.uniform(chance_key) < mixup.transplant
+    healthy = areas[index].max() < _HEALTHY
+    made, labels = transplant(
+        image[..., 0],
+        shares,
+        crop(cohort.images[partner], cohort.margin)[..., 0],
+        shares_of(crop(cohort.labels[partner], cohort.margin), shares.shape[-1]),
+        _TURN * jax.random.uniform(turn_key, minval=-1.0),
+        wall=Wall.of(mixup.inclusions),
+    )
+    done = found & chosen & healthy
+    return jnp.where(done, made[..., None], image), jnp.where(done, labels, shares)
 
 
 def augmented_batch(

@@ -10,7 +10,7 @@ import jaxseg
 ROOT = Path(jaxseg.__file__).parent
 METHOD = {
     "augment", "batch", "batch_schedule", "label_weights", "localizer", "losses", "metrics",
-    "mixup", "models", "muon", "native", "objective", "presence", "train_step",
+    "mixup", "models", "muon", "native", "objective", "presence", "train_step", "transplant",
 }  # fmt: skip
 LINES = [
     {"arguments", "command_line"}, {"studies"}, {"evaluation"}, {"inference", "training"},

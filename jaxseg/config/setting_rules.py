@@ -124,6 +124,7 @@ RULES: dict[str, Rule] = {
     "intensity.bias_field": _SWITCH,
     "mixup.probability": _between(0, 1),
     "mixup.tolerance": _between(0, 1),
+    "mixup.transplant": _between(0, 1),
     "augment.probability": _between(0, 1),
     "augment.flip": _SWITCH,
     "augment.turn": _SWITCH,

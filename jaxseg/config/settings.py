@@ -219,6 +219,6 @@ def _of_the_loss(flat: Mapping[str, Any]) -> Iterator[str]:
             "balance.strength: expected more than 0 with balance.method = adversarial (at 0 all "
             "weight goes to one label), got 0"
         )
-    penalty = flat["loss.penalty"]
-    if penalty and not flat["anatomy.inclusions"]:
-        yield f"loss.penalty: expected 0 without pairs in anatomy.inclusions, got {penalty}"
+    for name in ("loss.penalty", "mixup.transplant"):
+        if flat[name] and not flat["anatomy.inclusions"]:
+            yield f"{name}: expected 0 without pairs in anatomy.inclusions, got {flat[name]}"

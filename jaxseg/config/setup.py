@@ -162,7 +162,7 @@ def build(settings: Mapping[str, Any]) -> Setup:
         preprocessing=_preprocessing(settings["intensity"], grid, anatomy),
         allow_outside=settings["grid"]["allow_outside"],
         soft_labels=settings["grid"]["soft_labels"],
-        mixup=Mixup(**settings["mixup"]),
+        mixup=Mixup(**settings["mixup"], inclusions=anatomy.inclusions),
         augmentation=_augmentation(settings["augment"], grid),
         architecture=Architecture(
             **settings["model"],

@@ -143,6 +143,8 @@ def _extras(setup: Setup) -> list[str]:
         "instance normalization": not setup.architecture.groups,
         "optimizer Muon": setup.optimization.method == "muon",
         "targets that hold each label's share of a pixel": setup.soft_labels,
+        f"pathology transplanted into {setup.mixup.transplant:.0%} of the healthy slices that are "
+        "not mixed": setup.mixup.transplant,
         f"ordinary augmentation of {share:.0%} of the examples": share,
         f"soft Dice loss{whole} (coefficient {objective.dice:g})": objective.dice,
     }

@@ -20,6 +20,7 @@ _BEFORE = {
     "data": {"patients": None, "splits": None, "label_values": None},
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
+    "mixup": {"transplant": 0.0},
     "optimizer": {"method": "adam"},
     "run": {"convolution": "xla"},
     "train": {"init_from": None},

@@ -103,6 +103,7 @@ def build_run(
         scouts=training.scouts,
         hearts=training.hearts,
         margin=training.margin,
+        pathologies=setup.mixup.pathologies,
     )
     run = Run(
         setup=setup,
