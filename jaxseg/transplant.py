@@ -23,6 +23,7 @@ _DEPTHS = (-0.5, 1.5)  # range of relative depths, so that corresponding points 
 # Range of the factor between the contrasts of the two slices.
 _FACTORS = (0.5, 2.0)
 _TINY = 1e-3
+_FLOOR = 1e-9  # keeps a division of 0 by 0 finite
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ def transplant(
     factor = (enclosed - base) / jnp.where(jnp.abs(contrast) < _TINY, _TINY, contrast)
     seen = base + jnp.clip(factor, *_FACTORS) * (found[..., 0] - moving_base)
     image = fixed_image + taken[..., 0] * (seen - fixed_image)
-    shares = fixed_shares.at[..., labels].add(taken * pathology / jnp.maximum(amount, _TINY))
-    left = 1 - taken / jnp.maximum(room, _TINY)
+    shares = fixed_shares.at[..., labels].add(taken * pathology / jnp.maximum(amount, _FLOOR))
+    left = 1 - taken / jnp.maximum(room, _FLOOR)
     return image, shares.at[..., jnp.array(wall.tissue)].set(tissue * left)
 
 
@@ -109,7 +110,7 @@ class _Polar:
         self.row = (foreground.sum(1) * jnp.arange(height)).sum() / area
         self.column = (foreground.sum(0) * jnp.arange(width)).sum() / area
         angles = jnp.arange(_DIRECTIONS)[:, None] * (2 * math.pi / _DIRECTIONS)
-        radii = jnp.arange(0, math.hypot(height, width) / 2, _STEP)
+        radii = jnp.arange(0, math.hypot(height, width) / 2, _STEP)[None, :]
         rays = self._at(radii, angles)
         # The length of a ray inside a region is its radius, for regions without gaps.
         lengths = sample(jnp.stack([enclosed, foreground], -1), *rays).sum(1) * _STEP
