@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxseg.anatomy import EMIDEC
 from jaxseg.augment import Augmentation
 from jaxseg.batch import DeviceCohort, Mixup, augmented_batch, mixed_batch
 from tests.toy_cohort import SIZE, L, cohort, mixing
@@ -82,3 +83,64 @@ def test_augmentation_depends_on_the_global_position_only():
         np.testing.assert_allclose(all_examples[4:], own, atol=1e-6)
     changed = (np.asarray(whole[0]) != np.asarray(images)).any((1, 2, 3))
     assert 0 < changed.sum() < 8
+
+
+# ---- transplants (their geometry: tests/test_transplant.py)
+
+HEALTHY, INFARCT, NO_REFLOW = 4, 3, 1  # slices, in this order; the last is far from the others
+HEIGHTS = np.array([0.5] * 8 + [0.9], np.float32)
+
+
+def rings():
+    """Rings of myocardium around blood; a quarter of some is infarct, of one no-reflow."""
+    row, column = np.mgrid[:24, :24] - 11.5
+    radius, quarter = np.hypot(row, column), (row > 0) & (column > 0)
+    ring = np.where(radius < 5, 1, np.where(radius < 10, 2, 0))
+    sick = [np.where(quarter & (ring == 2), label, ring) for label in (3, 4)]
+    labels = [ring] * HEALTHY + [sick[0]] * INFARCT + [sick[1]] * NO_REFLOW + [ring]
+    return np.array(labels, np.uint8)
+
+
+def transplants(key, indices, first=0, *, probability=0.0, transplant=1.0, tolerance=0.1):
+    labels = rings()
+    mixup = Mixup(probability, tolerance, transplant, EMIDEC.inclusions)
+    slices = DeviceCohort.from_slices(
+        labels.astype(np.float32), labels, HEIGHTS, pathologies=mixup.pathologies
+    )
+    return jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))(key, slices, indices, first)
+
+
+def test_healthy_slices_receive_the_pathology_of_a_slice_at_a_similar_height():
+    _, targets = transplants(jax.random.key(0), jnp.arange(9))
+    given = np.eye(L)[rings()]
+    changed = (np.abs(targets - given) > 1e-5).any((1, 2, 3))
+    assert list(changed) == [True] * HEALTHY + [False] * 5
+    assert (np.asarray(targets)[:HEALTHY, ..., 3:].sum((1, 2, 3)) > 20).all()
+    _, targets = transplants(jax.random.key(0), jnp.array([8]), tolerance=0.5)
+    assert np.asarray(targets)[..., 3:].sum() > 20
+
+
+def test_no_reflow_is_transplanted_as_often_as_infarct():
+    draws = jnp.zeros(300, jnp.int32)
+    _, targets = transplants(jax.random.key(1), draws, transplant=0.5)
+    infarct, no_reflow = np.asarray(targets[..., 3:].sum((1, 2)) > 1).mean(0)
+    # A quarter of 300 draws each: three standard deviations are 0.075. One of four donors of an
+    # infarct with no-reflow has no-reflow itself.
+    assert abs(infarct - 0.5 * 0.5 * 0.75) < 0.075
+    assert abs(no_reflow - 0.5 * (0.5 + 0.5 * 0.25)) < 0.09
+
+
+def test_mixed_examples_are_not_transplanted():
+    key, indices = jax.random.key(2), jnp.arange(9)
+    both = transplants(key, indices, probability=1.0)
+    without = transplants(key, indices, probability=1.0, transplant=0.0)
+    for made, plain in zip(both, without, strict=True):
+        np.testing.assert_array_equal(made, plain)
+
+
+def test_transplants_depend_on_the_global_position_only():
+    key, indices = jax.random.key(3), jnp.array([0, 1, 2, 3, 0, 1])
+    whole = transplants(key, indices, transplant=0.7)
+    share = transplants(key, indices[3:], 3, transplant=0.7)  # of a second device
+    for all_examples, own in zip(whole, share, strict=True):
+        np.testing.assert_allclose(all_examples[3:], own, atol=1e-5)

@@ -63,7 +63,9 @@ def test_dice_regions():
 
 def test_anatomy_grid_and_mixup():
     assert setup().anatomy == EMIDEC
-    assert setup(mixup__probability=0.5).mixup == Mixup(probability=0.5, tolerance=0.1)
+    assert setup(mixup__probability=0.5, mixup__transplant=0.25).mixup == Mixup(
+        probability=0.5, tolerance=0.1, transplant=0.25, inclusions=EMIDEC.inclusions
+    )
     found = setup(grid__size=[96, 64], grid__spacing=1.4, grid__center=[0.5, 0.25]).grid
     assert found == Grid((96, 64), 1.4, (0.5, 0.25))
     assert setup(grid__spacing=0.0).grid.spacing is None  # native pixels
