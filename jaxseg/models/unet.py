@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxseg.models.convolution import Convolve, convolve_xla
-from jaxseg.models.layers import Conv3x3, ConvNormRelu, Upsample, max_pool
+from jaxseg.models.layers import Conv3x3, ConvNormRelu, Upsample, by_pixel, max_pool
 
 
 class Block(nn.Module):
@@ -116,9 +116,10 @@ class UNet(nn.Module):
             x = Upsample(self.width * 2**level, self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = block(level, f"decoder{level}")(x)
-        return nn.Dense(
+        logits = nn.Dense(
             self.num_labels,
             dtype=jnp.float32,
             name="logits",
             kernel_init=nn.initializers.he_normal(),
-        )(x)
+        )
+        return by_pixel(logits, x)
