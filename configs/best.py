@@ -22,7 +22,7 @@ ADDITIONS = {
     "loss.dice_of": "regions",  # as the challenge scores them; the infarct includes no-reflow
     "model.groups": 0,  # instance normalization
     "optimizer.method": "muon",
-    "mixup.transplant": 0.5,  # no-reflow is rare and learned late otherwise
+    "mixup.transplant": 0.5,  # no-reflow is rare; without transplants, networks learn it late
     # Without augmentation, the network overfits the few patients.
     "augment.probability": 0.5,
     "augment.flip": True,

@@ -92,14 +92,15 @@ def _set_data(config: ConfigDict) -> None:
 
 
 def _set_mixup_and_augmentation(config: ConfigDict) -> None:
-    config.mixup = mixup = ConfigDict()  # Eq. 1-2
+    config.mixup = mixup = ConfigDict()  # Eq. 1-2, and transplants
     # Fraction of examples that are mixed. The paper does not state it. With all examples mixed,
     # networks do not learn the infarct in short schedules
     # (docs/studies/003-share-of-mixed-examples.md).
     mixup.probability = 0.5
     mixup.tolerance = 0.1  # largest difference of partners' heights (0 base, 1 apex)
-    # Probability that an unmixed slice without pathology receives that of another slice, moved into
-    # its wall; not in the paper. It needs inclusion pairs.
+    # Probability that an unmixed slice without pathology receives the pathology of another slice of
+    # similar height, at the same place in its wall; not in the paper. Pathology is every inner
+    # label of anatomy.inclusions.
     mixup.transplant = 0.0
 
     # Ordinary augmentation after mixup, which the paper and its stages do not use. A size of 0

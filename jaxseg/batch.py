@@ -16,9 +16,9 @@ from jaxseg.augment import Augmentation, augment, crop
 from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup, shares_of
 from jaxseg.transplant import Wall, transplant
 
-# Largest angle in radians by which a transplanted slice is turned.
-_TURN = 0.5
-# A slice with less pathology, in pixels, is healthy; one with at least as much may give it away.
+_ROTATION = 0.5  # largest angle in radians by which a donor of pathology is rotated
+# Pathology in pixels: a slice with less than the first is healthy; one with at least the second may
+# be a donor.
 _HEALTHY, _DONOR = 0.5, 2.0
 
 
@@ -35,8 +35,8 @@ class DeviceCohort(flax.struct.PyTreeNode):
         localizer.
       hearts: (N, h, w) float32, fraction of each scout pixel inside the heart; None if `scouts`
         is.
-      areas: (N, P) float32, pixels of each region of `Mixup.pathologies` in the crop; None without
-        transplants.
+      pathology_areas: (N, P) float32, pixels of each region of `Mixup.pathologies` in the crop;
+        None without transplants.
       margin: pixels of surroundings on each side of the network grid.
     """
 
@@ -46,7 +46,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
     eligible: Array
     scouts: Array | None = None
     hearts: Array | None = None
-    areas: Array | None = None
+    pathology_areas: Array | None = None
     margin: int = flax.struct.field(pytree_node=False, default=0)
 
     @classmethod
@@ -77,7 +77,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
             eligible=eligible,
             scouts=None if scouts is None else jnp.asarray(scouts),
             hearts=None if hearts is None else jnp.asarray(hearts),
-            areas=jnp.stack(areas, axis=-1) if areas else None,
+            pathology_areas=jnp.stack(areas, axis=-1) if areas else None,
             margin=margin,
         )
 
@@ -120,7 +120,7 @@ def mixed_batch(
     mixup: Mixup,
     num_labels: int,
 ) -> tuple[Array, Array]:
-    """Gather a batch and mix each example with its own partner.
+    """Gather a batch, mix examples with partners, and transplant pathology into unmixed ones.
 
     Args:
       key: PRNG key of this step.
@@ -133,9 +133,14 @@ def mixed_batch(
 
     Returns:
       Images (B, H, W, C) float32 and label probabilities (B, H, W, L) float32. H and W include the
-      cohort's margin. Mixup acts on the network grid; the margin is that of the fixed slice.
+      cohort's margin. Mixup and transplants act on the network grid; the margin is that of
+      the fixed slice.
     """
     margin = cohort.margin
+    if mixup.transplant and cohort.pathology_areas is None:
+        raise ValueError(
+            "cohort: expected pathologies=mixup.pathologies in DeviceCohort.from_slices"
+        )
 
     def example(position: Array, index: Array) -> tuple[Array, Array]:
         own_key = jax.random.fold_in(key, position)
@@ -156,12 +161,10 @@ def mixed_batch(
             num_labels=num_labels,
         )
         if mixup.transplant:
-            key_of_it = jax.random.fold_in(own_key, 3)  # 0 to 2 are those of the split
-            made = _transplanted(key_of_it, cohort, index, mixup, mixed_image, mixed_label)
-            mixed_image, mixed_label = (
-                jnp.where(mixed, x, y)
-                for x, y in zip((mixed_image, mixed_label), made, strict=True)
-            )
+            transplant_key = jax.random.fold_in(own_key, 3)  # 0 to 2 are those of the split
+            made = _transplanted(transplant_key, cohort, index, mixup, mixed_image, mixed_label)
+            mixed_image = jnp.where(mixed, mixed_image, made[0])
+            mixed_label = jnp.where(mixed, mixed_label, made[1])
         if not margin:
             return mixed_image, mixed_label
         inner = slice(margin, -margin)
@@ -177,27 +180,25 @@ def _transplanted(
 ) -> tuple[Array, Array]:
     """Transplant pathology into a healthy slice (H, W, C), (H, W, L), or return it unchanged.
 
-    The partner is drawn among the slices that hold the pathology of a pair, which is drawn first,
-    so that no-reflow is as frequent as infarct.
+    First a pair is drawn among those with a donor at a similar height, then a donor with its inner
+    region, so that half of the donors have no-reflow although it is rare.
     """
-    areas = cast(Array, cohort.areas)
-    chance_key, pair_key, partner_key, turn_key = jax.random.split(key, 4)
-    pair = jax.random.randint(pair_key, (), 0, len(mixup.inclusions))
-    partner, found = choose_partner(
-        partner_key,
-        index,
-        cohort.heights,
-        areas[:, pair] >= _DONOR,
-        tolerance=mixup.tolerance,
+    areas = cast(Array, cohort.pathology_areas)
+    chance_key, pair_key, donor_key, rotation_key = jax.random.split(key, 4)
+    near = jnp.abs(cohort.heights - cohort.heights[index]) <= mixup.tolerance + 1e-6
+    donors = (areas >= _DONOR) & near[:, None]
+    pair = jax.random.categorical(pair_key, jnp.where(donors.any(0), 0.0, -jnp.inf))
+    donor, found = choose_partner(
+        donor_key, index, cohort.heights, donors[:, pair], tolerance=mixup.tolerance
     )
     chosen = jax.random.uniform(chance_key) < mixup.transplant
     healthy = areas[index].max() < _HEALTHY
     made, labels = transplant(
         image[..., 0],
         shares,
-        crop(cohort.images[partner], cohort.margin)[..., 0],
-        shares_of(crop(cohort.labels[partner], cohort.margin), shares.shape[-1]),
-        _TURN * jax.random.uniform(turn_key, minval=-1.0),
+        crop(cohort.images[donor], cohort.margin)[..., 0],
+        shares_of(crop(cohort.labels[donor], cohort.margin), shares.shape[-1]),
+        _ROTATION * jax.random.uniform(rotation_key, minval=-1.0),
         wall=Wall.of(mixup.inclusions),
     )
     done = found & chosen & healthy

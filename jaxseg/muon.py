@@ -1,10 +1,10 @@
 """Muon: steps of matrices along their momentum, orthogonalized by the Newton-Schulz iteration.
 
 K. Jordan et al., https://kellerjordan.github.io/posts/muon, 2024. The iteration multiplies a matrix
-X by polynomials of its Gram matrix G = X^T X. Here it computes these polynomials alone and
-multiplies X once at the end. For a kernel of 3x3 pixels, G has a ninth of its size, and the
-products take about a third of the operations. This equals `optax.contrib.muon` up to rounding and
-the bias correction of the first steps' momentum.
+X by polynomials of its Gram matrix G = X^T X. Here only these polynomials are iterated, and X is
+multiplied once at the end. For a 3x3 kernel with as many outputs as inputs, G has a ninth of the
+size of X, and the products take about a third of the operations. This equals `optax.contrib.muon`
+up to rounding and the bias correction of the first steps' momentum.
 """
 
 import math
@@ -46,16 +46,16 @@ def orthogonalize(kernel: Array) -> Array:
     return (x.T if wide else x).reshape(kernel.shape)
 
 
-def scale_by_muon(size: float) -> optax.GradientTransformation:
-    """Nesterov momentum, orthogonalized, with `size` as the root mean square of each step.
+def scale_by_muon(rms: float) -> optax.GradientTransformation:
+    """Nesterov momentum, orthogonalized, with about `rms` as the root mean square of each step.
 
-    A matrix of m x n has min(m, n) singular values of about 1 and thus a root mean square of
-    max(m, n)^(-1/2), by which the step is divided.
+    An orthogonalized m x n matrix has min(m, n) singular values of about 1 and thus a root mean
+    square of max(m, n)^(-1/2), by which the step is divided.
     """
 
     def step(momentum: Array) -> Array:
         rows = math.prod(momentum.shape[:-1])
-        return size * math.sqrt(max(rows, momentum.shape[-1])) * orthogonalize(momentum)
+        return rms * math.sqrt(max(rows, momentum.shape[-1])) * orthogonalize(momentum)
 
     return optax.chain(
         optax.trace(_MOMENTUM, nesterov=True),

@@ -121,7 +121,7 @@ def make_train_step(
       networks: the sub-networks.
       optimizer: optimizer of all sub-networks.
       objective: objective of the stage.
-      mixup: parameters of mixup.
+      mixup: parameters of mixup and of transplants.
       augmentation: parameters of ordinary augmentation, which follows mixup.
 
     Returns:

@@ -1,10 +1,10 @@
 """Transplant the pathology of one short-axis slice into the healthy wall of another.
 
 This is not part of the paper, whose mixup blends whole hearts. Both slices are described in polar
-coordinates around the center of the heart: the inner and the outer radius of the wall in each
-direction. A point of one wall corresponds to the point of the other wall in the same direction and
-at the same relative depth, so that the pathology stays within the wall (the inclusion prior of
-Eq. 5) at any shape of the two. All functions are pure functions of one pair of slices.
+coordinates around the center of the wall: its inner radius and its thickness in each direction. A
+point of one wall corresponds to the point of the other wall in the same direction and at the same
+relative depth, so that the pathology stays within the wall (the inclusion prior of Eq. 5) whatever
+the shapes of the two. All functions are pure functions of one pair of slices.
 """
 
 import math
@@ -20,10 +20,9 @@ _DIRECTIONS = 72
 _STEP = 0.5  # distance of the samples along a ray, in pixels
 _THINNEST = 0.5  # smallest thickness of a wall, in pixels
 _DEPTHS = (-0.5, 1.5)  # range of relative depths, so that corresponding points stay near the wall
-# Range of the factor between the contrasts of the two slices.
-_FACTORS = (0.5, 2.0)
-_TINY = 1e-3
-_FLOOR = 1e-9  # keeps a division of 0 by 0 finite
+_FACTORS = (0.5, 2.0)  # range of the factor between the contrasts of the two slices
+_CAVITY = 4.0  # smallest enclosed area whose mean intensity is used, in pixels
+_FLOOR = 1e-6  # keeps divisions of 0 by 0 finite
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,16 @@ def transplant(
     fixed_shares: Array,
     moving_image: Array,
     moving_shares: Array,
-    turn: Array | float,
+    rotation: Array | float,
     *,
     wall: Wall,
 ) -> tuple[Array, Array]:
-    """Replace healthy wall of the fixed slice by the pathology at the same place of the moving one.
+    """Replace healthy wall of the fixed slice by the pathology at the same place in the moving one.
 
-    The intensities of the moving slice are scaled so that the means of its tissue and of what the
-    wall encloses, such as myocardium and blood, become those of the fixed slice. Pixels that are
-    partly pathology are blended by their share.
+    The intensities of the moving slice are shifted and scaled so that the means of its tissue and
+    of what the wall encloses, such as myocardium and blood, become those of the fixed slice. The
+    factor is limited to 0.5 to 2, and is 1 if either wall encloses nothing. Pixels that are partly
+    pathology are blended by their share.
 
     Args:
       fixed_image: (H, W) float32.
@@ -67,8 +67,8 @@ def transplant(
         background.
       moving_image: (H, W) float32.
       moving_shares: (H, W, L) float32.
-      turn: (), angle in radians by which the moving slice is turned.
-      wall: labels of the wall.
+      rotation: (), angle in radians by which the moving slice is rotated, from columns to rows.
+      wall: labels of the wall, at least one of the tissue and one of the pathology.
 
     Returns:
       The image (H, W) and shares (H, W, L), which sum to 1 where the fixed ones do. Only shares of
@@ -78,43 +78,43 @@ def transplant(
     fixed, moving = _Polar(fixed_shares, wall), _Polar(moving_shares, wall)
     distance, angle = fixed.coordinates()
     depth = (distance - fixed.inner(angle)) / fixed.thickness(angle)
-    row, column = moving.position(jnp.clip(depth, *_DEPTHS), angle - turn)
+    row, column = moving.position(jnp.clip(depth, *_DEPTHS), angle - rotation)
     channels = jnp.concatenate([moving_image[..., None], moving_shares[..., labels]], axis=-1)
-    found = sample(channels, row, column)
-    pathology = found[..., 1:]
+    sampled = sample(channels, row, column)
+    pathology = sampled[..., 1:]
     amount = pathology.sum(-1, keepdims=True)
     tissue = fixed_shares[..., jnp.array(wall.tissue)]
     room = tissue.sum(-1, keepdims=True)
     taken = jnp.minimum(amount, room)
 
-    base, enclosed = _levels(fixed_image, fixed_shares, wall)
-    moving_base, moving_enclosed = _levels(moving_image, moving_shares, wall)
-    contrast = moving_enclosed - moving_base
-    factor = (enclosed - base) / jnp.where(jnp.abs(contrast) < _TINY, _TINY, contrast)
-    seen = base + jnp.clip(factor, *_FACTORS) * (found[..., 0] - moving_base)
-    image = fixed_image + taken[..., 0] * (seen - fixed_image)
+    matched = _matched(
+        sampled[..., 0], fixed_image, fixed_shares, moving_image, moving_shares, wall
+    )
+    image = fixed_image + taken[..., 0] * (matched - fixed_image)
     shares = fixed_shares.at[..., labels].add(taken * pathology / jnp.maximum(amount, _FLOOR))
     left = 1 - taken / jnp.maximum(room, _FLOOR)
     return image, shares.at[..., jnp.array(wall.tissue)].set(tissue * left)
 
 
 class _Polar:
-    """Inner and outer radius of a wall in each direction from the center of the foreground."""
+    """Inner radius and thickness of a wall in each direction from its center."""
 
     def __init__(self, shares: Array, wall: Wall) -> None:
-        self.shape = shares.shape[:2]
-        foreground = 1 - shares[..., 0]
-        enclosed = foreground - shares[..., jnp.array(wall.pathology + wall.tissue)].sum(-1)
-        area = jnp.maximum(foreground.sum(), _TINY)
-        height, width = self.shape
-        self.row = (foreground.sum(1) * jnp.arange(height)).sum() / area
-        self.column = (foreground.sum(0) * jnp.arange(width)).sum() / area
+        self.shape = height, width = shares.shape[:2]
+        whole, enclosed = _parts(shares, wall)
+        area = jnp.maximum(whole.sum(), _FLOOR)
+        self.row = (whole.sum(1) * jnp.arange(height)).sum() / area
+        self.column = (whole.sum(0) * jnp.arange(width)).sum() / area
         angles = jnp.arange(_DIRECTIONS)[:, None] * (2 * math.pi / _DIRECTIONS)
-        radii = jnp.arange(0, math.hypot(height, width) / 2, _STEP)[None, :]
-        rays = self._at(radii, angles)
-        # The length of a ray inside a region is its radius, for regions without gaps.
-        lengths = sample(jnp.stack([enclosed, foreground], -1), *rays).sum(1) * _STEP
-        self._inner, self._outer = lengths[:, 0], lengths[:, 1]
+        radii = jnp.arange(_STEP / 2, math.hypot(height, width) / 2, _STEP)[None, :]
+        row, column = self._at(radii, angles)
+        inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)
+        sampled = sample(jnp.stack([enclosed, whole], -1), row, column) * inside[..., None]
+        # What lies beyond the wall, such as the right ventricle, is not enclosed by it.
+        beyond = jnp.cumsum(sampled[:, ::-1, 1], axis=1)[:, ::-1] < 0.5
+        # The length of a ray inside a region, for regions without gaps.
+        self._inner = jnp.where(beyond, 0.0, sampled[..., 0]).sum(1) * _STEP
+        self._thickness = sampled[..., 1].sum(1) * _STEP
 
     def coordinates(self) -> tuple[Array, Array]:
         """Distance from the center in pixels and angle of each pixel, both (H, W)."""
@@ -124,11 +124,11 @@ class _Polar:
 
     def inner(self, angle: Array) -> Array:
         """Inner radius of the wall in pixels."""
-        return _around(self._inner, angle)
+        return _look_up(self._inner, angle)
 
     def thickness(self, angle: Array) -> Array:
         """Thickness of the wall in pixels."""
-        return jnp.maximum(_around(self._outer - self._inner, angle), _THINNEST)
+        return jnp.maximum(_look_up(self._thickness, angle), _THINNEST)
 
     def position(self, depth: Array, angle: Array) -> tuple[Array, Array]:
         """Row and column of a point at a depth of 0 (inner surface) to 1 (outer surface)."""
@@ -139,7 +139,7 @@ class _Polar:
         return self.row + radius * jnp.sin(angle), self.column + radius * jnp.cos(angle)
 
 
-def _around(table: Array, angle: Array) -> Array:
+def _look_up(table: Array, angle: Array) -> Array:
     """Look up a table over all directions, linear between its entries."""
     place = angle * (_DIRECTIONS / (2 * math.pi))
     low = jnp.floor(place)
@@ -147,14 +147,40 @@ def _around(table: Array, angle: Array) -> Array:
     return table[index] + (place - low) * (table[(index + 1) % _DIRECTIONS] - table[index])
 
 
+def _parts(shares: Array, wall: Wall) -> tuple[Array, Array]:
+    """Shares (H, W) of the whole wall, and of the labels that are neither wall nor background."""
+    whole = shares[..., jnp.array(wall.tissue + wall.pathology)].sum(-1)
+    return whole, jnp.maximum(1 - shares[..., 0] - whole, 0.0)
+
+
+def _matched(
+    intensities: Array,
+    fixed_image: Array,
+    fixed_shares: Array,
+    moving_image: Array,
+    moving_shares: Array,
+    wall: Wall,
+) -> Array:
+    """Convert intensities of the moving slice to those of the fixed one."""
+    base, contrast = _levels(fixed_image, fixed_shares, wall)
+    moving_base, moving_contrast = _levels(moving_image, moving_shares, wall)
+    known = (contrast != 0) & (moving_contrast != 0)
+    factor = jnp.where(known, contrast / jnp.where(known, moving_contrast, 1.0), 1.0)
+    return base + jnp.clip(factor, *_FACTORS) * (intensities - moving_base)
+
+
 def _levels(image: Array, shares: Array, wall: Wall) -> tuple[Array, Array]:
-    """Mean intensity of the tissue, and of what the wall encloses, mostly of whole pixels."""
+    """Mean intensity of the tissue, and how far that of the enclosed region lies above it.
+
+    Pixels that are entirely of a region count most. Without such a region, the difference is 0.
+    """
+    whole, enclosed = _parts(shares, wall)
     tissue = shares[..., jnp.array(wall.tissue)].sum(-1)
-    around = tissue + shares[..., jnp.array(wall.pathology)].sum(-1)
-    enclosed = jnp.maximum(1 - shares[..., 0] - around, 0.0)
 
     def mean(weight: Array) -> Array:
-        return (weight * image).sum() / jnp.maximum(weight.sum(), _TINY)
+        return (weight * image).sum() / jnp.maximum(weight.sum(), _FLOOR)
 
     # A wall without any tissue still has a mean, that of the pathology.
-    return mean(tissue**2 + _TINY * around), mean(enclosed**2)
+    base = mean(tissue**2 + 1e-3 * whole)
+    measured = (enclosed**2).sum() >= _CAVITY
+    return base, jnp.where(measured, mean(enclosed**2) - base, 0.0)

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxseg.anatomy import EMIDEC
 from jaxseg.augment import Augmentation
@@ -120,14 +121,57 @@ def test_healthy_slices_receive_the_pathology_of_a_slice_at_a_similar_height():
     assert np.asarray(targets)[..., 3:].sum() > 20
 
 
-def test_no_reflow_is_transplanted_as_often_as_infarct():
+def test_half_of_the_donors_are_drawn_for_their_no_reflow():
     draws = jnp.zeros(300, jnp.int32)
     _, targets = transplants(jax.random.key(1), draws, transplant=0.5)
     infarct, no_reflow = np.asarray(targets[..., 3:].sum((1, 2)) > 1).mean(0)
-    # A quarter of 300 draws each: three standard deviations are 0.075. One of four donors of an
-    # infarct with no-reflow has no-reflow itself.
-    assert abs(infarct - 0.5 * 0.5 * 0.75) < 0.075
-    assert abs(no_reflow - 0.5 * (0.5 + 0.5 * 0.25)) < 0.09
+    # Half of the donors must have no-reflow. The others need an infarct, with or without no-reflow,
+    # and one of these four has it. Three standard deviations are 0.07 and 0.08.
+    assert abs(infarct - 0.5 * 0.5 * 0.75) < 0.07
+    assert abs(no_reflow - 0.5 * (0.5 + 0.5 * 0.25)) < 0.08
+
+
+def test_a_pathology_without_donors_does_not_use_up_draws():
+    """At a height without no-reflow, every donor is drawn for its infarct."""
+    labels = rings()[:8]
+    mixup = Mixup(0.0, 0.1, 1.0, EMIDEC.inclusions)
+    heights = np.array([0.5] * 7 + [0.9], np.float32)
+    slices = DeviceCohort.from_slices(
+        labels.astype(np.float32), labels, heights, pathologies=mixup.pathologies
+    )
+    batch = jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))
+    _, targets = batch(jax.random.key(4), slices, jnp.zeros(20, jnp.int32), 0)
+    assert (np.asarray(targets)[..., 3].sum((1, 2)) > 1).all()
+
+
+def test_donors_are_rotated():
+    _, targets = transplants(jax.random.key(5), jnp.zeros(20, jnp.int32))
+    shares = np.asarray(targets)[..., 3:].sum(-1)
+    rows, columns = ((shares * (x - 11.5)).sum((1, 2)) for x in np.mgrid[:24, :24])
+    angles = np.arctan2(rows, columns)
+    assert 0.5 < np.ptp(angles) < 1.0
+    np.testing.assert_allclose(angles, np.pi / 4, atol=0.55)  # the quarter of the donors
+
+
+def test_transplants_of_soft_labels_stay_inside_the_margin():
+    outside = np.pad(np.zeros((24, 24), bool), 3, constant_values=True)
+    labels = np.pad(rings(), ((0, 0), (3, 3), (3, 3)), constant_values=3)  # infarct outside
+    shares, mixup = np.eye(L, dtype=np.float32)[labels], Mixup(0.0, 0.1, 1.0, EMIDEC.inclusions)
+    slices = DeviceCohort.from_slices(
+        labels.astype(np.float32), shares, HEIGHTS, margin=3, pathologies=mixup.pathologies
+    )
+    batch = jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))
+    key, indices = jax.random.key(0), jnp.arange(9)
+    found = batch(key, slices, indices, 0)
+    for wide, plain in zip(found, transplants(key, indices), strict=True):
+        np.testing.assert_allclose(wide[:, 3:-3, 3:-3], plain, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(found[1])[:, outside], shares[:, outside])
+
+
+def test_transplants_need_the_areas_of_the_pathologies():
+    mixup = Mixup(0.0, 0.1, 1.0, EMIDEC.inclusions)
+    with pytest.raises(ValueError, match="pathologies"):
+        mixed_batch(jax.random.key(0), cohort(), jnp.arange(8), 0, mixup, L)
 
 
 def test_mixed_examples_are_not_transplanted():

@@ -41,12 +41,12 @@ def overlap(first, second):
     return 2 * (first & second).sum() / (first.sum() + second.sum())
 
 
-@pytest.mark.parametrize("turn", [0.0, 0.7])
-def test_an_infarct_keeps_its_direction_and_its_relative_depth(turn):
+@pytest.mark.parametrize("rotation", [0.0, 0.7])
+def test_an_infarct_keeps_its_direction_and_its_relative_depth(rotation):
     fixed, sector = ring((32, 30), 12, 22), (-0.4, 1.1)
     moving = ring((27.5, 35), 8, 13, sector=sector)
-    image, shares = transplanted(fixed[..., 1], fixed, moving[..., 1], moving, turn)
-    expected = ring((32, 30), 12, 22, sector=(sector[0] + turn, sector[1] + turn))
+    image, shares = transplanted(fixed[..., 1], fixed, moving[..., 1], moving, rotation)
+    expected = ring((32, 30), 12, 22, sector=(sector[0] + rotation, sector[1] + rotation))
     assert overlap(shares[..., 3], expected[..., 3]) > 0.95
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
     np.testing.assert_array_equal(shares[..., :2], fixed[..., :2])
@@ -111,8 +111,33 @@ def test_an_organ_without_a_cavity():
         10 * fixed[..., 1], fixed, moving[..., 1] + 3 * moving[..., 2], moving, 0.0
     )
     assert overlap(shares[..., 2], disk(20, 8)[..., 2]) > 0.95
-    assert np.isfinite(image).all()
+    lesion = np.asarray(shares[..., 2]) > 0.999
+    np.testing.assert_allclose(np.asarray(image)[lesion], 10 + (3 - 1), rtol=0.01)
     assert math.pi * 64 * 0.9 < float(jnp.sum(shares[..., 2])) < math.pi * 64 * 1.1
+
+
+def test_what_lies_beyond_the_wall_is_not_enclosed():
+    """Another label beside the ring, such as the right ventricle, does not move it."""
+    fixed, moving = ring((32, 32), 10, 18), ring((32, 32), 10, 18, sector=(-1.0, 1.0))
+    expected, _ = transplanted(fixed[..., 1], fixed, moving[..., 1], moving, 0.0)
+    beside = np.hypot(*np.ogrid[-32:32, -52:12]) < 12
+    both = [
+        np.where((beside & (x[..., 0] == 1))[..., None], np.eye(L)[1], x) for x in (fixed, moving)
+    ]
+    image, _ = transplanted(
+        fixed[..., 1], *map(jnp.float32, both[:1]), moving[..., 1], both[1], 0.0
+    )
+    np.testing.assert_allclose(image, expected, atol=0.02)
+
+
+def test_the_relative_depth_in_a_wall_that_leaves_the_image():
+    """Rays end at the border; a border pixel repeated beyond it would make the wall thick."""
+    fixed, moving = ring((32, 54), 10, 20), ring((32, 32), 10, 20, sector=(-1.5, 1.5))
+    _, shares = transplanted(fixed[..., 1], fixed, moving[..., 1], moving, np.pi)
+    infarct = np.asarray(shares[..., 3])
+    radius = np.hypot(*np.ogrid[-32:32, -54:10])
+    assert infarct.sum() > 100
+    assert infarct[(radius > 9) & (radius < 16)].sum() > 0.9 * infarct.sum()
 
 
 def test_the_wall_of_an_anatomy():

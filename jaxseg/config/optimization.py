@@ -75,15 +75,15 @@ class Optimization:
         if self.method == "adam":
             return optax.chain(clip, optax.adam(rates))
         parts: dict[Hashable, optax.GradientTransformation] = {
-            "kernels": optax.chain(scale_by_muon(_ADAM_RMS), optax.scale_by_learning_rate(rates)),
-            "others": optax.adam(rates, nesterov=True),
+            "muon": optax.chain(scale_by_muon(_ADAM_RMS), optax.scale_by_learning_rate(rates)),
+            "adam": optax.adam(rates, nesterov=True),
         }
-        return optax.chain(clip, optax.partition(parts, _parts_of))
+        return optax.chain(clip, optax.partition(parts, _optimizer_names))
 
 
-def _parts_of(params: Any) -> Any:
-    """Which part of Muon's parameters each one belongs to."""
-    return jax.tree.map(lambda x: "kernels" if x.ndim == 4 else "others", params)
+def _optimizer_names(params: Any) -> Any:
+    """Name the optimizer of each parameter: Muon for convolution kernels, Adam for the rest."""
+    return jax.tree.map(lambda x: "muon" if x.ndim == 4 else "adam", params)
 
 
 def clip_each(norm: float) -> optax.GradientTransformation:

@@ -144,7 +144,7 @@ def _passes(test: Callable[[Any], bool], value: Any) -> bool:
 
 def _contradictions(flat: Mapping[str, Any]) -> list[str]:
     """Problems of values that are valid on their own but not together."""
-    return [*_of_the_networks(flat), *_of_data_and_course(flat), *_of_the_loss(flat)]
+    return [*_of_the_networks(flat), *_of_data_and_course(flat), *_of_loss_and_mixup(flat)]
 
 
 def _of_the_networks(flat: Mapping[str, Any]) -> Iterator[str]:
@@ -213,12 +213,19 @@ def _of_data_and_course(flat: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_the_loss(flat: Mapping[str, Any]) -> Iterator[str]:
+def _of_loss_and_mixup(flat: Mapping[str, Any]) -> Iterator[str]:
     if flat["balance.method"] == "adversarial" and not flat["balance.strength"]:
         yield (
             "balance.strength: expected more than 0 with balance.method = adversarial (at 0 all "
             "weight goes to one label), got 0"
         )
+    pairs = flat["anatomy.inclusions"]
     for name in ("loss.penalty", "mixup.transplant"):
-        if flat[name] and not flat["anatomy.inclusions"]:
+        if flat[name] and not pairs:
             yield f"{name}: expected 0 without pairs in anatomy.inclusions, got {flat[name]}"
+    inner, outer = ({label for pair in pairs for label in pair[k]} for k in (0, 1))
+    if flat["mixup.transplant"] and pairs and outer <= inner:
+        yield (
+            "mixup.transplant: expected 0, because anatomy.inclusions leave no tissue: each label "
+            f"lies inside another, got {flat['mixup.transplant']}"
+        )

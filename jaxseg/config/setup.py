@@ -40,7 +40,7 @@ class Setup:
       preprocessing: preprocessing of each case, with the network grid.
       allow_outside: whether labels may extend beyond the network grid.
       soft_labels: whether targets are label fractions of each pixel rather than labels.
-      mixup: parameters of pathology mixup.
+      mixup: parameters of pathology mixup and of transplants.
       augmentation: parameters of ordinary augmentation.
       architecture: size and kind of the sub-networks.
       objective: loss terms and their coefficients.

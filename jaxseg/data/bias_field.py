@@ -52,7 +52,7 @@ def _field(
     signal: np.ndarray, tissue: NDArray[np.bool_], spacing: tuple[float, float, float]
 ) -> NDArray[np.float32]:
     """Estimate the bias field (X, Y, slices) of a positive signal."""
-    # It occupies 90 MiB, and the stages do not need it.
+    # Imported here because SimpleITK occupies 90 MiB and is not needed otherwise.
     import SimpleITK as sitk  # noqa: N813
 
     def volume(array: np.ndarray) -> sitk.Image:

@@ -8,6 +8,7 @@ import pytest
 from configs import default
 from jaxseg.config.settings import SettingsError, check, flatten, replace, without_places
 
+ALL_INSIDE = [[["cavity"], ["cavity", "myocardium"]], [["myocardium"], ["cavity", "myocardium"]]]
 NATIVE = {"grid.spacing": 0.0, "augment.probability": 0.5}
 # Values at the limits, at least one field for each kind of rule.
 BAD = {
@@ -95,6 +96,7 @@ def test_every_field_but_the_variant_is_required_and_has_a_type(name):
         ("data.root", {"data.phantom_cases": 0, "data.root": ""}),
         ("loss.penalty", {"loss.penalty": 0.01, "anatomy.inclusions": []}),
         ("mixup.transplant", {"mixup.transplant": 0.5, "anatomy.inclusions": []}),
+        ("mixup.transplant", {"mixup.transplant": 0.5, "anatomy.inclusions": ALL_INSIDE}),
         ("balance.strength", {"balance.strength": 0.0}),
         ("model.groups", {"model.groups": 0, "loss.weighted": True, "grid.size": (32, 16)}),
         ("model.groups", {"balance.width": 2, "loss.weighted": True, "grid.size": (32, 16)}),

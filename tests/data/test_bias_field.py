@@ -1,5 +1,7 @@
 """Bias fields: a known field is removed, and what shows the same stack gives the same image."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import nibabel as nib
@@ -80,3 +82,8 @@ def test_few_slices_and_small_pictures(case, shape):
 def test_a_stack_without_picture_stays_as_it_is(case, image):
     empty = replace(case, image=image.astype(np.float32))
     np.testing.assert_array_equal(correct_bias_field(empty).image, image)
+
+
+def test_a_training_without_the_correction_does_not_load_simpleitk():
+    code = "import sys, jaxseg.training.train; sys.exit('SimpleITK' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
