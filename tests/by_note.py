@@ -70,7 +70,8 @@ def without_bias_field(note, image, edges):
         return image
     shown = picture(image)
     (top, bottom), (left, right) = (np.flatnonzero(shown.any((1 - k, 2)))[[0, -1]] for k in (0, 1))
-    inner = np.s_[top : bottom + 1, left : right + 1]
+    first, last = np.flatnonzero(shown.any((0, 1)))[[0, -1]]
+    inner = np.s_[top : bottom + 1, left : right + 1, first : last + 1]
     low, high = np.percentile(image[shown], [0.05, 99.9])
     signal = (np.clip(image[inner], low, high) - low) / (high - low) + 0.1
     sides = zip(edges[:2], signal.shape, strict=False)

@@ -25,7 +25,7 @@ def correct_bias_field(case: Case) -> Case:
 
     N4 (N. J. Tustison et al., IEEE Transactions on Medical Imaging 29(6), 2010) is that of
     SimpleITK, with one fitting level, so that the logarithm of the field is a cubic polynomial
-    along each axis. The field spans the picture without the padding around it. Files store images
+    along each axis. The field spans the picture without the padding around it, slices included. Files store images
     with any offset, so the signal is measured from the lower percentile, about the darkest tissue.
 
     Args:
@@ -37,7 +37,8 @@ def correct_bias_field(case: Case) -> Case:
     """
     if not case.tissue.any():
         return case
-    picture = field_of_view(case.tissue)
+    shows = np.flatnonzero(case.tissue.any((0, 1)))
+    picture = (*field_of_view(case.tissue), slice(shows[0], shows[-1] + 1))
     tissue, image = case.tissue[picture], case.image[picture]
     low, high = np.percentile(image[tissue], PERCENTILES)
     if not high > low or min(image.shape[:2]) < MIN_SIDE:

@@ -38,7 +38,7 @@ _TO_NETWORK = (
 )
 _BIAS_FIELD = (
     "Before all that follows but the padding, correct the stack within the picture, which is the "
-    "smallest rectangle of rows and columns around the tissue of all slices, first to last",
+    "smallest box of rows, columns and slices around the tissue, first to last",
     f"low and high are the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} of the tissue, "
     f"signal = (value clipped to low and high - low) / (high - low) + {FLOOR:g}; a stack of a "
     f"single slice is repeated to two; without high > low, or below {MIN_SIDE} rows or columns, "
