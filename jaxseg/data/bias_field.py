@@ -25,8 +25,9 @@ def correct_bias_field(case: Case) -> Case:
 
     N4 (N. J. Tustison et al., IEEE Transactions on Medical Imaging 29(6), 2010) is that of
     SimpleITK, with one fitting level, so that the logarithm of the field is a cubic polynomial
-    along each axis. The field spans the picture without the padding around it, slices included. Files store images
-    with any offset, so the signal is measured from the lower percentile, about the darkest tissue.
+    along each axis. The field spans the picture without the padding around it, empty slices
+    included. Files store images with any offset, so the signal is measured from the lower
+    percentile, about the darkest tissue.
 
     Args:
       case: the case on its native grid.
