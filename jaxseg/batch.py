@@ -13,7 +13,13 @@ from jax.typing import ArrayLike
 
 from jaxseg.anatomy import LabelSet
 from jaxseg.augment import Augmentation, augment, crop
-from jaxseg.mixup import choose_partner, foreground_of, pathology_mixup, shares_of
+from jaxseg.mixup import (
+    choose_partner,
+    foreground_of,
+    pathology_mixup,
+    shares_of,
+    similar_heights,
+)
 from jaxseg.transplant import Wall, transplant
 
 _ROTATION = 0.5  # largest angle in radians by which a donor of pathology is rotated
@@ -185,7 +191,7 @@ def _transplanted(
     """
     areas = cast(Array, cohort.pathology_areas)
     chance_key, pair_key, donor_key, rotation_key = jax.random.split(key, 4)
-    near = jnp.abs(cohort.heights - cohort.heights[index]) <= mixup.tolerance + 1e-6
+    near = similar_heights(index, cohort.heights, tolerance=mixup.tolerance)
     donors = (areas >= _DONOR) & near[:, None]
     pair = jax.random.categorical(pair_key, jnp.where(donors.any(0), 0.0, -jnp.inf))
     donor, found = choose_partner(

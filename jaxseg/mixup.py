@@ -187,6 +187,11 @@ def _check_pairs(
         raise ValueError(f"labels must be (H, W), or shares (H, W, {num_labels}), got {shapes}")
 
 
+def similar_heights(index: Array, heights: Array, *, tolerance: float) -> Array:
+    """Slices (N,) bool whose relative height is within `tolerance` of that of slice `index`."""
+    return jnp.abs(heights - heights[index]) <= tolerance + 1e-6
+
+
 def choose_partner(
     key: Array, index: Array, heights: Array, eligible: Array, *, tolerance: float
 ) -> tuple[Array, Array]:
@@ -203,7 +208,7 @@ def choose_partner(
       Index of the partner () int32 and whether there was a candidate () bool. Without a candidate,
       the partner is `index` itself.
     """
-    near = jnp.abs(heights - heights[index]) <= tolerance + 1e-6
+    near = similar_heights(index, heights, tolerance=tolerance)
     candidates = near & eligible & (jnp.arange(heights.shape[0]) != index)
     count = candidates.sum()
     nth = jax.random.randint(key, (), 0, jnp.maximum(count, 1))

@@ -102,11 +102,18 @@ def rings():
     return np.array(labels, np.uint8)
 
 
-def transplants(key, indices, first=0, *, probability=0.0, transplant=1.0, tolerance=0.1):
-    labels = rings()
-    mixup = Mixup(probability, tolerance, transplant, EMIDEC.inclusions)
+def transplants(key, indices, first=0, *, targets=None, heights=HEIGHTS, margin=0, **changes):
+    """Batch of the rings, or of other labels or fractions; `changes` to the fields of `Mixup`."""
+    targets = rings() if targets is None else targets
+    labels = targets.argmax(-1) if targets.ndim == 4 else targets
+    fields = {"probability": 0.0, "tolerance": 0.1, "transplant": 1.0} | changes
+    mixup = Mixup(**fields, inclusions=EMIDEC.inclusions)
     slices = DeviceCohort.from_slices(
-        labels.astype(np.float32), labels, HEIGHTS, pathologies=mixup.pathologies
+        labels.astype(np.float32),
+        targets,
+        heights,
+        margin=margin,
+        pathologies=mixup.pathologies,
     )
     return jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))(key, slices, indices, first)
 
@@ -133,14 +140,9 @@ def test_half_of_the_donors_are_drawn_for_their_no_reflow():
 
 def test_a_pathology_without_donors_does_not_use_up_draws():
     """At a height without no-reflow, every donor is drawn for its infarct."""
-    labels = rings()[:8]
-    mixup = Mixup(0.0, 0.1, 1.0, EMIDEC.inclusions)
     heights = np.array([0.5] * 7 + [0.9], np.float32)
-    slices = DeviceCohort.from_slices(
-        labels.astype(np.float32), labels, heights, pathologies=mixup.pathologies
-    )
-    batch = jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))
-    _, targets = batch(jax.random.key(4), slices, jnp.zeros(20, jnp.int32), 0)
+    draws = jnp.zeros(20, jnp.int32)
+    _, targets = transplants(jax.random.key(4), draws, targets=rings()[:8], heights=heights)
     assert (np.asarray(targets)[..., 3].sum((1, 2)) > 1).all()
 
 
@@ -156,13 +158,9 @@ def test_donors_are_rotated():
 def test_transplants_of_soft_labels_stay_inside_the_margin():
     outside = np.pad(np.zeros((24, 24), bool), 3, constant_values=True)
     labels = np.pad(rings(), ((0, 0), (3, 3), (3, 3)), constant_values=3)  # infarct outside
-    shares, mixup = np.eye(L, dtype=np.float32)[labels], Mixup(0.0, 0.1, 1.0, EMIDEC.inclusions)
-    slices = DeviceCohort.from_slices(
-        labels.astype(np.float32), shares, HEIGHTS, margin=3, pathologies=mixup.pathologies
-    )
-    batch = jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))
+    shares = np.eye(L, dtype=np.float32)[labels]
     key, indices = jax.random.key(0), jnp.arange(9)
-    found = batch(key, slices, indices, 0)
+    found = transplants(key, indices, targets=shares, margin=3)
     for wide, plain in zip(found, transplants(key, indices), strict=True):
         np.testing.assert_allclose(wide[:, 3:-3, 3:-3], plain, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(found[1])[:, outside], shares[:, outside])

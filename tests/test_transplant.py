@@ -55,10 +55,17 @@ def test_an_infarct_keeps_its_direction_and_its_relative_depth(rotation):
     np.testing.assert_array_equal(np.asarray(image)[untouched], fixed[..., 1][untouched])
 
 
-def test_intensities_are_scaled_to_blood_and_tissue_of_the_fixed_slice():
+@pytest.mark.parametrize(
+    ("blood", "tissue", "expected"),
+    [
+        (100, 20, 23),  # 20 + 2 * (2.5 - 1): the factor (100 - 20) / (3 - 1) is limited to 2
+        (5, 2, 2 + 1.5 * 1.5),
+    ],
+)
+def test_intensities_are_scaled_to_blood_and_tissue_of_the_fixed_slice(blood, tissue, expected):
     fixed, moving = ring((32, 32), 10, 20), ring((32, 32), 10, 20, sector=(0.0, 2.0))
     image, shares = transplanted(
-        image_of(fixed, blood=100, tissue=20, infarct=0),
+        image_of(fixed, blood=blood, tissue=tissue, infarct=0),
         fixed,
         image_of(moving, blood=3, tissue=1, infarct=2.5),
         moving,
@@ -66,16 +73,7 @@ def test_intensities_are_scaled_to_blood_and_tissue_of_the_fixed_slice():
     )
     whole = np.asarray(shares[..., 3]) > 0.999
     assert whole.sum() > 50
-    # 20 + (100 - 20) / (3 - 1) * (2.5 - 1), but for a factor clipped to 2: 20 + 2 * 1.5.
-    np.testing.assert_allclose(np.asarray(image)[whole], 23, rtol=0.02)
-    image, _ = transplanted(
-        image_of(fixed, blood=5, tissue=2, infarct=0),
-        fixed,
-        image_of(moving, blood=3, tissue=1, infarct=2.5),
-        moving,
-        0.0,
-    )
-    np.testing.assert_allclose(np.asarray(image)[whole], 2 + 1.5 * 1.5, rtol=0.02)
+    np.testing.assert_allclose(np.asarray(image)[whole], expected, rtol=0.02)
 
 
 def test_a_heart_without_pathology_changes_nothing():
