@@ -126,6 +126,8 @@ def _set_networks_and_losses(config: ConfigDict) -> None:
     model.depth = 4  # number of poolings
     model.attention = False  # attention blocks
     model.dense = False  # densely connected blocks (the ablation text's "dense U-net")
+    # Neighboring slices exchange features at the coarse levels; not in the paper.
+    model.context = False
     model.groups = 8  # groups of normalization in both networks; 0: instance norm
     model.precision = "float32"  # compute dtype, or "bfloat16"; parameters and loss are float32
 

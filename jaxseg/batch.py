@@ -32,7 +32,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
     """The training slices, which stay on the device for the whole run.
 
     Attributes:
-      images: (N, H + 2 margin, W + 2 margin, C) float32, normalized; C is 1 for one slice.
+      images: (N, H + 2 margin, W + 2 margin, 1) float32, normalized.
       labels: (N, H + 2 margin, W + 2 margin) uint8; or, with a last axis L, float32 fraction of
         each pixel covered by each label.
       heights: (N,) float32, 0 (base) to 1 (apex).
@@ -43,6 +43,8 @@ class DeviceCohort(flax.struct.PyTreeNode):
         is.
       pathology_areas: (N, P) float32, pixels of each region of `Mixup.pathologies` in the crop;
         None without transplants.
+      neighbors: (N, 2) int32, positions of the slices before and after each slice in its stack;
+        None for a network without context.
       margin: pixels of surroundings on each side of the network grid.
     """
 
@@ -53,6 +55,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
     scouts: Array | None = None
     hearts: Array | None = None
     pathology_areas: Array | None = None
+    neighbors: Array | None = None
     margin: int = flax.struct.field(pytree_node=False, default=0)
 
     @classmethod
@@ -66,6 +69,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
         hearts: ArrayLike | None = None,
         margin: int = 0,
         pathologies: Sequence[LabelSet] = (),
+        neighbors: ArrayLike | None = None,
     ) -> Self:
         """Move slices to the first device, and compute once which are eligible as partners.
 
@@ -84,8 +88,19 @@ class DeviceCohort(flax.struct.PyTreeNode):
             scouts=None if scouts is None else jnp.asarray(scouts),
             hearts=None if hearts is None else jnp.asarray(hearts),
             pathology_areas=jnp.stack(areas, axis=-1) if areas else None,
+            neighbors=None if neighbors is None else jnp.asarray(neighbors),
             margin=margin,
         )
+
+    def image(self, index: Array) -> Array:
+        """A slice as the network takes it: (H + 2 margin, W + 2 margin, C) float32.
+
+        C is 1, or 3 with context: the slice and its two neighbors.
+        """
+        image = self.images[index]
+        if self.neighbors is None:
+            return image
+        return jnp.concatenate([image, *self.images[self.neighbors[index]]], axis=-1)
 
 
 def _area(labels: Array, region: LabelSet) -> Array:
@@ -157,11 +172,11 @@ def mixed_batch(
         mixed = found & (jax.random.uniform(chance_key) < mixup.probability)
         # lambda = 1 gives the fixed slice itself, so that unmixed examples need no other code path.
         lam = jnp.where(mixed, jax.random.uniform(lam_key), 1.0)
-        image, label = cohort.images[index], cohort.labels[index]
+        image, label = cohort.image(index), cohort.labels[index]
         mixed_image, mixed_label = pathology_mixup(
             crop(image, margin),
             crop(label, margin),
-            crop(cohort.images[partner], margin),
+            crop(cohort.image(partner), margin),
             crop(cohort.labels[partner], margin),
             lam,
             num_labels=num_labels,
@@ -186,6 +201,8 @@ def _transplanted(
 ) -> tuple[Array, Array]:
     """Transplant pathology into a healthy slice (H, W, C), (H, W, L), or return it unchanged.
 
+    The slice is the first channel; its neighbors stay as they are.
+
     First a pair is drawn among those with a donor at a similar height, then a donor with its inner
     region, so that half of the donors have no-reflow although it is rare.
     """
@@ -208,7 +225,9 @@ def _transplanted(
         wall=Wall.of(mixup.inclusions),
     )
     done = found & chosen & healthy
-    return jnp.where(done, made[..., None], image), jnp.where(done, labels, shares)
+    return image.at[..., 0].set(jnp.where(done, made, image[..., 0])), jnp.where(
+        done, labels, shares
+    )
 
 
 def augmented_batch(

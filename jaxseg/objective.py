@@ -79,7 +79,7 @@ def loss_and_logs(
       params: parameters by sub-network, as in `TrainState`.
       networks: the sub-networks.
       objective: the objective of the stage.
-      images: (B, H, W, C) float32.
+      images: (B, H, W, C) float32, as the segmentation generator takes them.
       targets: (B, H, W, L) float32 label probabilities.
       scouts: batch of the localizer, from `jaxseg.localizer.scout_batch`.
 
@@ -90,7 +90,9 @@ def loss_and_logs(
     logits = cast(Array, networks.segmentation.apply({"params": params["network"]}, images))
     logs, weights = {"cross_entropy": cross_entropy(logits, targets)}, None
     if networks.generator is not None:
-        generated = cast(Array, networks.generator.apply({"params": params["generator"]}, images))
+        generated = cast(
+            Array, networks.generator.apply({"params": params["generator"]}, images[..., :1])
+        )
         weights = jax.lax.stop_gradient(generated)
         generator_loss = label_weights.generator_objective(
             logits, targets, generated, method=objective.method, strength=objective.strength

@@ -107,11 +107,13 @@ def segment(folder, note, image, edges, *, suffix=".stablehlo"):
     pixels, _ = normalized(note, image, edges)
     assert list(pixels.shape[1:]) == note["input"]["shape"][1:]
     network = load(folder / f"model{suffix}")
-    probabilities = np.array(network(pixels.astype(note["input"]["dtype"])))
-    assert list(probabilities.shape[1:]) == note["output"]["shape"][1:]
-    assert probabilities.dtype == note["output"]["dtype"]
-    empty = np.ptp(image, axis=(0, 1)) == 0
-    probabilities[empty] = np.eye(len(note["labels"]))[0]
+    shown = np.ptp(image, axis=(0, 1)) > 0
+    found = np.array(network(pixels[shown].astype(note["input"]["dtype"])))
+    assert list(found.shape[1:]) == note["output"]["shape"][1:]
+    assert found.dtype == note["output"]["dtype"]
+    background = np.eye(len(note["labels"]), dtype=found.dtype)[0]
+    probabilities = np.tile(background, (*pixels.shape, 1))
+    probabilities[shown] = found
     rows, columns = (backward(note, k, image.shape[k], edges[k]) for k in (0, 1))
     native = np.einsum("xr,srcl,yc->xysl", rows, probabilities, columns)
     native[..., 0] += 1 - np.outer(rows.sum(1), columns.sum(1))[..., None]

@@ -74,6 +74,25 @@ def test_only_the_crop_inside_the_margin_is_mixed():
     np.testing.assert_array_equal(still[0], found[inner])
 
 
+def test_neighbors_are_mixed_like_their_slice():
+    """Had the neighbors the same pixels, they would be the same after mixup, too."""
+    plain, key, indices = cohort(), jax.random.key(1), jnp.arange(8)
+    batch = jax.jit(partial(mixed_batch, mixup=Mixup(1.0, 0.3), num_labels=L))
+    expected, _ = batch(key, plain, indices, 0)
+    same = plain.replace(neighbors=jnp.stack([indices, indices], -1))
+    found, _ = batch(key, same, indices, 0)
+    assert found.shape == (8, *SIZE, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(found[..., channel], expected[..., 0])
+    others = jnp.stack([jnp.roll(indices, 1), jnp.roll(indices, -1)], -1)
+    unmixed = jax.jit(partial(mixed_batch, mixup=Mixup(0.0, 0.3), num_labels=L))
+    found, _ = unmixed(key, plain.replace(neighbors=others), indices, 0)
+    images = plain.images[..., 0]
+    np.testing.assert_array_equal(found[..., 0], images)
+    np.testing.assert_array_equal(found[..., 1], jnp.roll(images, 1, 0))
+    np.testing.assert_array_equal(found[..., 2], jnp.roll(images, -1, 0))
+
+
 def test_augmentation_depends_on_the_global_position_only():
     settings = Augmentation(probability=0.7, rotation=30.0, noise=0.1)
     images, targets = mixing(8)(jax.random.key(1), jnp.arange(8), 0, 0.0, 1.0)
@@ -102,7 +121,9 @@ def rings():
     return np.array(labels, np.uint8)
 
 
-def transplants(key, indices, first=0, *, targets=None, heights=HEIGHTS, margin=0, **changes):
+def transplants(
+    key, indices, first=0, *, targets=None, heights=HEIGHTS, margin=0, neighbors=None, **changes
+):
     """Batch of the rings, or of other labels or fractions; `changes` to the fields of `Mixup`."""
     targets = rings() if targets is None else targets
     labels = targets.argmax(-1) if targets.ndim == 4 else targets
@@ -114,6 +135,7 @@ def transplants(key, indices, first=0, *, targets=None, heights=HEIGHTS, margin=
         heights,
         margin=margin,
         pathologies=mixup.pathologies,
+        neighbors=neighbors,
     )
     return jax.jit(partial(mixed_batch, mixup=mixup, num_labels=L))(key, slices, indices, first)
 
@@ -170,6 +192,16 @@ def test_transplants_need_the_areas_of_the_pathologies():
     mixup = Mixup(0.0, 0.1, 1.0, EMIDEC.inclusions)
     with pytest.raises(ValueError, match="pathologies"):
         mixed_batch(jax.random.key(0), cohort(), jnp.arange(8), 0, mixup, L)
+
+
+def test_the_neighbors_of_a_slice_receive_no_transplant():
+    key, indices = jax.random.key(2), jnp.arange(9)
+    neighbors = np.stack([np.roll(indices, 1), np.roll(indices, -1)], -1)
+    found = transplants(key, indices, neighbors=neighbors)
+    for made, alone in zip(found, transplants(key, indices), strict=True):
+        np.testing.assert_array_equal(made[..., : alone.shape[-1]], alone)
+    untouched = transplants(key, indices, neighbors=neighbors, transplant=0.0)[0]
+    np.testing.assert_array_equal(found[0][..., 1:], untouched[..., 1:])
 
 
 def test_mixed_examples_are_not_transplanted():

@@ -28,8 +28,10 @@ def network_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> l
     Returns:
       For each field that differs, its name and both values.
     """
-    generator = ("balance.width",) if _both_weighted(theirs, ours) else ()
-    return list(_differences(_NETWORK + generator, flatten(theirs), flatten(ours)))
+    names = _NETWORK + (("balance.width",) if _both_weighted(theirs, ours) else ())
+    if theirs["model"]["context"]:  # without it, its layers start so that they change nothing
+        names += ("model.context",)
+    return list(_differences(names, flatten(theirs), flatten(ours)))
 
 
 def condition_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

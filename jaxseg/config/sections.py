@@ -89,6 +89,7 @@ class Architecture:
       depth: number of poolings.
       attention: whether blocks have attention branches.
       dense: whether blocks are densely connected.
+      context: whether slices exchange features with their neighbors.
       groups: groups of group normalization in both; 0 for instance normalization.
       precision: compute dtype, "float32" or "bfloat16".
       weighted: whether there is a weight generator (Eq. 3).
@@ -99,6 +100,7 @@ class Architecture:
     depth: int
     attention: bool
     dense: bool
+    context: bool
     groups: int
     precision: str
     weighted: bool

@@ -140,6 +140,7 @@ RULES: dict[str, Rule] = {
     "model.depth": _whole_between(0, _MAX_DEPTH),
     "model.attention": _SWITCH,
     "model.dense": _SWITCH,
+    "model.context": _SWITCH,
     "model.groups": _whole(0),
     "model.precision": _one_of(PRECISIONS),
     "loss.weighted": _SWITCH,

@@ -104,6 +104,7 @@ class Setup:
             depth=wanted.depth,
             attention=wanted.attention,
             dense=wanted.dense,
+            context=wanted.context,
             groups=wanted.groups,
             dtype=dtype,
             convolve=self.convolve,

@@ -82,6 +82,31 @@ class Cohort:
         arrays = {name: x[:, inner, inner] for name, x in wide.items() if x is not None}
         return dataclasses.replace(self, **arrays, margin=0)
 
+    def neighbors(self) -> np.ndarray:
+        """Positions (N, 2) int32 of the slices of the same case before and after each slice.
+
+        A slice without one is its own neighbor. Slices that `take` left out are skipped.
+        """
+        own, ends = np.arange(len(self)), np.flatnonzero(np.diff(self.case_index, prepend=-1))
+        before, after = own - 1, own + 1
+        before[ends] = ends
+        after[ends[1:] - 1] = ends[1:] - 1
+        after[-1:] = own[-1:]
+        return np.stack([before, after], axis=-1).astype(np.int32)
+
+    def inputs(self, *, context: bool) -> np.ndarray:
+        """Images as a network takes them.
+
+        Args:
+          context: `UNet.context`.
+
+        Returns:
+          (N, H, W) float32, or with context (N, H, W, 3): each slice and its two neighbors.
+        """
+        if not context:
+            return self.images
+        return np.stack([self.images, *self.images[self.neighbors().T]], axis=-1)
+
     def titles(self) -> list[str]:
         """A caption for each slice: its case and its index in the stack."""
         names = (self.case_names[case] for case in self.case_index)

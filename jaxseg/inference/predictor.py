@@ -218,8 +218,10 @@ def _predict_turned(
     def segment(grid: Grid) -> np.ndarray:
         """Compute probabilities (slices, H, W, L) on a grid; empty slices are background."""
         images, _ = network_images(case, replace(how, grid=grid))
-        probabilities = averaged(segmenters[run.network], run.params, images, views)
-        probabilities[~case.tissue.any((0, 1))] = np.eye(run.anatomy.num_labels)[0]
+        shown = case.tissue.any((0, 1))
+        probabilities = np.zeros((*images.shape, run.anatomy.num_labels), np.float32)
+        probabilities[..., 0] = 1
+        probabilities[shown] = averaged(segmenters[run.network], run.params, images[shown], views)
         return probabilities
 
     grid, center = run.grid, None

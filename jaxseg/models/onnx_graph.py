@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxseg.models.context import EXCHANGE, ZERO_LAYER
 from jaxseg.models.layers import EPSILON
 from jaxseg.models.unet import UNet
 
@@ -29,7 +30,8 @@ def onnx_probabilities(network: UNet, params: Any, size: tuple[int, int] | None)
 
     Returns:
       The content of an ONNX file with the input `images` (B, H, W) float32 and the output
-      `probabilities` (B, H, W, L) float32, for any B of at least 1.
+      `probabilities` (B, H, W, L) float32, for any B of at least 1; with context, the images are
+      one stack in order.
 
     Raises:
       ImportError: the package onnx is not installed.
@@ -87,9 +89,10 @@ def _unet(graph: _Graph, network: UNet, params: Mapping[str, Any]) -> None:
     skips = []
     for level in range(network.depth):
         x = _block(graph, network, params[f"encoder{level}"], x)
-        skips.append(x)
+        skips.append(_exchanged(graph, network.groups, params.get(f"{EXCHANGE}{level}"), x))
         x = graph.apply("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
     x = _block(graph, network, params["bottleneck"], x)
+    x = _exchanged(graph, network.groups, params.get(f"{EXCHANGE}{network.depth}"), x)
     for level in reversed(range(network.depth)):
         x = _upsample(graph, params[f"up{level}"]["Dense_0"], x)
         x = graph.apply("Concat", skips[level], x, axis=1)
@@ -110,6 +113,27 @@ def _block(graph: _Graph, network: UNet, params: Mapping[str, Any], x: str) -> s
     gate = _conv_norm_relu(graph, network.groups, params["attention1"], x)
     gate = _convolution(graph, params["attention2"]["kernel"], gate, params["attention2"]["bias"])
     return graph.apply("Mul", y, graph.apply("Sigmoid", gate))
+
+
+def _exchanged(graph: _Graph, groups: int, params: Mapping[str, Any] | None, x: str) -> str:
+    """`Exchange` with the slices before and after each one, if there are parameters for it."""
+    if params is None:
+        return x
+
+    def part(first: int, stop: int) -> str:
+        bounds = (graph.constant(np.array([bound])) for bound in (first, stop, 0))
+        return graph.apply("Slice", x, *bounds)
+
+    last = np.iinfo(np.int64).max
+    a = graph.apply("Concat", part(0, 1), part(0, -1), axis=0)
+    b = graph.apply("Concat", part(1, last), part(-1, last), axis=0)
+    pair = graph.apply("Max", a, b), graph.apply("Min", a, b)
+    y = graph.apply("Concat", x, *pair, axis=1)
+    y = _convolution(graph, params["mix"]["kernel"][None, None], y)
+    y = graph.apply("Relu", _normalized(graph, groups, params["GroupNorm_0"], y))
+    update = params[ZERO_LAYER]
+    y = _convolution(graph, update["kernel"][None, None], y, update["bias"])
+    return graph.apply("Add", x, y)
 
 
 def _conv_norm_relu(graph: _Graph, groups: int, params: Mapping[str, Any], x: str) -> str:

@@ -27,13 +27,15 @@ def make_probabilities(network: UNet, *, batch_size: int) -> Segmenter:
       batch_size: slices per call; the last batch is padded, so that only one shape is compiled.
 
     Returns:
-      A function of parameters and images (N, H, W) that returns (N, H, W, L) float32.
+      A function of parameters and images (N, H, W) that returns (N, H, W, L) float32. With context
+      (`UNet.context`), the images are one stack in order, or (N, H, W, 3), each slice followed by
+      its two neighbors.
     """
 
     def probabilities(params: Params, images: Array) -> Array:
         return jax.nn.softmax(_logits(network, params, images))
 
-    return _batched(jax.jit(probabilities), batch_size)
+    return _batched(jax.jit(probabilities), batch_size, network.context)
 
 
 def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
@@ -42,7 +44,7 @@ def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
     def labels(params: Params, images: Array) -> Array:
         return jnp.argmax(_logits(network, params, images), axis=-1).astype(jnp.uint8)
 
-    return _batched(jax.jit(labels), batch_size)
+    return _batched(jax.jit(labels), batch_size, network.context)
 
 
 def export_probabilities(
@@ -91,18 +93,27 @@ def _no_source_paths() -> Iterator[None]:
 
 
 def _logits(network: UNet, params: Params, images: Array) -> Array:
-    return cast(Array, network.apply({"params": params}, images[..., None]))
+    if images.ndim == 3:
+        images = images[..., None]
+    return cast(Array, network.apply({"params": params}, images))
 
 
-def _batched(function: Callable[[Params, Array], Array], batch_size: int) -> Segmenter:
+def _batched(
+    function: Callable[[Params, Array], Array], batch_size: int, context: bool
+) -> Segmenter:
     def run(params: Params, images: np.ndarray) -> np.ndarray:
-        if images.ndim != 3 or not len(images):
-            raise ValueError(f"images must be (N, H, W) with N > 0, got shape {images.shape}")
+        shape, count = images.shape, len(images)
+        if images.ndim not in ((3, 4) if context else (3,)) or not count:
+            raise ValueError(f"images must be (N, H, W) with N > 0, got shape {shape}")
+        # Batches of a stack overlap, so that each slice has its neighbors in its own batch.
+        overlap = int(context and images.ndim == 3 and count > batch_size)
+        own = batch_size - 2 * overlap
         results = []
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            filled = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0)))
-            results.append(np.asarray(function(params, jnp.asarray(filled)))[: len(batch)])
+        for start in range(0, count, own):
+            # The first and the last slice fill up their batches, as their own neighbors.
+            rows = np.arange(start - overlap, start - overlap + batch_size).clip(0, count - 1)
+            result = np.asarray(function(params, jnp.asarray(images[rows])))
+            results.append(result[overlap:][: min(own, count - start)])
         return np.concatenate(results)
 
     return run

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from jaxseg.models.context import EXCHANGE, Exchange, neighbors
 from jaxseg.models.convolution import Convolve, convolve_xla
 from jaxseg.models.layers import Conv3x3, ConvNormRelu, Upsample, by_pixel, max_pool
+
+_FIRST_EXCHANGE = 2  # first level at which slices exchange features: pixels of 6 mm and more
 
 
 class Block(nn.Module):
@@ -58,6 +61,8 @@ class UNet(nn.Module):
       attention: whether to multiply the output of each block by its attention map (the ablation's
         second stage).
       dense: whether blocks are densely connected (the ablation text's "dense U-net").
+      context: whether the encoder's features of the third level and below are updated by those of
+        the neighboring slices before the decoder uses them (not part of the paper).
       groups: groups of the normalization; see `GroupNorm`.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
       convolve: implementation of 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.
@@ -68,6 +73,7 @@ class UNet(nn.Module):
     depth: int = 4
     attention: bool = True
     dense: bool = False
+    context: bool = False
     groups: int = 8
     dtype: DTypeLike = jnp.float32
     convolve: Convolve = convolve_xla
@@ -77,13 +83,16 @@ class UNet(nn.Module):
         """Segment images.
 
         Args:
-          images: (B, H, W, C) floating point, H and W divisible by 2^depth; C is 1 for one slice.
+          images: (B, H, W, C) floating point, H and W divisible by 2^depth. C is 1 for slices. With
+            context, these are the slices of one stack in order; or C is 3 for slices, each followed
+            by its two neighbors.
 
         Returns:
           Logits (B, H, W, L) float32.
 
         Raises:
-          ValueError: the images are not of rank 4, or H or W is not divisible by 2^depth.
+          ValueError: the images are not of rank 4, H or W is not divisible by 2^depth, or C is
+            neither 1 nor 3 with context.
         """
         if images.ndim != 4:
             raise ValueError(f"images must be (B, H, W, C), got shape {images.shape}")
@@ -91,6 +100,12 @@ class UNet(nn.Module):
         if images.shape[1] % multiple or images.shape[2] % multiple:
             raise ValueError(
                 f"H and W must be divisible by 2^depth = {multiple}, got {images.shape[1:3]}"
+            )
+
+        channels = images.shape[-1]
+        if self.context and channels not in (1, 3):
+            raise ValueError(
+                f"expected a slice, or one with two neighbors, got {channels} channels"
             )
 
         def block(level: int, name: str) -> Block:
@@ -105,13 +120,24 @@ class UNet(nn.Module):
                 name=name,
             )
 
+        def exchanged(level: int, x: Array) -> Array:
+            if not self.context:
+                return x
+            x, *others = jnp.split(x, channels)
+            if level < min(_FIRST_EXCHANGE, self.depth):
+                return x
+            exchange = Exchange(self.groups, self.dtype, name=f"{EXCHANGE}{level}")
+            return exchange(x, *(others or neighbors(x)))
+
         x = images.astype(self.dtype)
+        if self.context:  # the encoder takes neighbors as further slices
+            x = jnp.concatenate(jnp.split(x, channels, axis=-1))
         skips = []
         for level in range(self.depth):
             x = block(level, f"encoder{level}")(x)
-            skips.append(x)
+            skips.append(exchanged(level, x))
             x = max_pool(x)
-        x = block(self.depth, "bottleneck")(x)
+        x = exchanged(self.depth, block(self.depth, "bottleneck")(x))
         for level in reversed(range(self.depth)):
             x = Upsample(self.width * 2**level, self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([skips[level], x], axis=-1)

@@ -140,6 +140,7 @@ def _extras(setup: Setup) -> list[str]:
     texts = {
         "crops centered on the heart, which a localizer finds": setup.grid.center is None,
         "bias field corrected by N4": setup.preprocessing.bias_field,
+        "features exchanged between neighboring slices": setup.architecture.context,
         "instance normalization": not setup.architecture.groups,
         "optimizer Muon": setup.optimization.method == "muon",
         "targets that hold each label's share of a pixel": setup.soft_labels,
@@ -246,8 +247,9 @@ def _scores(facts: Facts) -> str:
 
 
 def _limits(run: Trained) -> str:
+    reach = "with its two neighbors" if run.setup.architecture.context else "separately"
     lines = [
-        "- It segments each slice separately. Everything outside the network grid is background.",
+        f"- It segments each slice {reach}. Everything outside the network grid is background.",
         "- Scores may be lower with other scanners, protocols, contrast agents and patients than "
         "those of the training data, by an unknown amount.",
         "- Probabilities are a softmax, not calibrated.",
@@ -289,7 +291,7 @@ import numpy as np
 from jax import export
 
 network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
-images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
+images = np.zeros((3, {height}, {width}), np.float32)  # your stack: any number of slices
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
 ```"""
@@ -301,7 +303,7 @@ import numpy as np
 import onnxruntime
 
 network = onnxruntime.InferenceSession("model.onnx")
-images = np.zeros((3, {height}, {width}), np.float32)  # your slices: any number, this size
+images = np.zeros((3, {height}, {width}), np.float32)  # your stack: any number of slices
 (probabilities,) = network.run(None, {{"images": images}})  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)
 ```"""

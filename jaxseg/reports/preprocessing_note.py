@@ -130,7 +130,9 @@ def preprocessing_note(
             "meaning": _INTENSITY[how.normalization],
         },
         "input": _tensor(
-            *grid.size, meaning="slices on the grid, normalized; any number of at least 1"
+            *grid.size,
+            meaning="the slices of one stack that show something, on the grid and normalized, in "
+            "their order along the heart from either end; at least 1",
         ),
         "output": _tensor(
             *grid.size,

@@ -21,6 +21,7 @@ _BEFORE = {
     "grid": {"soft_labels": False},
     "loss": {"dice_of": "labels"},
     "mixup": {"transplant": 0.0},
+    "model": {"context": False},
     "optimizer": {"method": "adam"},
     "run": {"convolution": "xla"},
     "train": {"init_from": None},

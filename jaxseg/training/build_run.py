@@ -90,6 +90,7 @@ def build_run(
     plan = setup.plan(len(training))
     rates = setup.optimization.rates(plan.epochs, plan.steps, plan.steps_per_epoch)
     networks, optimizer = setup.networks, setup.optimization.optimizer(rates)
+    context = networks.segmentation.context
     step = make_train_step(
         networks, optimizer, setup.objective, setup.mixup, augmentation=setup.augmentation
     )
@@ -104,6 +105,7 @@ def build_run(
         hearts=training.hearts,
         margin=training.margin,
         pathologies=setup.mixup.pathologies,
+        neighbors=training.neighbors() if context else None,
     )
     run = Run(
         setup=setup,
@@ -116,6 +118,7 @@ def build_run(
             cohort=cohort.cropped().take(parts[1]),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=setup.anatomy,
+            context=context,
         ),
     )
     return run, init_state(networks, optimizer, setup.seed, setup.grid.size, place)

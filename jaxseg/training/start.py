@@ -21,6 +21,7 @@ from jaxseg.config.sections import Split
 from jaxseg.config.settings import SettingsError
 from jaxseg.config.setup import Setup
 from jaxseg.data import Cohort
+from jaxseg.models.context import EXCHANGE
 from jaxseg.models.segment import Params
 from jaxseg.models.weight_generator import ZERO_LAYER
 from jaxseg.runs import bundle, provenance, unseen
@@ -83,16 +84,17 @@ def merge(
 
     Raises:
       ValueError: a layer to copy is missing from the source or from the fresh state, or has another
-        shape.
+        shape. Only layers of `jaxseg.models.context` may be missing from the source.
     """
     merged: dict[tuple[str, ...], Any] = flatten_dict(dict(own))  # pyright: ignore
     found: dict[tuple[str, ...], Any] = flatten_dict(dict(source))  # pyright: ignore
     fresh = []
     for path in sorted(merged.keys() | {path for path in found if path[0] in own}):
-        per_label = _is_per_label(path)
         if path[0] not in source:
             fresh.append(path[0])
-        elif per_label and (not same_labels or path not in found):
+        elif (_is_per_label(path) and not (same_labels and path in found)) or (
+            path not in found and path[1].startswith(EXCHANGE)
+        ):
             fresh.append("/".join(path[:2]))
         else:
             shapes = [leaves[path].shape if path in leaves else None for leaves in (merged, found)]

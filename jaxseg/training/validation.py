@@ -23,11 +23,13 @@ class Validation:
       cohort: the validation slices on the network grid.
       segment: result of `jaxseg.models.segment.make_labels`.
       anatomy: anatomy whose slice regions are scored.
+      context: whether the network takes each slice with its neighbors.
     """
 
     cohort: Cohort
     segment: Segmenter
     anatomy: Anatomy
+    context: bool = False
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -36,14 +38,14 @@ class Validation:
 
     def predict(self, params: Params) -> np.ndarray:
         """Predict label maps (N, H, W) uint8 of the validation slices."""
-        return self._predict(params, self.cohort.images)
+        return self._predict(params, self.cohort.inputs(context=self.context))
 
     def predict_first(self, params: Params) -> np.ndarray:
         """Predict the first slice, (1, H, W) uint8, which compiles everything for `predict`."""
-        return self._predict(params, self.cohort.images[:1])
+        return self._predict(params, self.cohort.inputs(context=self.context)[:1])
 
     def _predict(self, params: Params, images: np.ndarray) -> np.ndarray:
-        return self.segment(params, images) if len(images) else np.zeros(images.shape, np.uint8)
+        return self.segment(params, images) if len(images) else np.zeros(images.shape[:3], np.uint8)
 
     def score(self, predictions: np.ndarray) -> Summary:
         """Mean, standard deviation and number of DSC over the slices that hold each region."""

@@ -24,6 +24,7 @@ BAD = {
     "grid.center": ((0.5,), (0.5, 1.5), (0.5, math.nan), "heart", ("a", "b")),
     "mixup.probability": (1.1, -0.1),
     "mixup.transplant": (1.1, -0.1),
+    "model.context": (1, None),
     "augment.flip": ("yes", 1, None),
     "model.width": (0, -1),
     "model.depth": (13, 10**9, -1),

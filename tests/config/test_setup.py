@@ -32,18 +32,19 @@ def test_networks_by_stage(module, has_attention, has_generator):
     assert (networks.generator is not None) is has_generator
     unet = networks.segmentation
     assert (unet.num_labels, unet.width, unet.depth, unet.groups) == (5, 8, 2, 4)
-    assert unet.dense is False
+    assert (unet.dense, unet.context) == (False, False)
     assert unet.dtype == jnp.float32
 
 
 def test_generator_and_precision():
-    fields = {"balance__width": 4, "model__precision": "bfloat16", "model__dense": True}
+    fields = {"model__precision": "bfloat16", "model__dense": True, "model__context": True}
+    fields |= {"balance__width": 4}
     networks = setup(awce, **fields).networks
     generator = networks.generator
     assert generator is not None
     assert (generator.num_labels, generator.width, generator.groups) == (5, 4, 8)
     assert generator.dtype == networks.segmentation.dtype == jnp.bfloat16
-    assert networks.segmentation.dense is True
+    assert (networks.segmentation.dense, networks.segmentation.context) == (True, True)
 
 
 def test_objective_of_the_first_and_the_last_stage():

@@ -52,6 +52,20 @@ def test_take_keeps_slices_together():
     assert len(cohort.take(np.array([], int))) == 0
 
 
+def test_neighbors_are_the_slices_before_and_after_in_the_same_case():
+    cohort = make_cohort([3, 1, 2])
+    assert cohort.neighbors().tolist() == [[0, 1], [0, 2], [1, 2], [3, 3], [4, 5], [4, 5]]
+    assert cohort.inputs(context=False) is cohort.images
+    found = cohort.inputs(context=True)
+    assert (found.shape, found.dtype) == ((6, *cohort.images.shape[1:], 3), np.float32)
+    for k, positions in enumerate([[0, 0, 1], [1, 0, 2], [2, 1, 2], [3, 3, 3], [4, 4, 5]]):
+        np.testing.assert_array_equal(found[k], np.moveaxis(cohort.images[positions], 0, -1))
+    taken = cohort.take(np.array([0, 2, 3, 5]))  # of a split by slice
+    assert taken.neighbors().tolist() == [[0, 1], [0, 1], [2, 2], [3, 3]]
+    none = cohort.take(np.array([], int))
+    assert (none.neighbors().shape, len(none.inputs(context=True))) == ((0, 2), 0)
+
+
 def test_soft_labels_add_shares():
     case = make_case("A", 1)
     plain = build_cohort([case], HOW)

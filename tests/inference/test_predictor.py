@@ -45,6 +45,15 @@ def test_a_prediction_is_the_resampled_output_of_the_network(run, case):
     np.testing.assert_array_equal(make_predictor([run])(unlabeled).probabilities, found)
 
 
+def with_context(run):
+    """The run with layers for context of random parameters."""
+    network = run.network.clone(context=True)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 1)))["params"]
+    rng = np.random.default_rng(0)
+    new = jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), shapes)
+    return dataclasses.replace(run, network=network, params={**new, **run.params})
+
+
 @pytest.mark.parametrize("value", [0, 77])
 def test_empty_slices_are_background(run, case, value):
     image = case.image.copy()
@@ -54,6 +63,17 @@ def test_empty_slices_are_background(run, case, value):
     np.testing.assert_array_equal(found[..., [0, -1], 0], 1)
     np.testing.assert_array_equal(found[..., [0, -1], 1:], 0)
     assert (most_probable(found)[..., 1:-1] > 0).any((0, 1)).all()
+
+
+def test_context_skips_empty_slices(run, case):
+    """Slices without an image are nobody's neighbors, wherever they lie in the stack."""
+    context = with_context(run)
+    expected = make_predictor([context])(case).probabilities
+    assert np.abs(expected - make_predictor([run])(case).probabilities).max() > 0.1
+    filled = np.insert(case.image, [0, 2, case.image.shape[2]], 0, axis=2)
+    where = [1, 2, *range(4, filled.shape[2] - 1)]
+    found = make_predictor([context])(dataclasses.replace(case, image=filled, label=None))
+    np.testing.assert_allclose(found.probabilities[:, :, where], expected, atol=1e-5)
 
 
 def test_mirroring_averages_the_four_mirror_images(run, case):

@@ -18,6 +18,7 @@ NETWORKS = {
     "attention": NETWORK.clone(attention=True, groups=4),
     "dense": NETWORK.clone(attention=True, dense=True, depth=1),
     "instance normalization": NETWORK.clone(groups=0, depth=3),
+    "context": NETWORK.clone(context=True, depth=3),
 }
 
 

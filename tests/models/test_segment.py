@@ -21,11 +21,16 @@ IMAGES = RNG.normal(size=(5, 16, 16)).astype(np.float32)
 NETWORK = UNet(num_labels=3, width=4, depth=1, attention=False, groups=4)
 
 
+def random_params(network):
+    """Random parameters, biases too: fresh ones are 0 there, and dead pixels tie."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))["params"]
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+
 @pytest.fixture(scope="module")
 def params():
-    """Random parameters, biases too: fresh ones are 0 there, and dead pixels tie."""
-    shapes = jax.eval_shape(NETWORK.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))["params"]
-    return jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes)
+    return random_params(NETWORK)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +64,8 @@ def test_labels_are_the_most_probable(params, expected):
 
 class Recorder:
     """A network of one parameter that notes the shapes it is compiled for."""
+
+    context = False
 
     def __init__(self):
         self.shapes = []
@@ -96,11 +103,28 @@ def test_arrays_that_are_not_stacks_are_refused(shape):
             segment(jnp.float32(0), np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("changes", [{"attention": True}, {"dtype": jnp.bfloat16, "dense": True}])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 11])
+def test_slices_of_a_stack_have_their_neighbors_in_any_batch(count):
+    network = NETWORK.clone(context=True)
+    params = random_params(network)
+    stack = RNG.normal(size=(count, 16, 16)).astype(np.float32)
+    whole = jax.jit(network.apply)({"params": params}, stack[..., None])
+    found = make_probabilities(network, batch_size=4)(params, stack)
+    np.testing.assert_allclose(found, jax.nn.softmax(whole), atol=1e-5)
+    own = np.arange(count)
+    before, after = np.maximum(own - 1, 0), np.minimum(own + 1, count - 1)
+    beside = np.stack([stack, stack[before], stack[after]], axis=-1)
+    np.testing.assert_allclose(
+        make_probabilities(network, batch_size=4)(params, beside), found, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"attention": True}, {"dtype": jnp.bfloat16, "dense": True}, {"context": True}]
+)
 def test_an_artifact_holds_the_network_for_any_batch(changes):
     network = NETWORK.clone(**changes)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 1)))["params"]
-    params = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), leaf.dtype), shapes)
+    params = random_params(network)
     exported = export_probabilities(network, params, (16, 16))
     assert exported.platforms == ("cpu", "cuda")
     assert [str(aval) for aval in exported.in_avals] == ["float32[batch,16,16]"]

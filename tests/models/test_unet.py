@@ -179,6 +179,48 @@ def test_skip_connections_carry_detail_past_the_bottleneck():
     np.testing.assert_allclose(logits, np.broadcast_to(logits[0, 0, 0], logits.shape), atol=1e-5)
 
 
+# Context
+
+
+CONTEXT = UNet(num_labels=5, width=4, depth=3, groups=2, context=True)
+
+
+def test_only_the_two_neighbors_of_a_slice_reach_its_logits():
+    variables, x = filled(CONTEXT), images(6, 6, 16, 16, 1)
+    apply = jax.jit(CONTEXT.apply)
+    changed = np.abs(apply(variables, x.at[2].set(x[2, ::-1])) - apply(variables, x)).max((1, 2, 3))
+    assert (changed[1:4] > 0.01).all()
+    np.testing.assert_allclose(changed[[0, 4, 5]], 0, atol=1e-5)
+
+
+def test_a_stack_upside_down_has_the_same_logits():
+    variables, x = filled(CONTEXT), images(7, 4, 16, 16, 1)
+    apply = jax.jit(CONTEXT.apply)
+    np.testing.assert_allclose(apply(variables, x[::-1])[::-1], apply(variables, x), atol=1e-5)
+
+
+def test_context_adds_layers_that_change_nothing_at_first():
+    """At the levels of 16 and 32 channels, and nowhere else."""
+    added = shapes(CONTEXT).items() - shapes(CONTEXT.clone(context=False)).items()
+    expected = {}
+    for level, channels in ((2, 16), (3, 32)):
+        expected[f"exchange{level}/mix/kernel"] = (3 * channels, channels)
+        expected[f"exchange{level}/update/kernel"] = (channels, channels)
+        for name in ("update/bias", "GroupNorm_0/scale", "GroupNorm_0/shift"):
+            expected[f"exchange{level}/{name}"] = (channels,)
+    assert dict(added) == expected
+    x = images(8, 3, 16, 16, 1)
+    variables = CONTEXT.init(jax.random.key(0, impl="rbg"), x)
+    rest = {name: v for name, v in variables["params"].items() if "exchange" not in name}
+    alone = CONTEXT.clone(context=False).apply({"params": rest}, x)
+    np.testing.assert_allclose(CONTEXT.apply(variables, x), alone, atol=1e-5)
+
+
+def test_context_takes_slices_alone_or_with_two_neighbors():
+    with pytest.raises(ValueError, match="got 2 channels"):
+        CONTEXT.init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
+
+
 def test_bfloat16_keeps_parameters_and_logits_in_float32():
     network, half = UNet(**TINY), UNet(**TINY, dtype=jnp.bfloat16)
     variables = filled(network)
@@ -192,8 +234,9 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32():
     assert jnp.sqrt(((wide - narrow) ** 2).mean()) < 0.03 * wide.std()
 
 
-def test_gradients_are_finite_and_reach_every_parameter():
-    network = UNet(**TINY)
+@pytest.mark.parametrize("context", [False, True])
+def test_gradients_are_finite_and_reach_every_parameter(context):
+    network = UNet(**TINY, context=context)
     slope = jax.jit(jax.grad(lambda v, x: (network.apply(v, x) ** 2).mean()))
     variables, x = filled(network), images(6, 2, 16, 16, 1)
     for path, leaf in flatten_dict(slope(variables, x)["params"]).items():

@@ -61,7 +61,11 @@ def test_removed_fields_are_dropped_where_they_were_off(tmp_path):
     }
     (tmp_path / "config.json").write_text(json.dumps(old))
     now = old | {"loss": {"dice": 1.0, "dice_of": "labels"}, "balance": {"width": 16}}
-    now |= {"optimizer": {"method": "adam"}, "model": {}, "train": {"init_from": None}}
+    now |= {
+        "optimizer": {"method": "adam"},
+        "model": {"context": False},
+        "train": {"init_from": None},
+    }
     now |= {"run": {"convolution": "xla"}}
     assert read_settings(tmp_path) == now
     check_settings(tmp_path, now)  # and the run can go on

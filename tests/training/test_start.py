@@ -160,6 +160,17 @@ def test_a_missing_sub_network_starts_at_random():
     assert (merged.keys(), at_random) == ({"network"}, ())
 
 
+def test_context_may_be_added_but_not_dropped():
+    own, source = tree(0), tree(1)
+    own["network"]["exchange2"] = {"mix": {"kernel": np.zeros((3, 1), np.float32)}}
+    merged, at_random = merge(own, source, same_labels=True)
+    assert at_random == ("network/exchange2",)
+    assert values(merged["network"]["exchange2"]) == {"['mix']['kernel']": {0}}
+    assert values(merged["network"]["encoder0"]) == {"['conv1']['kernel']": {1}}
+    with pytest.raises(ValueError, match="exchange2/mix/kernel: "):
+        merge(source, own, same_labels=True)
+
+
 def test_other_differences_are_refused():
     with pytest.raises(ValueError, match="network/encoder0/conv1/kernel: "):
         merge(tree(0, width=8), tree(1), same_labels=False)

@@ -135,12 +135,14 @@ def _stages(
     """Draw the label maps of the last checkpoints on representative validation slices."""
     held_out = cohort.take(validation)
     labels, case_index = held_out.labels, held_out.case_index
-    slices = held_out.take(pictures.representative_slices(labels, case_index, _SHOWN_SLICES))
+    shown = pictures.representative_slices(labels, case_index, _SHOWN_SLICES)
+    slices = held_out.take(shown)
     maps = {}
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
+        images = held_out.inputs(context=trained.network.context)
         segment = make_labels(trained.network, batch_size=_BATCH_SIZE)
-        maps[display_name(run.stage)] = segment(trained.params, slices.images)
+        maps[display_name(run.stage)] = segment(trained.params, images[shown])
     return stage_figure.stage_figure(slices.images, slices.labels, maps, slices.titles(), anatomy)
 
 
