@@ -92,15 +92,13 @@ class DeviceCohort(flax.struct.PyTreeNode):
             margin=margin,
         )
 
-    def image(self, index: Array) -> Array:
-        """A slice as the network takes it: (H + 2 margin, W + 2 margin, C) float32.
+    def positions(self, index: Array) -> Array:
+        """Positions (C,) of a slice and, with context, of its two neighbors; C is 1 or 3."""
+        return index[None] if self.neighbors is None else jnp.append(index, self.neighbors[index])
 
-        C is 1, or 3 with context: the slice and its two neighbors.
-        """
-        image = self.images[index]
-        if self.neighbors is None:
-            return image
-        return jnp.concatenate([image, *self.images[self.neighbors[index]]], axis=-1)
+    def image(self, index: Array) -> Array:
+        """A slice as the network takes it, (H + 2 margin, W + 2 margin, C) float32."""
+        return jnp.moveaxis(self.images[self.positions(index), ..., 0], 0, -1)
 
 
 def _area(labels: Array, region: LabelSet) -> Array:
@@ -183,7 +181,7 @@ def mixed_batch(
         )
         if mixup.transplant:
             transplant_key = jax.random.fold_in(own_key, 3)  # 0 to 2 are those of the split
-            made = _transplanted(transplant_key, cohort, index, mixup, mixed_image, mixed_label)
+            made = _transplanted(transplant_key, cohort, index, mixup, num_labels)
             mixed_image = jnp.where(mixed, mixed_image, made[0])
             mixed_label = jnp.where(mixed, mixed_label, made[1])
         if not margin:
@@ -197,14 +195,13 @@ def mixed_batch(
 
 
 def _transplanted(
-    key: Array, cohort: DeviceCohort, index: Array, mixup: Mixup, image: Array, shares: Array
+    key: Array, cohort: DeviceCohort, index: Array, mixup: Mixup, num_labels: int
 ) -> tuple[Array, Array]:
-    """Transplant pathology into a healthy slice (H, W, C), (H, W, L), or return it unchanged.
-
-    The slice is the first channel; its neighbors stay as they are.
+    """Crop of a slice (H, W, C), (H, W, L), with transplanted pathology if it is healthy.
 
     First a pair is drawn among those with a donor at a similar height, then a donor with its inner
-    region, so that half of the donors have no-reflow although it is rare.
+    region, so that half of the donors have no-reflow although it is rare. The neighbors of the
+    slice receive the pathology of the donor's neighbors.
     """
     areas = cast(Array, cohort.pathology_areas)
     chance_key, pair_key, donor_key, rotation_key = jax.random.split(key, 4)
@@ -216,18 +213,21 @@ def _transplanted(
     )
     chosen = jax.random.uniform(chance_key) < mixup.transplant
     healthy = areas[index].max() < _HEALTHY
-    made, labels = transplant(
-        image[..., 0],
-        shares,
-        crop(cohort.images[donor], cohort.margin)[..., 0],
-        shares_of(crop(cohort.labels[donor], cohort.margin), shares.shape[-1]),
-        _ROTATION * jax.random.uniform(rotation_key, minval=-1.0),
-        wall=Wall.of(mixup.inclusions),
-    )
+    rotation = _ROTATION * jax.random.uniform(rotation_key, minval=-1.0)
+
+    def one(position: Array) -> tuple[Array, Array]:
+        shares = shares_of(crop(cohort.labels[position], cohort.margin), num_labels)
+        return crop(cohort.images[position], cohort.margin)[..., 0], shares
+
+    positions = cohort.positions(index)
+    images, shares = jax.vmap(one)(positions)
+    move = partial(transplant, rotation=rotation, wall=Wall.of(mixup.inclusions))
+    made, labels = jax.vmap(move)(images, shares, *jax.vmap(one)(cohort.positions(donor)))
+    # At the ends of a stack, neighbors are the slice itself.
+    made = jnp.where((positions == index)[:, None, None], made[0], made)
     done = found & chosen & healthy
-    return image.at[..., 0].set(jnp.where(done, made, image[..., 0])), jnp.where(
-        done, labels, shares
-    )
+    image = jnp.moveaxis(jnp.where(done, made, images), 0, -1)
+    return image, jnp.where(done, labels[0], shares[0])
 
 
 def augmented_batch(

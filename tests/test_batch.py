@@ -194,14 +194,25 @@ def test_transplants_need_the_areas_of_the_pathologies():
         mixed_batch(jax.random.key(0), cohort(), jnp.arange(8), 0, mixup, L)
 
 
-def test_the_neighbors_of_a_slice_receive_no_transplant():
+def test_neighbors_receive_the_pathology_of_the_donor_s_neighbors():
+    """Each slice as if it were alone, in this data set; at an end, a neighbor is the slice."""
     key, indices = jax.random.key(2), jnp.arange(9)
-    neighbors = np.stack([np.roll(indices, 1), np.roll(indices, -1)], -1)
-    found = transplants(key, indices, neighbors=neighbors)
-    for made, alone in zip(found, transplants(key, indices), strict=True):
-        np.testing.assert_array_equal(made[..., : alone.shape[-1]], alone)
-    untouched = transplants(key, indices, neighbors=neighbors, transplant=0.0)[0]
-    np.testing.assert_array_equal(found[0][..., 1:], untouched[..., 1:])
+    alone = np.asarray(transplants(key, indices)[0])[..., 0]
+    images = np.asarray(transplants(key, indices, transplant=0.0)[0])[..., 0]
+    ends = np.stack([indices, indices], -1)
+    found, targets = transplants(key, indices, neighbors=ends)
+    for channel in range(3):
+        np.testing.assert_allclose(found[..., channel], alone, atol=1e-5)
+    np.testing.assert_allclose(targets, transplants(key, indices)[1], atol=1e-5)
+    # Healthy slices have healthy neighbors, and diseased ones diseased.
+    stacks = np.stack([[1, 2, 3, 2], [3, 0, 1, 0]], -1)
+    neighbors = np.concatenate([stacks, ends[HEALTHY:]])
+    found = np.asarray(transplants(key, indices, neighbors=neighbors)[0])
+    np.testing.assert_allclose(found[..., 0], alone, atol=1e-5)
+    for channel in (1, 2):
+        given = images[neighbors[:, channel - 1]]
+        changed = (np.abs(found[..., channel] - given) > 1e-3).any((1, 2))
+        assert list(changed) == [True] * HEALTHY + [False] * 5
 
 
 def test_mixed_examples_are_not_transplanted():

@@ -85,27 +85,30 @@ class Cohort:
     def neighbors(self) -> np.ndarray:
         """Positions (N, 2) int32 of the slices of the same case before and after each slice.
 
-        A slice without one is its own neighbor. Slices that `take` left out are skipped.
+        A slice without one is its own neighbor. Empty slices, and those that `take` left out, are
+        skipped.
         """
-        own, ends = np.arange(len(self)), np.flatnonzero(np.diff(self.case_index, prepend=-1))
-        before, after = own - 1, own + 1
-        before[ends] = ends
-        after[ends[1:] - 1] = ends[1:] - 1
-        after[-1:] = own[-1:]
-        return np.stack([before, after], axis=-1).astype(np.int32)
+        found = np.stack([np.arange(len(self), dtype=np.int32)] * 2, axis=-1)
+        shown = np.flatnonzero(self.images.any((1, 2)))
+        same = np.diff(self.case_index[shown]) == 0
+        found[shown[1:][same], 0] = shown[:-1][same]
+        found[shown[:-1][same], 1] = shown[1:][same]
+        return found
 
-    def inputs(self, *, context: bool) -> np.ndarray:
-        """Images as a network takes them.
+    def inputs(self, indices: np.ndarray, *, context: bool) -> np.ndarray:
+        """Images of the slices at `indices` as a network takes them.
 
         Args:
+          indices: positions (B,).
           context: `UNet.context`.
 
         Returns:
-          (N, H, W) float32, or with context (N, H, W, 3): each slice and its two neighbors.
+          (B, H, W) float32, or with context (B, H, W, 3): each slice and its two neighbors.
         """
+        images = self.images[indices]
         if not context:
-            return self.images
-        return np.stack([self.images, *self.images[self.neighbors().T]], axis=-1)
+            return images
+        return np.stack([images, *self.images[self.neighbors()[indices].T]], axis=-1)
 
     def titles(self) -> list[str]:
         """A caption for each slice: its case and its index in the stack."""

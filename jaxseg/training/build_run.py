@@ -107,6 +107,7 @@ def build_run(
         pathologies=setup.mixup.pathologies,
         neighbors=training.neighbors() if context else None,
     )
+    inner = cohort.cropped()
     run = Run(
         setup=setup,
         folder=folder,
@@ -115,10 +116,10 @@ def build_run(
         schedule=rates,
         step=compile_step(step, devices),
         validation=Validation(
-            cohort=cohort.cropped().take(parts[1]),
+            cohort=inner.take(parts[1]),
+            images=inner.inputs(parts[1], context=context),
             segment=hosts.shared(make_labels(networks.segmentation, batch_size=share)),
             anatomy=setup.anatomy,
-            context=context,
         ),
     )
     return run, init_state(networks, optimizer, setup.seed, setup.grid.size, place)

@@ -21,15 +21,15 @@ class Validation:
 
     Attributes:
       cohort: the validation slices on the network grid.
+      images: the same slices as the network takes them, as of `Cohort.inputs`.
       segment: result of `jaxseg.models.segment.make_labels`.
       anatomy: anatomy whose slice regions are scored.
-      context: whether the network takes each slice with its neighbors.
     """
 
     cohort: Cohort
+    images: np.ndarray
     segment: Segmenter
     anatomy: Anatomy
-    context: bool = False
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -38,11 +38,11 @@ class Validation:
 
     def predict(self, params: Params) -> np.ndarray:
         """Predict label maps (N, H, W) uint8 of the validation slices."""
-        return self._predict(params, self.cohort.inputs(context=self.context))
+        return self._predict(params, self.images)
 
     def predict_first(self, params: Params) -> np.ndarray:
         """Predict the first slice, (1, H, W) uint8, which compiles everything for `predict`."""
-        return self._predict(params, self.cohort.inputs(context=self.context)[:1])
+        return self._predict(params, self.images[:1])
 
     def _predict(self, params: Params, images: np.ndarray) -> np.ndarray:
         return self.segment(params, images) if len(images) else np.zeros(images.shape[:3], np.uint8)

@@ -55,15 +55,22 @@ def test_take_keeps_slices_together():
 def test_neighbors_are_the_slices_before_and_after_in_the_same_case():
     cohort = make_cohort([3, 1, 2])
     assert cohort.neighbors().tolist() == [[0, 1], [0, 2], [1, 2], [3, 3], [4, 5], [4, 5]]
-    assert cohort.inputs(context=False) is cohort.images
-    found = cohort.inputs(context=True)
-    assert (found.shape, found.dtype) == ((6, *cohort.images.shape[1:], 3), np.float32)
-    for k, positions in enumerate([[0, 0, 1], [1, 0, 2], [2, 1, 2], [3, 3, 3], [4, 4, 5]]):
-        np.testing.assert_array_equal(found[k], np.moveaxis(cohort.images[positions], 0, -1))
+    chosen = np.array([4, 1])
+    np.testing.assert_array_equal(cohort.inputs(chosen, context=False), cohort.images[chosen])
+    found = cohort.inputs(chosen, context=True)
+    assert (found.shape, found.dtype) == ((2, *cohort.images.shape[1:], 3), np.float32)
+    for image, positions in zip(found, [[4, 4, 5], [1, 0, 2]], strict=True):
+        np.testing.assert_array_equal(image, np.moveaxis(cohort.images[positions], 0, -1))
     taken = cohort.take(np.array([0, 2, 3, 5]))  # of a split by slice
     assert taken.neighbors().tolist() == [[0, 1], [0, 1], [2, 2], [3, 3]]
     none = cohort.take(np.array([], int))
-    assert (none.neighbors().shape, len(none.inputs(context=True))) == ((0, 2), 0)
+    assert none.neighbors().shape == (0, 2)
+
+
+def test_empty_slices_are_nobodys_neighbors():
+    cohort = make_cohort([4])
+    cohort.images[[0, 2]] = 0
+    assert cohort.neighbors().tolist() == [[0, 0], [1, 3], [2, 2], [1, 3]]
 
 
 def test_soft_labels_add_shares():

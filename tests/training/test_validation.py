@@ -28,7 +28,10 @@ COHORT = Cohort(
 
 
 def validation():
-    return Validation(COHORT, lambda params, images: (images > params).astype(np.uint8), EMIDEC)
+    def segment(params, images):
+        return (images > params).astype(np.uint8)
+
+    return Validation(COHORT, COHORT.images, segment, EMIDEC)
 
 
 def summary(mean, n):

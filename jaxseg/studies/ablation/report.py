@@ -140,9 +140,9 @@ def _stages(
     maps = {}
     for run in runs:
         trained = load_run(run.folder, checkpoint="last")
-        images = held_out.inputs(context=trained.network.context)
+        images = cohort.inputs(validation[shown], context=trained.network.context)
         segment = make_labels(trained.network, batch_size=_BATCH_SIZE)
-        maps[display_name(run.stage)] = segment(trained.params, images[shown])
+        maps[display_name(run.stage)] = segment(trained.params, images)
     return stage_figure.stage_figure(slices.images, slices.labels, maps, slices.titles(), anatomy)
 
 
