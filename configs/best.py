@@ -21,6 +21,7 @@ ADDITIONS = {
     "loss.dice": 1.0,
     "loss.dice_of": "regions",  # as the challenge scores them; the infarct includes no-reflow
     "model.groups": 0,  # instance normalization
+    "model.context": True,  # a slice alone does not show where the wall ends in a scar
     "optimizer.method": "muon",
     "mixup.transplant": 0.5,  # no-reflow is rare; without transplants, networks learn it late
     # Without augmentation, the network overfits the few patients.

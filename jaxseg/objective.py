@@ -79,7 +79,8 @@ def loss_and_logs(
       params: parameters by sub-network, as in `TrainState`.
       networks: the sub-networks.
       objective: the objective of the stage.
-      images: (B, H, W, C) float32, as the segmentation generator takes them.
+      images: (B, H, W, C) float32, as the segmentation generator takes them; the weight generator
+        takes the first channel.
       targets: (B, H, W, L) float32 label probabilities.
       scouts: batch of the localizer, from `jaxseg.localizer.scout_batch`.
 

@@ -137,6 +137,12 @@ def make_train_step(
     def train_step(
         state: TrainState, cohort: DeviceCohort, indices: Array, *, axis_name: str | None = None
     ) -> tuple[TrainState, dict[str, Array]]:
+        if networks.segmentation.context != (cohort.neighbors is not None):
+            raise ValueError(
+                "cohort: expected neighbors in DeviceCohort.from_slices for a network with context,"
+                " and for no other"
+            )
+
         def key(purpose: int) -> Array:
             root = jax.random.fold_in(jax.random.key(state.seed), purpose)
             return jax.random.fold_in(root, state.step)

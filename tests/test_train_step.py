@@ -39,12 +39,16 @@ AUGMENTATION = Augmentation(
     noise=0.1,
 )  # fmt: skip
 INDICES = jnp.array([0, 1, 2, 3])
-each_stage = pytest.mark.parametrize("stage", STAGES)
+each_stage = pytest.mark.parametrize("stage", list(STAGES))
+STAGES["context"] = STAGES["awce_penalty"] | {"context": True}  # no stage of the paper
 
 
 def networks(stage: str, dtype=jnp.float32) -> Networks:
     attention, weighted = STAGES[stage]["attention"], STAGES[stage]["weighted"]
-    segmentation = UNet(L, width=4, depth=0, attention=attention, groups=2, dtype=dtype)
+    context = "context" in STAGES[stage]
+    segmentation = UNet(
+        L, width=4, depth=0, attention=attention, context=context, groups=2, dtype=dtype
+    )
     generator = WeightGenerator(L, width=2, groups=2, dtype=dtype)
     return Networks(segmentation, generator if weighted else None)
 
@@ -309,9 +313,35 @@ def test_more_devices_than_there_are_is_refused():
             placement(number)
 
 
+def test_context_needs_neighbors_and_nothing_else_does():
+    neighbors = np.tile(np.arange(8)[:, None], 2)
+    for stage, slices in (
+        ("context", cohort()),
+        ("awce_penalty", cohort().replace(neighbors=neighbors)),
+    ):
+        step = make_train_step(networks(stage), optimizer(), objective(stage), MIXUP)
+        with pytest.raises(ValueError, match="neighbors"):
+            jax.eval_shape(step, new_state(stage), slices, INDICES)
+
+
+def test_the_weight_generator_sees_the_slice_alone():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, *SIZE, 3)).astype(np.float32)
+    targets = np.eye(L, dtype=np.float32)[rng.integers(0, L, (2, *SIZE))]
+    nets, params = networks("context"), new_state("context").params
+    params["generator"] = jax.tree.map(
+        lambda x: jnp.float32(rng.normal(size=x.shape)), params["generator"]
+    )
+    _, logs = loss_and_logs(params, nets, objective("context"), images, targets)
+    assert nets.generator is not None
+    weights = nets.generator.apply({"params": params["generator"]}, images[..., :1])
+    np.testing.assert_allclose(logs["label_weights"], np.mean(weights, 0), rtol=1e-5)
+    assert np.ptp(logs["label_weights"]) > 0.01
+
+
 def compare_jit_and_pmap() -> None:
     """Three steps on one device and on four; runs in a process that has four."""
-    stage = "awce_penalty"
+    stage = "context"
     terms = objective(stage, dice=0.5)
     mixup = Mixup(probability=0.5, tolerance=1.0, transplant=1.0, inclusions=PAIRS)
     step = make_train_step(networks(stage), optimizer(), terms, mixup, augmentation=AUGMENTATION)
@@ -320,7 +350,11 @@ def compare_jit_and_pmap() -> None:
         jnp.arange(8)[:, None, None] < 4, jnp.minimum(plain.labels, 2), plain.labels
     )
     made = DeviceCohort.from_slices(
-        plain.images[..., 0], healthy, plain.heights, pathologies=mixup.pathologies
+        plain.images[..., 0],
+        healthy,
+        plain.heights,
+        pathologies=mixup.pathologies,
+        neighbors=np.stack([np.maximum(np.arange(8) - 1, 0), np.minimum(np.arange(8) + 1, 7)], -1),
     )
     for devices in (1, 4):
         state = jax.device_put(new_state(stage), placement(devices))

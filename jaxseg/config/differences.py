@@ -5,7 +5,8 @@ from typing import Any
 
 from jaxseg.config.settings import flatten
 
-# Fields that determine the shapes of parameters or what the network computes from them.
+# Fields that determine the shapes of parameters or what the network computes from them. Context may
+# be added, but not removed.
 _NETWORK = ("model.width", "model.depth", "model.attention", "model.dense", "model.groups")
 # Fields that determine how the images of a network look.
 _IMAGES = (
@@ -29,7 +30,7 @@ def network_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> l
       For each field that differs, its name and both values.
     """
     names = _NETWORK + (("balance.width",) if _both_weighted(theirs, ours) else ())
-    if theirs["model"]["context"]:  # without it, its layers start so that they change nothing
+    if theirs["model"]["context"]:
         names += ("model.context",)
     return list(_differences(names, flatten(theirs), flatten(ours)))
 

@@ -1,6 +1,6 @@
 """Turn a stack in plane into the orientation of the training data, and its prediction back.
 
-Slices are segmented one by one, so the order of the slices has no effect and is kept.
+The order of the slices is kept, because the end at which a stack starts has no effect.
 """
 
 from dataclasses import replace

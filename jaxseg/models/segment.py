@@ -25,26 +25,19 @@ def make_probabilities(network: UNet, *, batch_size: int) -> Segmenter:
     Args:
       network: the segmentation generator.
       batch_size: slices per call; the last batch is padded, so that only one shape is compiled.
+        With context at least 3, for stacks that are longer than it.
 
     Returns:
       A function of parameters and images (N, H, W) that returns (N, H, W, L) float32. With context
       (`UNet.context`), the images are one stack in order, or (N, H, W, 3), each slice followed by
       its two neighbors.
     """
-
-    def probabilities(params: Params, images: Array) -> Array:
-        return jax.nn.softmax(_logits(network, params, images))
-
-    return _batched(jax.jit(probabilities), batch_size, network.context)
+    return _batched(network, jax.nn.softmax, batch_size)
 
 
 def make_labels(network: UNet, *, batch_size: int) -> Segmenter:
     """Compile the prediction of label maps (N, H, W) uint8; arguments as `make_probabilities`."""
-
-    def labels(params: Params, images: Array) -> Array:
-        return jnp.argmax(_logits(network, params, images), axis=-1).astype(jnp.uint8)
-
-    return _batched(jax.jit(labels), batch_size, network.context)
+    return _batched(network, lambda x: jnp.argmax(x, axis=-1).astype(jnp.uint8), batch_size)
 
 
 def export_probabilities(
@@ -59,7 +52,8 @@ def export_probabilities(
 
     Returns:
       A function of images (B, H, W) float32 that returns (B, H, W, L) float32, for any B of at
-      least 1, on `PLATFORMS`. Its `serialize()` gives the artifact.
+      least 1, on `PLATFORMS`; with context, the images are one stack in order. Its `serialize()`
+      gives the artifact.
     """
     probabilities = _portable(network, params)
     multiple = 2**network.depth
@@ -98,15 +92,18 @@ def _logits(network: UNet, params: Params, images: Array) -> Array:
     return cast(Array, network.apply({"params": params}, images))
 
 
-def _batched(
-    function: Callable[[Params, Array], Array], batch_size: int, context: bool
-) -> Segmenter:
+def _batched(network: UNet, output: Callable[[Array], Array], batch_size: int) -> Segmenter:
+    """Compile an output of the logits, in batches."""
+    context = network.context
+    function = jax.jit(lambda params, images: output(_logits(network, params, images)))
+
     def run(params: Params, images: np.ndarray) -> np.ndarray:
-        shape, count = images.shape, len(images)
-        if images.ndim not in ((3, 4) if context else (3,)) or not count:
-            raise ValueError(f"images must be (N, H, W) with N > 0, got shape {shape}")
+        count, stack = len(images), images.ndim == 3
+        if not count or not (stack or (context and images.shape[3:] == (3,))):
+            wanted = "(N, H, W) or (N, H, W, 3)" if context else "(N, H, W)"
+            raise ValueError(f"images must be {wanted} with N > 0, got shape {images.shape}")
         # Batches of a stack overlap, so that each slice has its neighbors in its own batch.
-        overlap = int(context and images.ndim == 3 and count > batch_size)
+        overlap = int(context and stack and count > batch_size)
         own = batch_size - 2 * overlap
         results = []
         for start in range(0, count, own):

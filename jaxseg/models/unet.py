@@ -9,7 +9,7 @@ from jaxseg.models.context import EXCHANGE, Exchange, neighbors
 from jaxseg.models.convolution import Convolve, convolve_xla
 from jaxseg.models.layers import Conv3x3, ConvNormRelu, Upsample, by_pixel, max_pool
 
-_FIRST_EXCHANGE = 2  # first level at which slices exchange features: pixels of 6 mm and more
+_FIRST_EXCHANGE = 2  # first level at which slices exchange features, of pixels of about 6 mm
 
 
 class Block(nn.Module):
@@ -61,8 +61,9 @@ class UNet(nn.Module):
       attention: whether to multiply the output of each block by its attention map (the ablation's
         second stage).
       dense: whether blocks are densely connected (the ablation text's "dense U-net").
-      context: whether the encoder's features of the third level and below are updated by those of
-        the neighboring slices before the decoder uses them (not part of the paper).
+      context: whether the encoder's features of the third and coarser levels, or else of the
+        bottleneck, are updated by those of the neighboring slices before the decoder uses them (not
+        part of the paper).
       groups: groups of the normalization; see `GroupNorm`.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
       convolve: implementation of 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.

@@ -291,7 +291,7 @@ import numpy as np
 from jax import export
 
 network = export.deserialize(bytearray(Path("model.stablehlo").read_bytes()))
-images = np.zeros((3, {height}, {width}), np.float32)  # your stack: any number of slices
+images = np.zeros((3, {height}, {width}), np.float32)  # any number of slices of a stack
 probabilities = np.asarray(network.call(images))  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)  # values as in preprocessing.json
 ```"""
@@ -303,7 +303,7 @@ import numpy as np
 import onnxruntime
 
 network = onnxruntime.InferenceSession("model.onnx")
-images = np.zeros((3, {height}, {width}), np.float32)  # your stack: any number of slices
+images = np.zeros((3, {height}, {width}), np.float32)  # any number of slices of a stack
 (probabilities,) = network.run(None, {{"images": images}})  # (3, {height}, {width}, labels)
 labels = probabilities.argmax(-1)
 ```"""

@@ -84,17 +84,17 @@ def merge(
 
     Raises:
       ValueError: a layer to copy is missing from the source or from the fresh state, or has another
-        shape. Only layers of `jaxseg.models.context` may be missing from the source.
+        shape. Layers of `jaxseg.models.context` and those with one output per label may be missing
+        from the source.
     """
     merged: dict[tuple[str, ...], Any] = flatten_dict(dict(own))  # pyright: ignore
     found: dict[tuple[str, ...], Any] = flatten_dict(dict(source))  # pyright: ignore
     fresh = []
     for path in sorted(merged.keys() | {path for path in found if path[0] in own}):
+        added = path not in found and path[1].startswith(EXCHANGE)
         if path[0] not in source:
             fresh.append(path[0])
-        elif (_is_per_label(path) and not (same_labels and path in found)) or (
-            path not in found and path[1].startswith(EXCHANGE)
-        ):
+        elif added or (_is_per_label(path) and not (same_labels and path in found)):
             fresh.append("/".join(path[:2]))
         else:
             shapes = [leaves[path].shape if path in leaves else None for leaves in (merged, found)]

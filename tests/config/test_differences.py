@@ -28,6 +28,13 @@ def test_differences_name_the_field_and_both_values():
     assert re.search(r"balance\.method adversarial.*minimize", second)
 
 
+def test_context_may_be_added_but_not_removed():
+    without, context = changed(awce), changed(awce, model__context=True)
+    assert network_differences(without, context) == network_differences(context, context) == []
+    (line,) = network_differences(context, without)
+    assert line == "model.context True there and False here"
+
+
 def test_a_generator_that_only_one_has_is_ignored():
     theirs, ours = changed(awce, balance__width=8, balance__method="minimize"), changed(baseline)
     (line,) = network_differences(theirs, ours)

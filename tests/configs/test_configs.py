@@ -51,7 +51,7 @@ def test_additions_to_the_paper_are_off_in_every_stage(variant):
         "model.groups": 8, "grid.soft_labels": False,
         "loss.dice_of": "labels", "grid.center": (0.5, 0.5), "augment.shift": 0.0,
         "augment.turn": False, "augment.bias": 0.0, "optimizer.method": "adam",
-        "intensity.bias_field": False, "mixup.transplant": 0.0,
+        "intensity.bias_field": False, "mixup.transplant": 0.0, "model.context": False,
     }  # fmt: skip
     for module in STAGES.values():
         settings = flat(module, variant)

@@ -101,11 +101,14 @@ def test_arrays_that_are_not_stacks_are_refused(shape):
         segment = make(cast(Any, Recorder()), batch_size=2)
         with pytest.raises(ValueError, match=r"\(N, H, W\)"):
             segment(jnp.float32(0), np.zeros(shape, np.float32))
+    network = NETWORK.clone(context=True)
+    with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
+        make_labels(network, batch_size=2)({}, np.zeros((2, 16, 16, 1), np.float32))
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 11])
 def test_slices_of_a_stack_have_their_neighbors_in_any_batch(count):
-    network = NETWORK.clone(context=True)
+    network = NETWORK.clone(context=True, depth=3)
     params = random_params(network)
     stack = RNG.normal(size=(count, 16, 16)).astype(np.float32)
     whole = jax.jit(network.apply)({"params": params}, stack[..., None])
@@ -120,7 +123,8 @@ def test_slices_of_a_stack_have_their_neighbors_in_any_batch(count):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"attention": True}, {"dtype": jnp.bfloat16, "dense": True}, {"context": True}]
+    "changes",
+    [{"attention": True}, {"dtype": jnp.bfloat16, "dense": True}, {"context": True, "depth": 3}],
 )
 def test_an_artifact_holds_the_network_for_any_batch(changes):
     network = NETWORK.clone(**changes)

@@ -19,6 +19,7 @@ from jaxseg.data.phantom.write import write_phantom
 from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.evaluation.methods import NETWORK
 from jaxseg.inference.export import export
+from jaxseg.models.segment import make_probabilities
 from jaxseg.runs import provenance, unseen
 from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.data_file import read_data
@@ -199,6 +200,19 @@ def test_the_first_logits_are_those_of_the_source(config, source):
     ours, theirs, other = (np.asarray(segment(params)) for params in trees)
     np.testing.assert_array_equal(ours, theirs)
     assert np.abs(ours - other).max() > 0.1
+
+
+def test_added_context_leaves_the_probabilities_of_the_source(config, source):
+    own = changed(config, model__context=True)
+    checked(own)
+    state, at_random = applied(own)
+    depth = own["model"]["depth"]
+    assert at_random == tuple(f"network/exchange{k}" for k in range(min(2, depth), depth + 1))
+    run, network = load_run(source), build(own).networks.segmentation
+    images = np.random.default_rng(0).normal(size=(3, 32, 32)).astype(np.float32)
+    ours = make_probabilities(network, batch_size=3)(state.params["network"], images)
+    theirs = make_probabilities(run.network, batch_size=3)(run.params, images)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("anatomy", ["other names", "four labels"])
