@@ -162,7 +162,7 @@ def test_facts_of_split_method_and_training():
     [
         ("mixup.probability", 0.0), ("mixup.transplant", 0.0), ("augment.probability", 0.0),
         ("model.width", 4), ("model.depth", 3), ("model.attention", False), ("model.dense", True),
-        ("model.context", True), ("model.groups", 8), ("model.precision", "bfloat16"),
+        ("model.context", False), ("model.groups", 8), ("model.precision", "bfloat16"),
         ("loss.weighted", False),
         ("loss.penalty", 0.5), ("loss.dice", 0.5), ("loss.dice_of", "labels"),
         ("balance.method", "minimize"), ("balance.strength", 0.1), ("grid.soft_labels", False),
