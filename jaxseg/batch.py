@@ -74,7 +74,7 @@ class DeviceCohort(flax.struct.PyTreeNode):
         """Move slices to the first device, and compute once which are eligible as partners.
 
         Images are (N, H, W), labels (N, H, W) integers or (N, H, W, L) fractions. H and W include
-        the margin. `pathologies` are those of `Mixup`.
+        the margin. `pathologies` are those of `Mixup`, `neighbors` those of `Cohort.neighbors`.
         """
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         inner = jax.vmap(partial(crop, margin=margin))(labels)

@@ -215,12 +215,16 @@ def _predict_turned(
     views = _views(run) if mirror else (View(),)
     how, shape = run.setup.preprocessing, case.image.shape
 
+    def background(shape: tuple[int, ...]) -> np.ndarray:
+        probabilities = np.zeros((*shape, run.anatomy.num_labels), np.float32)
+        probabilities[..., 0] = 1
+        return probabilities
+
     def segment(grid: Grid) -> np.ndarray:
         """Compute probabilities (slices, H, W, L) on a grid; empty slices are background."""
         images, _ = network_images(case, replace(how, grid=grid))
         shown = case.tissue.any((0, 1))
-        probabilities = np.zeros((*images.shape, run.anatomy.num_labels), np.float32)
-        probabilities[..., 0] = 1
+        probabilities = background(images.shape)
         probabilities[shown] = averaged(segmenters[run.network], run.params, images[shown], views)
         return probabilities
 
@@ -231,9 +235,7 @@ def _predict_turned(
         localize = partial(averaged, segmenters[run.localizer], run.localizer_params)
         found = find_heart(case, how, localize, segment)
         if found is None:
-            background = np.zeros((*shape, run.anatomy.num_labels), np.float32)
-            background[..., 0] = 1
-            return Prediction(background, None, heart_found=False)
+            return Prediction(background(shape), None, heart_found=False)
         center, grid, probabilities = found
     native = probabilities_to_native(probabilities, shape, case.spacing, grid)
     picture = np.moveaxis(native[field_of_view(case.tissue)], 2, 0)
