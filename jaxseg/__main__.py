@@ -248,18 +248,18 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
     text = "relabel pathology smaller than in any training case as the region around it"
     add("--drop_small", action="store_true", help=text)
     text = (
-        "relabel pathology of lower confidence as the region around it; given once for all "
+        "relabel pathology of lower expected DSC as the region around it; given once for all "
         "inclusion pairs, or once for each (EMIDEC: no-reflow, then infarct)"
     )
     add(
-        "--min_confidence",
+        "--min_dice",
         type=arguments.share,
         action="append",
         default=[],
         metavar="P",
         help=text,
     )
-    text = "apply the confidence bounds from the cross-validation of these networks"
+    text = "apply the bounds from the cross-validation of these networks"
     add("--case_decision", action="store_true", help=text)
 
 

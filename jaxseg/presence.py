@@ -1,4 +1,4 @@
-"""Decide whether a pathology is present, by its volume and the network's confidence in its core.
+"""Decide whether a pathology is present, by its volume and the DSC that the network expects.
 
 In many healthy hearts the network labels a few voxels as pathology. By the challenge's rule such a
 case scores 0. These voxels are relabeled as the surrounding region of the inclusion pair.
@@ -16,12 +16,8 @@ from jaxseg.anatomy import Anatomy, LabelSet
 from jaxseg.metrics import volume
 from jaxseg.metrics.maps import most_probable
 
-# Confidences are clipped to this distance from 0 and 1, so that their logits are finite.
+# Expected DSC is clipped to this distance from 0 and 1, so that their logits are finite.
 _SURE = 1e-4
-# Volume of the core relative to the smallest volume. Rim voxels are only partly pathology, so that
-# the core of even the smallest true pathology is certain only if it excludes the rim. Measured in
-# docs/studies/015-healthy-case.md.
-_CORE = 0.25
 _NOTHING = "none, because no training case contains any"
 # Inverse variance of the Gaussian prior on the slope of the logistic function.
 _PRIOR = 0.01
@@ -38,16 +34,16 @@ class PresenceRule:
 
     Attributes:
       smallest_mm3: for each pair, the smallest volume in mm3 of the inner region over the training
-        cases in which it is present. None if there is no such case; the region then always stays.
+        cases in which it is present. None if there is no such case; no region is then too small.
         Empty without a rule.
       drop_small: whether to drop a region of a smaller volume.
-      min_confidence: for each pair, the `core_confidence` below which the region is dropped; empty
+      min_dice: for each pair, the `expected_dice` below which the region is dropped; empty
         for no such bound.
     """
 
     smallest_mm3: tuple[float | None, ...] = ()
     drop_small: bool = False
-    min_confidence: tuple[float, ...] = ()
+    min_dice: tuple[float, ...] = ()
 
     def described(self, anatomy: Anatomy) -> tuple[str, ...]:
         """Describe each part of the rule in a sentence, for readers of scores."""
@@ -60,18 +56,14 @@ class PresenceRule:
                 if smallest is not None
             ]
             sentences.append(f"{SMALL_DROPPED}: {', '.join(parts) or _NOTHING}.")
-        if self.min_confidence:
+        if self.min_dice:
             parts = [
                 f"{name} below {bound:.3g}"
-                for name, bound, smallest in zip(
-                    names, self.min_confidence, self.smallest_mm3, strict=True
-                )
-                if smallest is not None
+                for name, bound in zip(names, self.min_dice, strict=True)
             ]
             sentences.append(
-                "Pathology with a low mean probability in its core was relabeled as the region "
-                f"around it: {', '.join(parts) or _NOTHING}. The core consists of the most "
-                "probable voxels, with a quarter of the smallest volume in any training case."
+                "Pathology with a low expected DSC, computed from the probabilities, was relabeled "
+                f"as the region around it: {', '.join(parts)}."
             )
         return tuple(sentences)
 
@@ -102,38 +94,32 @@ def smallest_volumes(
     return smallest
 
 
-def core_confidence(
-    probabilities: NDArray[np.floating],
-    spacing: Sequence[float],
-    inclusions: Inclusions,
-    smallest_mm3: Sequence[float | None],
+def expected_dice(
+    probabilities: NDArray[np.floating], inclusions: Inclusions
 ) -> NDArray[np.float64]:
-    """Confidence of a prediction that each pair's inner region is present in a case.
+    """DSC of each pair's predicted inner region that is expected from the probabilities.
 
-    This is the mean probability of the inner region over its core. The core consists of its most
-    probable voxels, with a total volume of a quarter of the smallest volume in any training case.
-    Unlike the volume of the predicted region, it distinguishes a large uncertain region from a
-    small certain one.
+        2 sum(m p) / (sum(m) + sum(p))
+
+    p is a voxel's probability of the region, and m is 1 if its most probable label belongs to the
+    region, otherwise 0. If voxels were independent and probabilities correct, this would be the
+    mean DSC of many voxels. A faint prediction, as in healthy hearts, has a low value whatever its
+    size.
 
     Args:
       probabilities: (..., L) label probabilities of one whole case.
-      spacing: voxel size in mm, one value for each axis.
       inclusions: inclusion pairs of the anatomy.
-      smallest_mm3: smallest volume of each pair's inner region, from `smallest_volumes`.
 
     Returns:
-      (pairs,) in 0..1; NaN if the region is present in no training case.
+      (pairs,) in 0..1; 0 where no voxel is predicted.
     """
-    voxel = float(np.prod(spacing))
+    labels = most_probable(probabilities)
     found = []
-    for (inner, _), smallest in zip(inclusions, smallest_mm3, strict=True):
-        if smallest is None:
-            found.append(np.nan)
-            continue
-        region = probabilities[..., list(inner)].sum(-1, dtype=np.float64).ravel()
-        count = min(max(round(_CORE * smallest / voxel), 1), region.size)
-        # Rounding may make a sum of probabilities exceed 1.
-        found.append(min(np.partition(region, -count)[-count:].mean(), 1.0))
+    for inner, _ in inclusions:
+        region = probabilities[..., list(inner)].sum(-1, dtype=np.float64)
+        predicted = np.isin(labels, inner)
+        total = predicted.sum() + region.sum()
+        found.append(min(2 * region[predicted].sum() / total, 1.0) if total else 0.0)
     return np.array(found, np.float64)
 
 
@@ -155,15 +141,13 @@ def label_map(
       (...) uint8.
     """
     labels = most_probable(probabilities)
-    confidence = None
-    if rule.min_confidence:
-        confidence = core_confidence(probabilities, spacing, inclusions, rule.smallest_mm3)
-    return believed(labels, confidence, spacing, inclusions, rule)
+    expected = expected_dice(probabilities, inclusions) if rule.min_dice else None
+    return believed(labels, expected, spacing, inclusions, rule)
 
 
 def believed(
     labels: NDArray[np.uint8],
-    confidence: NDArray[np.floating] | None,
+    expected: NDArray[np.floating] | None,
     spacing: Sequence[float],
     inclusions: Inclusions,
     rule: PresenceRule,
@@ -172,7 +156,7 @@ def believed(
 
     Args:
       labels: label map of one whole case.
-      confidence: (pairs,) from `core_confidence`; required if the rule has a bound on it.
+      expected: (pairs,) from `expected_dice`; required if the rule has a bound on it.
       spacing: voxel size in mm, one value for each axis.
       inclusions: inclusion pairs of the anatomy, applied in this order. The voxels of an inner
         region that fails get the first label of the outer region that is not in the inner one. For
@@ -188,28 +172,26 @@ def believed(
         smallest = rule.smallest_mm3[k] if rule.drop_small else None
         small = smallest is not None and volume(labels, inner, spacing) < smallest
         doubtful = (
-            bool(rule.min_confidence)
-            and confidence is not None
-            and bool(confidence[k] < rule.min_confidence[k])
+            bool(rule.min_dice) and expected is not None and bool(expected[k] < rule.min_dice[k])
         )
         if small or doubtful:
             labels = np.where(np.isin(labels, inner), around, labels).astype(labels.dtype)
     return labels
 
 
-def confidence_bound(
-    confidence: NDArray[np.floating], holds: NDArray[np.bool_], kept: NDArray[np.floating]
+def presence_bound(
+    expected: NDArray[np.floating], holds: NDArray[np.bool_], kept: NDArray[np.floating]
 ) -> float:
-    """The `core_confidence` above which keeping a pathology scores higher than dropping it.
+    """The `expected_dice` above which keeping a pathology scores higher than dropping it.
 
     By the challenge's rule, a case without the pathology scores 1 if it is dropped and 0 if any of
     it is kept. A case with the pathology scores 0 if it is dropped and d if it is kept, where d is
     the mean DSC of such cases. It is therefore worth keeping if P(holds) d > 1 - P(holds), that is
-    P(holds) > 1 / (1 + d). P is a logistic function of the confidence's logit, fitted to all cases.
-    The bound with the best score on these cases would depend on the few cases next to it.
+    P(holds) > 1 / (1 + d). P is a logistic function of the logit of the expected DSC, fitted to all
+    cases. The bound with the best score on these cases would depend on the few cases next to it.
 
     Args:
-      confidence: (cases,) in 0..1, at least one case. Exclude cases without any pathology in their
+      expected: (cases,) in 0..1, at least one case. Exclude cases without any pathology in their
         label map.
       holds: (cases,) whether the reference holds the pathology.
       kept: (cases,) DSC of a case if its pathology is kept.
@@ -222,8 +204,8 @@ def confidence_bound(
     if not holds.any():
         return 1.0
     needed = 1 / (1 + float(kept[holds].mean()))
-    offset, slope = _logistic(logit(np.clip(confidence, _SURE, 1 - _SURE)), holds)
-    if slope <= 0:  # the confidence carries no information, so treat all cases alike
+    offset, slope = _logistic(logit(np.clip(expected, _SURE, 1 - _SURE)), holds)
+    if slope <= 0:  # it carries no information, so treat all cases alike
         return 0.0 if holds.mean() > needed else 1.0
     return float(expit((logit(needed) - offset) / slope))
 

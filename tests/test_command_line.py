@@ -136,8 +136,8 @@ USAGE = {
     "no output of an export": ["export", "--run=x"],
     "a flag of another command": ["evaluate", "--run=x", "--probabilities"],
     "a config": ["evaluate", "--run=x", "--config.seed=1"],
-    "confidence past 1": ["evaluate", "--run=x", "--min_confidence=1.5"],
-    "confidence in words": ["evaluate", "--run=x", "--min_confidence=high"],
+    "confidence past 1": ["evaluate", "--run=x", "--min_dice=1.5"],
+    "confidence in words": ["evaluate", "--run=x", "--min_dice=high"],
     "a home that is not there": ["evaluate", "--run=~no-such-user/x"],
     "half a center": ["predict", "--run=x", "y", "--output=z", "--center=0.5"],
     "center outside": ["predict", "--run=x", "y", "--output=z", "--center=0.5,1.2"],
@@ -176,7 +176,7 @@ def test_errors_of_the_user_are_one_line_and_status_1(call, random_run, stack, t
     refused(twice, 1, f"{random_run}: ")
     refused(call("evaluate", run, "--method=fwhm,7sd"), 1, "--method: ")
     refused(call("evaluate", run, run), 1, "--output: ")
-    refused(call("evaluate", run, *("--min_confidence=0.1",) * 3), 1, "--min_confidence: ")
+    refused(call("evaluate", run, *("--min_dice=0.1",) * 3), 1, "--min_dice: ")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     refused(call("evaluate", run, "--output=file/x"), 1, "file/x: ")

@@ -1,4 +1,4 @@
-"""Presence of pathology: volumes, confidences, relabeling and bounds worked out by hand."""
+"""Presence of pathology: volumes, expected DSC, relabeling and bounds worked out by hand."""
 
 import re
 
@@ -9,9 +9,9 @@ from jaxseg.anatomy import EMIDEC
 from jaxseg.presence import (
     PresenceRule,
     believed,
-    confidence_bound,
-    core_confidence,
+    expected_dice,
     label_map,
+    presence_bound,
     smallest_volumes,
 )
 
@@ -68,52 +68,56 @@ def test_a_small_infarct_becomes_myocardium_with_its_no_reflow(labels):
 
 
 @pytest.mark.parametrize(
-    ("confidence", "expected"),
+    ("dsc", "expected"),
     [
         ([0.5, 0.9], {}),  # at the bound it stays
         ([0.49, 0.9], {4: 3}),
         ([0.5, 0.89], {3: 2, 4: 2}),
-        ([np.nan, np.nan], {}),  # no training case holds any, so nothing is known
     ],
 )
-def test_doubtful_pathology_gets_the_surrounding_label(labels, confidence, expected):
-    rule = PresenceRule((30.0, 80.0), min_confidence=(0.5, 0.9))
-    found = believed(labels, np.array(confidence), SPACING, PAIRS, rule)
+def test_doubtful_pathology_gets_the_surrounding_label(labels, dsc, expected):
+    rule = PresenceRule((30.0, 80.0), min_dice=(0.5, 0.9))
+    found = believed(labels, np.array(dsc), SPACING, PAIRS, rule)
     wanted = labels.copy()
     for old, new in expected.items():
         wanted[labels == old] = new
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_confidence_is_the_mean_of_the_most_probable_voxels():
-    """The core is a quarter of the smallest volume, in voxels of 10 mm3."""
-    infarct, no_reflow = np.array([0.5, 0.1, 0.3, 0.0]), np.array([0.2, 0.4, 0.0, 0.1])
+def test_expected_dice_by_hand():
+    infarct, no_reflow = np.array([0.5, 0.1, 0.3, 0.0]), np.array([0.2, 0.6, 0.0, 0.1])
     rest = 1 - infarct - no_reflow
     probabilities = np.stack([rest, rest * 0, rest * 0, infarct, no_reflow], axis=-1)
-    probabilities = probabilities.reshape(2, 1, 2, 5)
-    found = core_confidence(probabilities, SPACING, PAIRS, [40.0, 96.0])
-    assert found == pytest.approx([0.4, (0.7 + 0.5) / 2])
-    # A core is at least one voxel, and at most all of them.
-    found = core_confidence(probabilities, SPACING, PAIRS, [4.0, 4e6])
-    assert found == pytest.approx([0.4, (0.7 + 0.5 + 0.3 + 0.1) / 4])
-    found = core_confidence(probabilities, SPACING, PAIRS, [None, 40.0])
-    assert np.isnan(found[0])
-    assert found[1] == pytest.approx(0.7)
+    found = expected_dice(probabilities.reshape(2, 1, 2, 5), PAIRS)
+    # No-reflow is predicted in the second voxel, infarct in the first two.
+    assert found == pytest.approx([2 * 0.6 / (1 + 0.9), 2 * (0.7 + 0.7) / (2 + 1.8)])
+
+
+def test_expected_dice_of_sure_and_of_missing_pathology(labels):
+    assert expected_dice(np.eye(5)[labels], PAIRS).tolist() == [1, 1]
+    assert expected_dice(np.eye(5)[labels * 0], PAIRS).tolist() == [0, 0]
+
+
+def test_expected_dice_is_the_mean_over_draws():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(size=2000)
+    predicted = p > 0.5
+    draws = rng.uniform(size=(200, 2000)) < p
+    dsc = 2 * (draws & predicted).sum(1) / (draws.sum(1) + predicted.sum())
+    rest = p * 0
+    probabilities = np.stack([1 - p, rest, rest, p, rest], axis=-1)
+    assert expected_dice(probabilities, PAIRS)[1] == pytest.approx(dsc.mean(), abs=1e-3)
 
 
 def test_probabilities_to_a_label_map():
-    """One voxel each of background, myocardium, infarct, sure infarct."""
+    """One voxel each of background, myocardium, infarct, sure infarct: expected DSC 2.8 / 3.4."""
     probabilities = np.zeros((4, 1, 1, 5), np.float32)
     for voxel, (label, probability) in enumerate([(0, 1.0), (2, 1.0), (3, 0.6), (3, 0.8)]):
         probabilities[voxel, 0, 0, label] = probability
         probabilities[voxel, 0, 0, 1] += 1 - probability
     plain = [0, 2, 3, 3]
-    for smallest, bound, expected in [
-        (40.0, 0.75, plain),  # the core is the sure voxel,
-        (80.0, 0.75, [0, 2, 2, 2]),  # or both
-        (80.0, 0.65, plain),
-    ]:
-        rule = PresenceRule((None, smallest), min_confidence=(0.0, bound))
+    for bound, expected in [(0.82, plain), (0.83, [0, 2, 2, 2])]:
+        rule = PresenceRule((None, 40.0), min_dice=(0.0, bound))
         found = label_map(probabilities, SPACING, PAIRS, rule)
         assert found.dtype == np.uint8
         assert found.ravel().tolist() == expected
@@ -122,8 +126,8 @@ def test_probabilities_to_a_label_map():
     assert label_map(probabilities, SPACING, PAIRS, PresenceRule()).ravel().tolist() == plain
 
 
-def bound(confidence, holds, kept):
-    return confidence_bound(np.array(confidence), np.array(holds, bool), np.array(kept, float))
+def bound(expected, holds, kept):
+    return presence_bound(np.array(expected), np.array(holds, bool), np.array(kept, float))
 
 
 MIRRORED = [0.1, 0.3, 0.7, 0.9]
@@ -140,9 +144,9 @@ def test_the_bound_is_where_keeping_and_dropping_score_the_same():
 
 
 def test_the_probability_is_a_fitted_logistic_function():
-    confidence = np.array([0.2, 0.5, 0.6, 0.7, 0.85, 0.9, 0.95, 0.97])
+    dsc = np.array([0.2, 0.5, 0.6, 0.7, 0.85, 0.9, 0.95, 0.97])
     holds = np.array([0, 0, 1, 0, 1, 0, 1, 1], bool)
-    x = np.stack([np.ones(8), np.log(confidence / (1 - confidence))], axis=1)
+    x = np.stack([np.ones(8), np.log(dsc / (1 - dsc))], axis=1)
     at = np.zeros(2)
     for _ in range(50):
         p = 1 / (1 + np.exp(-x @ at))
@@ -151,9 +155,7 @@ def test_the_probability_is_a_fitted_logistic_function():
         at -= np.linalg.solve(hessian, gradient)
     # It scores 0.6 if kept, so that P(holds) must exceed 1 / 1.6.
     expected = (np.log(0.625 / 0.375) - at[0]) / at[1]
-    assert bound(confidence, holds, 0.6 * holds) == pytest.approx(
-        1 / (1 + np.exp(-expected)), rel=1e-5
-    )
+    assert bound(dsc, holds, 0.6 * holds) == pytest.approx(1 / (1 + np.exp(-expected)), rel=1e-5)
 
 
 def test_bounds_without_both_kinds_of_cases():
@@ -167,11 +169,11 @@ def test_bounds_without_both_kinds_of_cases():
 
 
 def test_a_rule_is_described_with_its_limits():
-    """Volumes in ml, then confidences; pairs without a limit are left out."""
-    rule = PresenceRule((390.0, 2417.0), drop_small=True, min_confidence=(0.5, 0.875))
-    volumes, confidences = rule.described(EMIDEC)
+    """Volumes in ml, then expected DSC; pairs without a limit are left out."""
+    rule = PresenceRule((390.0, 2417.0), drop_small=True, min_dice=(0.5, 0.875))
+    volumes, bounds = rule.described(EMIDEC)
     assert re.search(r"no-reflow below 0\.39 ml.*infarct below 2\.42 ml", volumes)
-    assert re.search(r"no-reflow below 0\.5\b.*infarct below 0\.875", confidences)
+    assert re.search(r"no-reflow below 0\.5\b.*infarct below 0\.875", bounds)
     (sentence,) = PresenceRule((None, 2417.0), drop_small=True).described(EMIDEC)
     assert "0.39" not in sentence
     assert len(PresenceRule((None, None), drop_small=True).described(EMIDEC)) == 1

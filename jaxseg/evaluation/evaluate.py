@@ -29,7 +29,7 @@ def evaluate(
     checkpoint: str | None = None,
     mirror: bool = False,
     drop_small: bool = False,
-    min_confidence: Sequence[float] = (),
+    min_dice: Sequence[float] = (),
     case_decision: bool = False,
     output: Path | None = None,
 ) -> dict[Method, Evaluation]:
@@ -49,7 +49,7 @@ def evaluate(
       checkpoint: "best" or "last", as in `load_run`.
       mirror: whether to average over the mirror images of every slice.
       drop_small: as in `presence_rule`.
-      min_confidence: as in `presence_rule`.
+      min_dice: as in `presence_rule`.
       case_decision: as in `choose_rule`.
       output: folder for the files; by default `evaluation` within the folder of the only run, if it
         is no bundle.
@@ -80,7 +80,7 @@ def evaluate(
             [run],
             mirror=mirror,
             drop_small=drop_small,
-            min_confidence=min_confidence,
+            min_dice=min_dice,
             case_decision=case_decision,
         )
         for run in runs

@@ -1,6 +1,6 @@
 """The rule that decides whether a case contains a pathology, as fitted by a cross-validation.
 
-Confidence bounds are valid only for the networks that they were fitted with. A cross-validation
+Its bounds are valid only for the networks that they were fitted with. A cross-validation
 therefore stores them in each of its run folders, and an export copies them into the bundle.
 """
 
@@ -59,7 +59,7 @@ class CaseDecision:
       study: name of the study's folder.
       mirror: whether mirror images were averaged.
       pairs: descriptions of the inclusion pairs.
-      min_confidence: bounds by pair, fitted to all folds.
+      min_dice: bounds by pair, fitted to all folds.
       smallest_mm3: smallest volume in the study's training cases, by pair; None where the
         region is present in no case.
       cost: effect of the rule, by pair.
@@ -68,7 +68,7 @@ class CaseDecision:
     study: str
     mirror: bool
     pairs: tuple[str, ...]
-    min_confidence: tuple[float, ...]
+    min_dice: tuple[float, ...]
     smallest_mm3: tuple[float | None, ...]
     cost: tuple[Cost, ...]
 
@@ -83,7 +83,7 @@ class CaseDecision:
     @property
     def rule(self) -> PresenceRule:
         """The rule in the form in which it is applied."""
-        return PresenceRule(self.smallest_mm3, True, self.min_confidence)
+        return PresenceRule(self.smallest_mm3, True, self.min_dice)
 
     def described(self) -> str:
         """Return a sentence on the origin and the cost of the rule."""
@@ -104,7 +104,7 @@ def choose_rule(
     *,
     mirror: bool,
     drop_small: bool,
-    min_confidence: Sequence[float],
+    min_dice: Sequence[float],
     case_decision: bool,
 ) -> tuple[PresenceRule, tuple[str, ...]]:
     """Select the rule of the runs' study, or the one given by the arguments.
@@ -113,7 +113,7 @@ def choose_rule(
       runs: one or more runs of one label set.
       mirror: whether mirror images are averaged.
       drop_small: as in `presence_rule`.
-      min_confidence: as in `presence_rule`.
+      min_dice: as in `presence_rule`.
       case_decision: whether to use the study's rule.
 
     Returns:
@@ -127,12 +127,12 @@ def choose_rule(
     """
     anatomy = runs[0].anatomy
     if not case_decision:
-        rule = presence_rule(runs, drop_small=drop_small, min_confidence=min_confidence)
+        rule = presence_rule(runs, drop_small=drop_small, min_dice=min_dice)
         return rule, rule.described(anatomy)
-    if drop_small or min_confidence:
-        raise SettingsError("--case_decision: expected without --drop_small and --min_confidence")
+    if drop_small or min_dice:
+        raise SettingsError("--case_decision: expected without --drop_small and --min_dice")
     decision = _read(runs[0])
-    if not any(decision.min_confidence):
+    if not any(decision.min_dice):
         raise SettingsError(
             f"--case_decision: every bound in {runs[0].folder / FILE} is 0, so that nothing is "
             "gained; expected without"
@@ -160,18 +160,18 @@ def _read(run: Trained) -> CaseDecision:
             study=str(content["study"]),
             mirror=bool(content["mirror"]),
             pairs=tuple(content["pairs"]),
-            min_confidence=tuple(map(float, content["min_confidence"])),
+            min_dice=tuple(map(float, content["min_dice"])),
             smallest_mm3=tuple(None if v is None else float(v) for v in content["smallest_mm3"]),
             cost=tuple(map(_cost, content["cost"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkdirError(f"{path}: damaged ({error!r:.80})") from error
     pairs = pair_names(run.anatomy)
-    found = {len(decision.pairs), len(decision.min_confidence), len(decision.smallest_mm3)}
-    sound = all(0 <= bound <= 1 for bound in decision.min_confidence)
+    found = {len(decision.pairs), len(decision.min_dice), len(decision.smallest_mm3)}
+    sound = all(0 <= bound <= 1 for bound in decision.min_dice)
     if decision.pairs != pairs or found != {len(pairs)} or not sound:
         raise WorkdirError(
-            f"{path}: expected a min_confidence in 0..1 and a smallest_mm3 for each of "
+            f"{path}: expected a min_dice in 0..1 and a smallest_mm3 for each of "
             f"{', '.join(pairs) or 'no inclusion pair'}"
         )
     return decision

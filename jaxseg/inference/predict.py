@@ -84,7 +84,7 @@ def predict(
     mirror: bool = False,
     center: tuple[float, float] | None = None,
     drop_small: bool = False,
-    min_confidence: Sequence[float] = (),
+    min_dice: Sequence[float] = (),
     case_decision: bool = False,
     probabilities: bool = False,
     orientation: str | None = None,
@@ -107,7 +107,7 @@ def predict(
       mirror: as in `make_predictor`.
       center: as in `make_predictor`.
       drop_small: as in `presence_rule`, for whole stacks; probabilities are not affected.
-      min_confidence: as in `presence_rule`, for whole stacks; probabilities are not affected.
+      min_dice: as in `presence_rule`, for whole stacks; probabilities are not affected.
       case_decision: as in `choose_rule`.
       probabilities: whether to write probabilities/NAME.nii.gz, (X, Y, slices, labels) float32.
       orientation: as in `make_predictor`.
@@ -126,7 +126,7 @@ def predict(
         runs,
         mirror=mirror,
         drop_small=drop_small,
-        min_confidence=min_confidence,
+        min_dice=min_dice,
         case_decision=case_decision,
     )
     segment = make_segmenter(runs, mirror=mirror, rule=rule, center=center, orientation=orientation)

@@ -255,14 +255,14 @@ def _views(run: Trained) -> tuple[View, ...]:
 
 
 def presence_rule(
-    runs: Sequence[Trained], *, drop_small: bool = False, min_confidence: Sequence[float] = ()
+    runs: Sequence[Trained], *, drop_small: bool = False, min_dice: Sequence[float] = ()
 ) -> PresenceRule:
     """Build the rule that pathology must satisfy to be kept, from the training cases of all runs.
 
     Args:
       runs: one or more runs of one label set.
       drop_small: whether to drop pathology that is smaller than in any training case.
-      min_confidence: bounds of `jaxseg.presence.core_confidence`, one for each inclusion pair or
+      min_dice: bounds of `jaxseg.presence.expected_dice`, one for each inclusion pair or
         one for all; empty for no bounds.
 
     Raises:
@@ -270,12 +270,12 @@ def presence_rule(
         was trained on, or the runs have different inclusion pairs.
       SettingsError: if the number of bounds is wrong, or the label set has no inclusion pairs.
     """
-    if not (drop_small or min_confidence):
+    if not (drop_small or min_dice):
         return PresenceRule()
     anatomy = runs[0].anatomy
-    count, bounds = len(anatomy.inclusions), tuple(min_confidence)
+    count, bounds = len(anatomy.inclusions), tuple(min_dice)
     if not count:
-        flag = "--min_confidence" if bounds else "--drop_small"
+        flag = "--min_dice" if bounds else "--drop_small"
         raise SettingsError(f"{flag}: the label set has no inclusion pairs to decide on")
     for run in runs[1:]:
         if run.anatomy.inclusions != anatomy.inclusions:
@@ -285,7 +285,7 @@ def presence_rule(
             )
     if len(bounds) not in (0, 1, count):
         raise SettingsError(
-            f"--min_confidence: expected 1 or {count} numbers, as many as the label set has "
+            f"--min_dice: expected 1 or {count} numbers, as many as the label set has "
             f"inclusion pairs, got {len(bounds)}"
         )
     if len(bounds) == 1:

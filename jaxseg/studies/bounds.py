@@ -1,4 +1,4 @@
-"""Confidence bounds on whether a case holds a pathology, fitted in a cross-validation."""
+"""Bounds of the expected DSC below which a pathology is dropped, fitted in a cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,24 +11,22 @@ from jaxseg.evaluation.bootstrap import mean_interval
 from jaxseg.inference import case_decision
 from jaxseg.inference.case_decision import CaseDecision, Cost
 from jaxseg.metrics import dice, summarize
-from jaxseg.presence import Inclusions, believed, confidence_bound
+from jaxseg.presence import Inclusions, believed, presence_bound
 from jaxseg.studies.held_out import HeldOut
 
 
 def fit_bounds(found: Sequence[HeldOut], inclusions: Inclusions) -> tuple[float, ...]:
-    """Fit the confidence bound of each inclusion pair to these cases."""
+    """Fit the bound of each inclusion pair to these cases."""
     bounds = []
     for k, (inner, _) in enumerate(inclusions):
         rows = []
         for p in found:
-            if np.isnan(p.confidence[k]):  # in no training case of its fold
-                continue
             if not np.isin(p.large_only, inner).any():  # nothing to decide
                 continue
             score = dice(p.large_only, p.reference, inner, empty=1.0)
-            rows.append((p.confidence[k], np.isin(p.reference, inner).any(), score))
-        confidence, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
-        bounds.append(confidence_bound(confidence, holds > 0, score) if rows else 0.0)
+            rows.append((p.expected_dice[k], np.isin(p.reference, inner).any(), score))
+        expected, holds, score = np.array(rows, np.float64).reshape(-1, 3).T
+        bounds.append(presence_bound(expected, holds > 0, score) if rows else 0.0)
     return tuple(bounds)
 
 
@@ -36,8 +34,8 @@ def drop_doubtful(
     p: HeldOut, inclusions: Inclusions, bounds: tuple[float, ...]
 ) -> NDArray[np.uint8]:
     """Return the label map of a case without small and without doubtful pathology."""
-    rule = replace(p.rule, min_confidence=bounds)
-    return believed(p.labels, p.confidence, p.spacing, inclusions, rule)
+    rule = replace(p.rule, min_dice=bounds)
+    return believed(p.labels, p.expected_dice, p.spacing, inclusions, rule)
 
 
 def rule_for_others(
@@ -61,7 +59,7 @@ def rule_for_others(
         study=study,
         mirror=mirror,
         pairs=case_decision.pair_names(anatomy),
-        min_confidence=fit_bounds(found, anatomy.inclusions),
+        min_dice=fit_bounds(found, anatomy.inclusions),
         smallest_mm3=tuple(
             min((v for v in own if v is not None), default=None) for own in smallest
         ),

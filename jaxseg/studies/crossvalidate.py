@@ -200,7 +200,7 @@ def _write(study: _Study, folder: Path) -> None:
     evaluations = {
         step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
     }
-    decisions = [Decision(p.name, p.fold, tuple(p.confidence), bounds[p.fold]) for p in found]
+    decisions = [Decision(p.name, p.fold, tuple(p.expected_dice), bounds[p.fold]) for p in found]
     final = list(steps.values())[-1][0]
     rule = rule_for_others(folder.resolve().name, study.setup.anatomy, study.mirror, found, final)
     texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
@@ -213,7 +213,7 @@ def _store_rule(study: _Study, folder: Path, rule: CaseDecision) -> dict[str, st
     """Write the rule into the run folders if it gains anything; return the study's own file."""
     if study.others:  # bounds for averaged studies fit none of them
         return {}
-    if any(rule.min_confidence):
+    if any(rule.min_dice):
         file = {case_decision.FILE: rule.json()}
         for run in study.runs:
             write_files(run.folder, file)

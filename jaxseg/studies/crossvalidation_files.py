@@ -14,18 +14,18 @@ from jaxseg.reports import tables
 
 @dataclass(frozen=True)
 class Decision:
-    """The confidence that a case contains the inner region of each inclusion pair.
+    """The expected DSC of each inclusion pair's inner region in a case, and its bound.
 
     Attributes:
       case: name of the case.
       fold: fold that holds it out.
-      confidence: `jaxseg.presence.core_confidence` by pair.
+      expected_dice: by pair, from `jaxseg.presence.expected_dice`.
       bounds: bounds by pair, fitted to the other folds.
     """
 
     case: str
     fold: int
-    confidence: tuple[float, ...]
+    expected_dice: tuple[float, ...]
     bounds: tuple[float, ...]
 
 
@@ -56,19 +56,18 @@ def files(
 
 
 def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
-    """Format confidence and bound, one row per case and pair, and whether the bound is reached.
+    """Format expected DSC and bound, one row per case and pair, and whether the bound is reached.
 
     A region that reaches the bound may still be dropped: because it is too small, because it is not
     predicted, or together with the enclosing pair.
     """
     names = [pair_name(evaluation.anatomy, pair) for pair in evaluation.anatomy.inclusions]
     rows = (
-        # A region that no training case contains has no confidence and is kept.
-        [d.case, d.fold, name, *map(tables.number, (confidence, bound)), not confidence < bound]
+        [d.case, d.fold, name, *map(tables.number, (expected_dice, bound)), expected_dice >= bound]
         for d in sorted(decisions, key=lambda d: d.case)
-        for name, confidence, bound in zip(names, d.confidence, d.bounds, strict=True)
+        for name, expected_dice, bound in zip(names, d.expected_dice, d.bounds, strict=True)
     )
-    return tables.csv_text(["case", "fold", "pair", "confidence", "bound", "sure"], rows)
+    return tables.csv_text(["case", "fold", "pair", "expected_dice", "bound", "sure"], rows)
 
 
 def _presence(
@@ -79,9 +78,9 @@ def _presence(
     steps = {step: case_statistics(evaluation) for step, evaluation in evaluations.items()}
     return {
         "pairs": [pair_name(anatomy, pair) for pair in anatomy.inclusions],
-        "min_confidence": {
+        "min_dice": {
             "without_fold": {d.fold: list(d.bounds) for d in sorted(decisions, key=_fold)},
-            "for_other_cases": list(rule.min_confidence),
+            "for_other_cases": list(rule.min_dice),
         },
         "cost": [asdict(cost) for cost in rule.cost],
         "dsc": {
@@ -99,7 +98,7 @@ def _fold(decision: Decision) -> int:
 
 
 def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, averaged: bool) -> str:
-    dsc, bounds = presence["dsc"], presence["min_confidence"]
+    dsc, bounds = presence["dsc"], presence["min_dice"]
     regions = list(next(iter(dsc.values()))["all"])
     rows = [
         [step, *(_both(found["all"][r], found["holding"][r]) for r in regions)]
@@ -112,13 +111,11 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
         "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
         "the cases with the region.\n\n"
         + tables.markdown(["step", *regions], rows)
-        + "\nAn inner region is doubtful if its core has a mean probability below a bound.\n"
-        "The core is its most probable voxels, a quarter of its smallest volume in training.\n"
-        "Above the bound, estimated on the other folds, keeping the region scores higher:\n\n"
+        + "\nAn inner region is doubtful if its DSC expected from the probabilities is below a\n"
+        "bound. Above it, by the other folds, keeping the region scores higher:\n\n"
         + tables.markdown(
             ["chosen on", *presence["pairs"]],
-            # Five decimals, since high confidences lie close to 1.
-            [[name, *(f"{bound:.5f}" for bound in own)] for name, own in chosen.items()],
+            [[name, *(f"{bound:.3f}" for bound in own)] for name, own in chosen.items()],
         )
         + _cost_markdown(rule.cost)
         + _recommended(rule, averaged=averaged)
@@ -159,11 +156,11 @@ def _cost_markdown(costs: Sequence[Cost]) -> str:
 
 
 def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
-    if not any(rule.min_confidence):
+    if not any(rule.min_dice):
         return "\nNo bound is above 0: nothing is gained, and none is recommended.\n"
     flags = "--case_decision"
     if averaged:
-        bounds = (f"--min_confidence={bound:.5f}" for bound in rule.min_confidence)
+        bounds = (f"--min_dice={bound:.5f}" for bound in rule.min_dice)
         flags = f"--drop_small {' '.join(bounds)}"
     return (
         "\nFor other cases, use `python -m jaxseg predict` with all networks of one fold, each as\n"

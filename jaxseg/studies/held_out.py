@@ -11,7 +11,7 @@ from jaxseg.config.reader import reader
 from jaxseg.config.setup import Setup
 from jaxseg.data import DataError, most_probable
 from jaxseg.inference.predictor import Prediction, make_predictor, presence_rule
-from jaxseg.presence import PresenceRule, believed, core_confidence
+from jaxseg.presence import PresenceRule, believed, expected_dice
 from jaxseg.runs.trained import Trained
 
 
@@ -26,7 +26,7 @@ class HeldOut:
       reference: reference label map.
       labels: the most probable label of every voxel.
       large_only: `labels` without pathology that is smaller than in any training case.
-      confidence: (pairs,), as computed by `core_confidence`.
+      expected_dice: (pairs,), as computed by `jaxseg.presence.expected_dice`.
       rule: rule that removes pathology below the smallest training volume; without bounds.
       heart: position of the heart, without probabilities.
     """
@@ -37,7 +37,7 @@ class HeldOut:
     reference: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     large_only: NDArray[np.uint8]
-    confidence: NDArray[np.float64]
+    expected_dice: NDArray[np.float64]
     rule: PresenceRule
     heart: Prediction
 
@@ -76,7 +76,7 @@ def predict_fold(
             reference=reference,
             labels=labels,
             large_only=believed(labels, None, case.spacing, inclusions, rule),
-            confidence=core_confidence(probabilities, case.spacing, inclusions, rule.smallest_mm3),
+            expected_dice=expected_dice(probabilities, inclusions),
             rule=rule,
             heart=prediction.heart(),
         )

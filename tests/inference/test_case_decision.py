@@ -34,12 +34,10 @@ def folder(random_run, tmp_path) -> Path:
     return run
 
 
-def choose(
-    *runs, mirror=True, drop_small=False, min_confidence=(), checkpoint: str | None = "last"
-):
+def choose(*runs, mirror=True, drop_small=False, min_dice=(), checkpoint: str | None = "last"):
     return choose_rule(
         [load_run(run, checkpoint=checkpoint) for run in runs],
-        mirror=mirror, drop_small=drop_small, min_confidence=min_confidence, case_decision=True,
+        mirror=mirror, drop_small=drop_small, min_dice=min_dice, case_decision=True,
     )  # fmt: skip
 
 
@@ -85,14 +83,19 @@ def test_networks_of_different_studies_are_refused(folder, random_run, tmp_path)
 
 
 def test_a_rule_without_bounds_is_refused(folder):
-    (folder / FILE).write_text(dataclasses.replace(DECISION, min_confidence=(0.0, 0.0)).json())
+    (folder / FILE).write_text(dataclasses.replace(DECISION, min_dice=(0.0, 0.0)).json())
     with pytest.raises(SettingsError, match=f"--case_decision: .*{folder / FILE}"):
         choose(folder)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"mirror": False}, {"checkpoint": "best"}, {"drop_small": True}, {"min_confidence": (0.5,)}],
+    [
+        {"mirror": False},
+        {"checkpoint": "best"},
+        {"drop_small": True},
+        {"min_dice": (0.5,)},
+    ],
 )
 def test_options_that_do_not_fit_the_rule_are_refused(folder, options):
     with pytest.raises(SettingsError, match="--case_decision"):
@@ -102,7 +105,7 @@ def test_options_that_do_not_fit_the_rule_are_refused(folder, options):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"min_confidence": [0.5]}, {"min_confidence": [0.5, 1.5]}, {"min_confidence": [0.5, "x"]},
+        {"min_dice": [0.5]}, {"min_dice": [0.5, 1.5]}, {"min_dice": [0.5, "x"]},
         {"smallest_mm3": None}, {"pairs": ["a in b", "c in d"]}, {"cost": [{"region": "x"}]},
         {"cost": [1]},
     ],

@@ -198,20 +198,20 @@ def test_the_smallest_volume_of_several_runs_is_used(run):
     noted = {name: value for name, value in run.data.items() if name != "smallest_mm3"}
     for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
         assert presence_rule([bad]) == PresenceRule()  # nothing is asked of it
-        for asked in ({"drop_small": True}, {"min_confidence": [0.5]}):
+        for asked in ({"drop_small": True}, {"min_dice": [0.5]}):
             with pytest.raises(WorkdirError, match="smallest"):
                 presence_rule([run, bad], **asked)
 
 
-def test_min_confidence_is_given_for_each_pair_or_for_all(run):
+def test_min_dice_is_given_for_each_pair_or_for_all(run):
     def bounds(*values):
-        return presence_rule([run], min_confidence=values).min_confidence
+        return presence_rule([run], min_dice=values).min_dice
 
     assert (bounds(), bounds(0.5), bounds(0.5, 0.9)) == ((), (0.5, 0.5), (0.5, 0.9))
-    with pytest.raises(SettingsError, match=r"--min_confidence: .*3"):
+    with pytest.raises(SettingsError, match=r"--min_dice: .*3"):
         bounds(0.1, 0.2, 0.3)
     without = with_anatomy(run, dataclasses.replace(run.anatomy, inclusions=()))
-    for flag, asked in {"drop_small": True, "min_confidence": [0.5]}.items():
+    for flag, asked in {"drop_small": True, "min_dice": [0.5]}.items():
         with pytest.raises(SettingsError, match=f"--{flag}: "):
             presence_rule([without], **{flag: asked})
 

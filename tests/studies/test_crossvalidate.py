@@ -14,7 +14,7 @@ from jaxseg.config.setup import build
 from jaxseg.data import load_case, most_probable
 from jaxseg.inference.predict import predict
 from jaxseg.inference.predictor import make_predictor
-from jaxseg.presence import confidence_bound
+from jaxseg.presence import presence_bound
 from jaxseg.runs.config_file import read_settings
 from jaxseg.runs.data_file import claim, read_data
 from jaxseg.runs.files import WorkdirError
@@ -85,7 +85,7 @@ def study(config, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_hand(study, config):
-    """Of each case: fold, spacing, reference, labels, confidence by pair; computed apart."""
+    """Of each case: fold, spacing, reference, labels, expected DSC by pair; computed apart."""
     found = {}
     for fold in range(FOLDS):
         folders = [study / "runs" / f"mine-seed-{s}-fold-{fold}-of-{FOLDS}" for s in SEEDS]
@@ -96,16 +96,16 @@ def by_hand(study, config):
             case = load_case(Path(config["data"]["root"]) / name)
             probabilities = predict(case).probabilities
             voxel = float(np.prod(case.spacing))
-            confidence = []
-            for (inner, _), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
-                region = np.sort(sum(probabilities[..., k] for k in inner).ravel())[::-1]
-                confidence.append(float(region[: round(smallest / 4 / voxel)].mean()))
+            expected = []
             labels = most_probable(probabilities)
+            for inner, _ in PAIRS:
+                region, mask = sum(probabilities[..., k] for k in inner), np.isin(labels, inner)
+                expected.append(2 * float(region[mask].sum() / (region.sum() + mask.sum())))
             for (inner, around), smallest in zip(PAIRS, facts["smallest_mm3"], strict=True):
                 mask = np.isin(labels, inner)
                 if mask.sum() * voxel < smallest:
                     labels[mask] = around
-            found[name] = (fold, voxel, case.label, labels, confidence)
+            found[name] = (fold, voxel, case.label, labels, expected)
     return found
 
 
@@ -125,12 +125,12 @@ def test_every_case_is_scored_once(study, by_hand):
     assert summary["checkpoint"] == "last; 3 folds, networks averaged in each: 2"
 
 
-def test_confidence_is_predicted_by_networks_of_the_own_fold(study, by_hand):
+def test_expected_dsc_is_predicted_by_networks_of_the_own_fold(study, by_hand):
     rows = table(study / "presence.csv")
-    for name, (fold, *_, confidence) in by_hand.items():
+    for name, (fold, *_, expected) in by_hand.items():
         own = [row for row in rows if row["case"] == name]
         assert {row["fold"] for row in own} == {str(fold)}
-        assert [float(row["confidence"]) for row in own] == pytest.approx(confidence, rel=1e-5)
+        assert [float(row["expected_dice"]) for row in own] == pytest.approx(expected, rel=1e-5)
 
 
 def test_bounds_are_fitted_to_the_other_folds(study, by_hand):
@@ -153,8 +153,8 @@ def fitted(found, k, inner):
     found = [f for f in found if np.isin(f[3], inner).any()]
     scores = [dsc(np.isin(labels, inner), np.isin(ref, inner)) for _, _, ref, labels, _ in found]
     holds = [np.isin(reference, inner).any() for _, _, reference, *_ in found]
-    confidence = [f[-1][k] for f in found]
-    return confidence_bound(np.array(confidence), np.array(holds), np.array(scores))
+    expected = [f[-1][k] for f in found]
+    return presence_bound(np.array(expected), np.array(holds), np.array(scores))
 
 
 def test_scores_exclude_doubtful_pathology(study, by_hand):
@@ -163,12 +163,12 @@ def test_scores_exclude_doubtful_pathology(study, by_hand):
         (row["case"], k): row for k in range(2) for row in table(study / "presence.csv")[k::2]
     }
     dropped = 0
-    for name, (_, voxel, reference, labels, confidence) in by_hand.items():
+    for name, (_, voxel, reference, labels, own) in by_hand.items():
         expected = labels.copy()
         for k, (inner, around) in enumerate(PAIRS):
             bound = float(bounds[name, k]["bound"])
-            assert bounds[name, k]["sure"] == str(confidence[k] >= bound)
-            if confidence[k] < bound:
+            assert bounds[name, k]["sure"] == str(own[k] >= bound)
+            if own[k] < bound:
                 dropped += np.isin(expected, inner).any()
                 expected[np.isin(expected, inner)] = around
         regions = {"Myocardium": (2, 3, 4), "Infarction": (3, 4), "NoReflow": (4,)}
@@ -194,7 +194,7 @@ def test_the_summary_has_steps_and_bounds(study, by_hand):
     assert "--checkpoint=last --mirror --case_decision" in text
     found = json.loads((study / "case_decision.json").read_text())
     fitted_to_all = [fitted(by_hand.values(), k, PAIRS[k][0]) for k in range(2)]
-    assert found["min_confidence"] == pytest.approx(fitted_to_all, abs=1e-4)
+    assert found["min_dice"] == pytest.approx(fitted_to_all, abs=1e-4)
     assert found["smallest_mm3"] == [3000.0, 9000.0]  # of the fold that has the smallest
 
 
@@ -229,7 +229,7 @@ def test_the_decision_is_stored_with_every_network(study, config, tmp_path):
     source = Path(config["data"]["root"])
     for name, options in (
         ("study", {"case_decision": True}),
-        ("hand", {"drop_small": True, "min_confidence": found["min_confidence"]}),
+        ("hand", {"drop_small": True, "min_dice": found["min_dice"]}),
     ):
         predict(fold, source, tmp_path / name, mirror=True, **options)
     ours, theirs = ((tmp_path / name / "volumes.csv").read_text() for name in ("study", "hand"))
@@ -340,6 +340,6 @@ def test_the_command_trains_and_scores_once(command_line, finished_run, tmp_path
         assert written[-1] in output
     assert written[0] == written[1]
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
-    rule = summary["presence"]["min_confidence"]["for_other_cases"]
+    rule = summary["presence"]["min_dice"]["for_other_cases"]
     kept = [file for file in FILES if any(rule) or file != "case_decision.json"]
     assert names(tmp_path / "study") == kept

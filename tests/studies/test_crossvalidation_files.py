@@ -18,7 +18,7 @@ NAN = math.nan
 PAIRS = pair_names(EMIDEC)
 DECISIONS = [
     Decision("P2", 1, (0.25, 0.5), (0.25, 0.75)),
-    Decision("N1", 0, (NAN, 0.5), (0.0, 0.5)),
+    Decision("N1", 0, (0.0, 0.5), (0.0, 0.5)),
 ]
 
 
@@ -59,9 +59,9 @@ def cells(text, start):
 def test_presence_csv_has_a_row_for_each_case_and_pair(texts):
     rows = list(csv.DictReader(texts["presence.csv"].splitlines()))
     assert [(row["case"], row["fold"]) for row in rows] == [("N1", "0")] * 2 + [("P2", "1")] * 2
-    assert [row["confidence"] for row in rows] == ["", "0.5", "0.25", "0.5"]
+    assert [row["expected_dice"] for row in rows] == ["0.0", "0.5", "0.25", "0.5"]
     assert [row["bound"] for row in rows] == ["0.0", "0.5", "0.25", "0.75"]
-    # Without a confidence it stays, at the bound too.
+    # At the bound it stays.
     assert [row["sure"] for row in rows] == ["True", "True", "True", "False"]
 
 
@@ -77,9 +77,9 @@ def test_scores_after_each_step(texts):
 
 def test_bounds_by_fold_and_for_other_cases(texts):
     text = texts["summary.md"]
-    assert cells(text, "all but fold 0") == ["0.00000", "0.50000"]
-    assert cells(text, "all but fold 1") == ["0.25000", "0.75000"]
-    assert cells(text, "all folds, for other cases") == ["0.10000", "0.99977"]
+    assert cells(text, "all but fold 0") == ["0.000", "0.500"]
+    assert cells(text, "all but fold 1") == ["0.250", "0.750"]
+    assert cells(text, "all folds, for other cases") == ["0.100", "1.000"]
     assert "--checkpoint=last --case_decision" in text
 
 
@@ -91,14 +91,14 @@ def steps():
 
 def test_bounds_with_networks_of_other_studies_are_given_by_hand(steps):
     text = files(steps, DECISIONS, rule(0.1, 0.99977, mirror=True), averaged=True)["summary.md"]
-    flags = "--drop_small --min_confidence=0.10000 --min_confidence=0.99977"
+    flags = "--drop_small --min_dice=0.10000 --min_dice=0.99977"
     assert f"--checkpoint=last --mirror {flags}" in text
 
 
 def test_bounds_of_0_are_not_recommended(steps):
     for averaged in (False, True):
         text = files(steps, DECISIONS, rule(0.0, 0.0), averaged=averaged)["summary.md"]
-        assert not re.search("--min_confidence|--case_decision|--checkpoint", text)
+        assert not re.search("--min_dice|--case_decision|--checkpoint", text)
 
 
 def test_the_cost_of_the_decision(texts):
@@ -112,7 +112,7 @@ def test_the_cost_of_the_decision(texts):
 def test_summary_json(texts):
     found = json.loads(texts["summary.json"])["presence"]
     assert found["pairs"][0] == "no-reflow in no-reflow + infarct"
-    assert found["min_confidence"] == {
+    assert found["min_dice"] == {
         "without_fold": {"0": [0.0, 0.5], "1": [0.25, 0.75]},
         "for_other_cases": [0.1, 0.99977],
     }
@@ -131,4 +131,4 @@ def test_without_a_prior_nothing_is_decided():
     decisions = [Decision(name, 0, (), ()) for name in same]
     nothing = CaseDecision("folds", False, (), (), (), ())
     texts = files({"as predicted": evaluated(same, anatomy)}, decisions, nothing)
-    assert texts["presence.csv"] == "case,fold,pair,confidence,bound,sure\n"
+    assert texts["presence.csv"] == "case,fold,pair,expected_dice,bound,sure\n"
