@@ -256,10 +256,10 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         type=arguments.share,
         action="append",
         default=[],
-        metavar="P",
+        metavar="DSC",
         help=text,
     )
-    text = "apply the bounds from the cross-validation of these networks"
+    text = "apply the bounds of the expected DSC from the cross-validation of these networks"
     add("--case_decision", action="store_true", help=text)
 
 

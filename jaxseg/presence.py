@@ -16,8 +16,8 @@ from jaxseg.anatomy import Anatomy, LabelSet
 from jaxseg.metrics import volume
 from jaxseg.metrics.maps import most_probable
 
-# Expected DSC is clipped to this distance from 0 and 1, so that their logits are finite.
-_SURE = 1e-4
+# Values of the expected DSC are clipped to this distance from 0 and 1, so that logits are finite.
+_MARGIN = 1e-4
 _NOTHING = "none, because no training case contains any"
 # Inverse variance of the Gaussian prior on the slope of the logistic function.
 _PRIOR = 0.01
@@ -35,7 +35,7 @@ class PresenceRule:
     Attributes:
       smallest_mm3: for each pair, the smallest volume in mm3 of the inner region over the training
         cases in which it is present. None if there is no such case; no region is then too small.
-        Empty without a rule.
+        Empty if unknown.
       drop_small: whether to drop a region of a smaller volume.
       min_dice: for each pair, the `expected_dice` below which the region is dropped; empty
         for no such bound.
@@ -60,10 +60,11 @@ class PresenceRule:
             parts = [
                 f"{name} below {bound:.3g}"
                 for name, bound in zip(names, self.min_dice, strict=True)
+                if bound > 0
             ]
             sentences.append(
                 "Pathology with a low expected DSC, computed from the probabilities, was relabeled "
-                f"as the region around it: {', '.join(parts)}."
+                f"as the region around it: {', '.join(parts) or 'none, as every bound is 0'}."
             )
         return tuple(sentences)
 
@@ -102,9 +103,8 @@ def expected_dice(
         2 sum(m p) / (sum(m) + sum(p))
 
     p is a voxel's probability of the region, and m is 1 if its most probable label belongs to the
-    region, otherwise 0. If voxels were independent and probabilities correct, this would be the
-    mean DSC of many voxels. A faint prediction, as in healthy hearts, has a low value whatever its
-    size.
+    region, otherwise 0. If probabilities were correct and voxels many and independent, this would
+    be the mean DSC. A faint prediction, as in healthy hearts, has a low value whatever its size.
 
     Args:
       probabilities: (..., L) label probabilities of one whole case.
@@ -165,7 +165,12 @@ def believed(
 
     Returns:
       A label map of the same shape.
+
+    Raises:
+      ValueError: the rule has bounds, but `expected` is None.
     """
+    if rule.min_dice and expected is None:
+        raise ValueError("expected: None, but the rule has bounds on it")
     for k, (inner, outer) in enumerate(inclusions):
         # `Anatomy` ensures that an outer region has more labels than the inner one.
         around = next(label for label in outer if label not in inner)
@@ -204,7 +209,7 @@ def presence_bound(
     if not holds.any():
         return 1.0
     needed = 1 / (1 + float(kept[holds].mean()))
-    offset, slope = _logistic(logit(np.clip(expected, _SURE, 1 - _SURE)), holds)
+    offset, slope = _logistic(logit(np.clip(expected, _MARGIN, 1 - _MARGIN)), holds)
     if slope <= 0:  # it carries no information, so treat all cases alike
         return 0.0 if holds.mean() > needed else 1.0
     return float(expit((logit(needed) - offset) / slope))

@@ -84,6 +84,11 @@ def test_doubtful_pathology_gets_the_surrounding_label(labels, dsc, expected):
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_bounds_need_an_expected_dice(labels):
+    with pytest.raises(ValueError, match="expected"):
+        believed(labels, None, SPACING, PAIRS, PresenceRule(min_dice=(0.5, 0.5)))
+
+
 def test_expected_dice_by_hand():
     infarct, no_reflow = np.array([0.5, 0.1, 0.3, 0.0]), np.array([0.2, 0.6, 0.0, 0.1])
     rest = 1 - infarct - no_reflow
@@ -177,4 +182,7 @@ def test_a_rule_is_described_with_its_limits():
     (sentence,) = PresenceRule((None, 2417.0), drop_small=True).described(EMIDEC)
     assert "0.39" not in sentence
     assert len(PresenceRule((None, None), drop_small=True).described(EMIDEC)) == 1
+    (sentence,) = PresenceRule(min_dice=(0.0, 0.25)).described(EMIDEC)
+    assert "infarct below 0.25" in sentence
+    assert "below 0," not in sentence
     assert PresenceRule().described(EMIDEC) == ()

@@ -59,7 +59,7 @@ class CaseDecision:
       study: name of the study's folder.
       mirror: whether mirror images were averaged.
       pairs: descriptions of the inclusion pairs.
-      min_dice: bounds by pair, fitted to all folds.
+      min_dice: bounds of the expected DSC by pair, fitted to all folds.
       smallest_mm3: smallest volume in the study's training cases, by pair; None where the
         region is present in no case.
       cost: effect of the rule, by pair.
@@ -155,6 +155,11 @@ def choose_rule(
 def _read(run: Trained) -> CaseDecision:
     path = run.folder / FILE
     content = read_json(path, missing="no rule for --case_decision")
+    if "min_confidence" in content:
+        raise WorkdirError(
+            f"{path}: written by an earlier version, which decided by another criterion; expected "
+            "min_dice, which the cross-validation writes if it is repeated"
+        )
     try:
         decision = CaseDecision(
             study=str(content["study"]),

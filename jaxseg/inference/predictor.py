@@ -266,8 +266,8 @@ def presence_rule(
         one for all; empty for no bounds.
 
     Raises:
-      WorkdirError: if a rule is requested and a run does not record the smallest pathology that it
-        was trained on, or the runs have different inclusion pairs.
+      WorkdirError: if a rule is requested and the runs have different inclusion pairs, or if small
+        pathology is to be dropped and a run does not record the smallest that it was trained on.
       SettingsError: if the number of bounds is wrong, or the label set has no inclusion pairs.
     """
     if not (drop_small or min_dice):
@@ -290,7 +290,8 @@ def presence_rule(
         )
     if len(bounds) == 1:
         bounds *= count
-    return PresenceRule(_smallest_pathology(runs), drop_small, bounds)
+    smallest = _smallest_pathology(runs) if drop_small else ()
+    return PresenceRule(smallest, drop_small, bounds)
 
 
 def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:

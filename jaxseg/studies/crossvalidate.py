@@ -47,7 +47,7 @@ from jaxseg.studies.work import complete
 _LOG = logging.getLogger(__name__)
 
 _SMALL = f"{SMALL_DROPPED}."
-_DOUBTFUL = "So was pathology that the networks are not sure enough of, as the last section says."
+_DOUBTFUL = "So was pathology with an expected DSC below the bound of its fold (last section)."
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,7 @@ def presence_csv(evaluation: Evaluation, decisions: Sequence[Decision]) -> str:
         for d in sorted(decisions, key=lambda d: d.case)
         for name, expected_dice, bound in zip(names, d.expected_dice, d.bounds, strict=True)
     )
-    return tables.csv_text(["case", "fold", "pair", "expected_dice", "bound", "sure"], rows)
+    return tables.csv_text(["case", "fold", "pair", "expected_dice", "bound", "reached"], rows)
 
 
 def _presence(
@@ -112,7 +112,8 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
         "the cases with the region.\n\n"
         + tables.markdown(["step", *regions], rows)
         + "\nAn inner region is doubtful if its DSC expected from the probabilities is below a\n"
-        "bound. Above it, by the other folds, keeping the region scores higher:\n\n"
+        "bound, which is fitted to the other folds. Above it, keeping the region is expected to\n"
+        "score higher:\n\n"
         + tables.markdown(
             ["chosen on", *presence["pairs"]],
             [[name, *(f"{bound:.3f}" for bound in own)] for name, own in chosen.items()],
@@ -165,8 +166,8 @@ def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
     return (
         "\nFor other cases, use `python -m jaxseg predict` with all networks of one fold, each as\n"
         f"`--run`, and `--checkpoint=last{' --mirror' if rule.mirror else ''} {flags}`.\n"
-        "The bounds belong to these networks. Several folds averaged are less sure, and the\n"
-        "bounds are then near, not fitted.\n"
+        "The bounds belong to these networks. If networks of several folds are averaged, the\n"
+        "expected DSC is lower, and the bounds are approximate.\n"
     )
 
 

@@ -102,6 +102,12 @@ def test_options_that_do_not_fit_the_rule_are_refused(folder, options):
         choose(folder, **options)
 
 
+def test_bounds_of_the_earlier_criterion_are_refused(folder):
+    (folder / FILE).write_text(DECISION.json().replace("min_dice", "min_confidence"))
+    with pytest.raises(WorkdirError, match=rf"run/{FILE}: .*earlier.*repeated"):
+        choose(folder)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -198,9 +198,9 @@ def test_the_smallest_volume_of_several_runs_is_used(run):
     noted = {name: value for name, value in run.data.items() if name != "smallest_mm3"}
     for bad in (dataclasses.replace(run, data=noted), noting(300.0)):
         assert presence_rule([bad]) == PresenceRule()  # nothing is asked of it
-        for asked in ({"drop_small": True}, {"min_dice": [0.5]}):
-            with pytest.raises(WorkdirError, match="smallest"):
-                presence_rule([run, bad], **asked)
+        assert presence_rule([run, bad], min_dice=[0.5]).min_dice == (0.5, 0.5)
+        with pytest.raises(WorkdirError, match="smallest"):
+            presence_rule([run, bad], drop_small=True)
 
 
 def test_min_dice_is_given_for_each_pair_or_for_all(run):

@@ -12,9 +12,9 @@ from jaxseg.machine import host_memory
 SCRIPT = """
 import resource, sys
 import numpy as np
-from jaxseg.machine.host_memory import keep_freed_memory
+from jaxseg.machine.host_memory import keep_freed_memory, use_one_heap
 if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+    assert use_one_heap() and keep_freed_memory()
 counts = []
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -47,6 +47,7 @@ def test_freed_memory_is_reused():
 
 def test_other_systems_are_not_changed(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
+    assert host_memory.use_one_heap() is False
     assert host_memory.keep_freed_memory() is False
 
     class Musl:
@@ -54,4 +55,5 @@ def test_other_systems_are_not_changed(monkeypatch):
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(host_memory.ctypes, "CDLL", Musl)
+    assert host_memory.use_one_heap() is False
     assert host_memory.keep_freed_memory() is False

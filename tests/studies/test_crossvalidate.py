@@ -167,7 +167,7 @@ def test_scores_exclude_doubtful_pathology(study, by_hand):
         expected = labels.copy()
         for k, (inner, around) in enumerate(PAIRS):
             bound = float(bounds[name, k]["bound"])
-            assert bounds[name, k]["sure"] == str(own[k] >= bound)
+            assert bounds[name, k]["reached"] == str(own[k] >= bound)
             if own[k] < bound:
                 dropped += np.isin(expected, inner).any()
                 expected[np.isin(expected, inner)] = around
