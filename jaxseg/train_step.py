@@ -15,8 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from jaxseg.augment import Augmentation
 from jaxseg.batch import DeviceCohort, Mixup, augmented_batch, mixed_batch
 from jaxseg.localizer import scout_batch
-from jaxseg.models import context, initialize
-from jaxseg.models.weight_generator import ZERO_LAYER
+from jaxseg.models import initialize
 from jaxseg.objective import Networks, Objective, loss_and_logs
 
 # Each purpose of randomness is folded into the root key as a stream of its own, so that a new
@@ -89,15 +88,9 @@ def init_state(
         key = jax.random.fold_in(jax.random.key(seed), _INIT)
         network_key, generator_key = jax.random.split(key)
         image = jnp.zeros((1, *size, 1))
-        params = {
-            "network": initialize(
-                networks.segmentation, network_key, image, zero=(context.ZERO_LAYER,)
-            )
-        }
+        params = {"network": initialize(networks.segmentation, network_key, image)}
         if networks.generator is not None:
-            params["generator"] = initialize(
-                networks.generator, generator_key, image, zero=(ZERO_LAYER,)
-            )
+            params["generator"] = initialize(networks.generator, generator_key, image)
         if networks.localizer is not None:
             # The size is arbitrary. A separate key keeps the draws of the other sub-networks.
             multiple = 2**networks.localizer.depth

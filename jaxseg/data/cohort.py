@@ -82,15 +82,21 @@ class Cohort:
         arrays = {name: x[:, inner, inner] for name, x in wide.items() if x is not None}
         return dataclasses.replace(self, **arrays, margin=0)
 
-    def neighbors(self) -> np.ndarray:
-        """Positions (N, 2) int32 of the slices of the same case before and after each slice.
+    def neighbors(self, indices: np.ndarray) -> np.ndarray:
+        """The slices of the same case before and after each of the slices at `indices`.
 
-        A slice without one is its own neighbor. Empty slices, and those that `take` left out, are
+        A slice without one is its own neighbor. Empty slices, and those not at `indices`, are
         skipped.
+
+        Args:
+          indices: positions (B,) in the cohort, ascending.
+
+        Returns:
+          Positions (B, 2) int32 in `indices`.
         """
-        found = np.stack([np.arange(len(self), dtype=np.int32)] * 2, axis=-1)
-        shown = np.flatnonzero(self.images.any((1, 2)))
-        same = np.diff(self.case_index[shown]) == 0
+        found = np.stack([np.arange(len(indices), dtype=np.int32)] * 2, axis=-1)
+        shown = np.flatnonzero(np.any(self.images != 0, (1, 2))[indices])
+        same = np.diff(self.case_index[indices][shown]) == 0
         found[shown[1:][same], 0] = shown[:-1][same]
         found[shown[:-1][same], 1] = shown[1:][same]
         return found
@@ -108,7 +114,8 @@ class Cohort:
         images = self.images[indices]
         if not context:
             return images
-        return np.stack([images, *self.images[self.neighbors()[indices].T]], axis=-1)
+        positions = self.neighbors(np.arange(len(self)))[indices]
+        return np.stack([images, *self.images[positions.T]], axis=-1)
 
     def titles(self) -> list[str]:
         """A caption for each slice: its case and its index in the stack."""

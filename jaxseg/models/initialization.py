@@ -1,7 +1,6 @@
 """Initial parameters from a single draw, which compiles ten times faster than a draw per layer."""
 
 import math
-from collections.abc import Collection
 from typing import Any
 
 import flax.linen as nn
@@ -9,23 +8,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxseg.models import context, weight_generator
+
 # Standard deviation of a standard normal distribution truncated at 2, by which draws are divided.
 _TRUNCATED_STD = 0.87962566103423978
+_ZERO_LAYERS = (context.ZERO_LAYER, weight_generator.ZERO_LAYER)
 
 
-def initialize(
-    module: nn.Module, key: Array, image: Array, *, zero: Collection[str] = ()
-) -> dict[str, Any]:
+def initialize(module: nn.Module, key: Array, image: Array) -> dict[str, Any]:
     """Initialize the parameters of a sub-network with the distribution of `module.init`.
 
-    Kernels are He-normal (truncated at two standard deviations), scales one, shifts and biases
-    zero.
+    Kernels are He-normal (truncated at two standard deviations), but those of the last layer of an
+    exchange and of the weight generator are zero. Scales are one, shifts and biases zero.
 
     Args:
       module: `UNet` or `WeightGenerator`.
       key: typed PRNG key.
       image: (1, H, W, C), of which only the shape is used.
-      zero: names of layers whose kernels start at zero.
 
     Returns:
       A tree like `module.init(key, image)["params"]`, float32.
@@ -36,7 +35,7 @@ def initialize(
     shapes = jax.eval_shape(module.init, key, image)["params"]
     paths, structure = jax.tree.flatten_with_path(shapes)
     names = [[str(entry.key) for entry in path] for path, _ in paths]
-    drawn = [name[-1] == "kernel" and name[-2] not in zero for name in names]
+    drawn = [name[-1] == "kernel" and name[-2] not in _ZERO_LAYERS for name in names]
     sizes = [leaf.size for (_, leaf), draw in zip(paths, drawn, strict=True) if draw]
     numbers = jax.random.truncated_normal(key, -2.0, 2.0, (sum(sizes),)) / _TRUNCATED_STD
     leaves, start = [], 0

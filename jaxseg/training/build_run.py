@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxseg import native
@@ -86,8 +87,7 @@ def build_run(
       parts: indices of the training slices and of the validation slices.
       devices: number of local devices to use.
     """
-    training = cohort.take(parts[0])
-    plan = setup.plan(len(training))
+    plan = setup.plan(len(parts[0]))
     rates = setup.optimization.rates(plan.epochs, plan.steps, plan.steps_per_epoch)
     networks, optimizer = setup.networks, setup.optimization.optimizer(rates)
     context = networks.segmentation.context
@@ -97,15 +97,20 @@ def build_run(
     place = placement(devices)
     # Validation uses a device's share of the training batch, which is known to fit in its memory.
     share = plan.batch_size // len(batch_devices(devices))
+
+    def training(array: np.ndarray) -> jax.Array:
+        # Arrays are moved to the device one by one, so that the host holds no second cohort.
+        return jnp.asarray(array[parts[0]])
+
     arrays = DeviceCohort.from_slices(
-        training.images,
-        training.targets,
-        training.heights,
-        scouts=training.scouts,
-        hearts=training.hearts,
-        margin=training.margin,
+        training(cohort.images),
+        training(cohort.targets),
+        training(cohort.heights),
+        scouts=None if cohort.scouts is None else training(cohort.scouts),
+        hearts=None if cohort.hearts is None else training(cohort.hearts),
+        margin=cohort.margin,
         pathologies=setup.mixup.pathologies,
-        neighbors=training.neighbors() if context else None,
+        neighbors=cohort.neighbors(parts[0]) if context else None,
     )
     inner = cohort.cropped()
     run = Run(

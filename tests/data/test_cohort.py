@@ -54,23 +54,23 @@ def test_take_keeps_slices_together():
 
 def test_neighbors_are_the_slices_before_and_after_in_the_same_case():
     cohort = make_cohort([3, 1, 2])
-    assert cohort.neighbors().tolist() == [[0, 1], [0, 2], [1, 2], [3, 3], [4, 5], [4, 5]]
+    every = cohort.neighbors(np.arange(6))
+    assert every.tolist() == [[0, 1], [0, 2], [1, 2], [3, 3], [4, 5], [4, 5]]
     chosen = np.array([4, 1])
     np.testing.assert_array_equal(cohort.inputs(chosen, context=False), cohort.images[chosen])
     found = cohort.inputs(chosen, context=True)
     assert (found.shape, found.dtype) == ((2, *cohort.images.shape[1:], 3), np.float32)
     for image, positions in zip(found, [[4, 4, 5], [1, 0, 2]], strict=True):
         np.testing.assert_array_equal(image, np.moveaxis(cohort.images[positions], 0, -1))
-    taken = cohort.take(np.array([0, 2, 3, 5]))  # of a split by slice
-    assert taken.neighbors().tolist() == [[0, 1], [0, 1], [2, 2], [3, 3]]
-    none = cohort.take(np.array([], int))
-    assert none.neighbors().shape == (0, 2)
+    some = cohort.neighbors(np.array([0, 2, 3, 5]))  # of a split by slice
+    assert some.tolist() == [[0, 1], [0, 1], [2, 2], [3, 3]]
+    assert cohort.neighbors(np.array([], int)).shape == (0, 2)
 
 
 def test_empty_slices_are_nobodys_neighbors():
     cohort = make_cohort([4])
     cohort.images[[0, 2]] = 0
-    assert cohort.neighbors().tolist() == [[0, 0], [1, 3], [2, 2], [1, 3]]
+    assert cohort.neighbors(np.arange(4)).tolist() == [[0, 0], [1, 3], [2, 2], [1, 3]]
 
 
 def test_soft_labels_add_shares():

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from jaxseg.models import UNet, WeightGenerator, initialize
-from jaxseg.models.weight_generator import ZERO_LAYER
 
 IMAGE = jnp.zeros((1, 32, 32, 1))
 KEY = jax.random.key(3)
@@ -13,16 +12,17 @@ KEY = jax.random.key(3)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("module", "zero"),
+    "module",
     [
-        (UNet(num_labels=5, width=8, depth=2, groups=4), ()),
-        (UNet(num_labels=3, width=8, depth=1, groups=4, attention=False, dense=True), ()),
-        (WeightGenerator(num_labels=5, width=8, groups=4), (ZERO_LAYER,)),
+        UNet(num_labels=5, width=8, depth=2, groups=4),
+        UNet(num_labels=5, width=8, depth=2, groups=4, context=True),
+        UNet(num_labels=3, width=8, depth=1, groups=4, attention=False, dense=True),
+        WeightGenerator(num_labels=5, width=8, groups=4),
     ],
 )
-def test_initialize_agrees_with_the_initializers_of_the_modules(module, zero):
+def test_initialize_agrees_with_the_initializers_of_the_modules(module):
     own = jax.tree.leaves_with_path(module.init(KEY, IMAGE)["params"])
-    ours = jax.tree.leaves_with_path(initialize(module, KEY, IMAGE, zero=zero))
+    ours = jax.tree.leaves_with_path(initialize(module, KEY, IMAGE))
     assert [path for path, _ in own] == [path for path, _ in ours]
     for (path, expected), (_, leaf) in zip(own, ours, strict=True):
         name = jax.tree_util.keystr(path)
