@@ -14,6 +14,7 @@ from jaxseg.evaluation.evaluate import evaluate
 from jaxseg.evaluation.methods import NAMES, WITHIN
 from jaxseg.evaluation.methods_files import methods_markdown
 from jaxseg.evaluation.score_files import summary_markdown
+from jaxseg.inference import case_decision
 from jaxseg.inference.export import export
 from jaxseg.inference.measure import measure
 from jaxseg.inference.predict import predict
@@ -39,17 +40,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         run(**options)
 
 
-def _predict(run: Sequence[Path], checkpoint: str | None, **options: Any) -> None:
+def _predict(
+    run: Sequence[Path], checkpoint: str | None, pathology_odds: float | None, **options: Any
+) -> None:
+    runs = [load_run(folder, checkpoint=checkpoint) for folder in run or [pretrained.EMIDEC]]
     if not run:
-        run = [pretrained.EMIDEC]
         options["mirror"] = True
-        options["drop_small"] = not options["case_decision"]
+        if not options["case_decision"]:
+            options["drop_small"] = True
+            pathology_odds = pathology_odds or case_decision.read(runs[0]).odds
         _LOG.info(_PRETRAINED)
-    predict([load_run(folder, checkpoint=checkpoint) for folder in run], **options)
+    predict(runs, pathology_odds=pathology_odds or 1.0, **options)
 
 
-def _evaluate(run: Sequence[Path], **options: Any) -> None:
-    found = evaluate(run, **options)
+def _evaluate(run: Sequence[Path], pathology_odds: float | None, **options: Any) -> None:
+    found = evaluate(run, pathology_odds=pathology_odds or 1.0, **options)
     many = len(found) > 1
     text = methods_markdown(found) if many else summary_markdown(next(iter(found.values())))
     _LOG.info(f"\n{text}")
@@ -245,6 +250,8 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         "was trained with them"
     )
     add("--mirror", action="store_true", help=text)
+    text = "multiply the odds of pathology by this factor, to predict more or less of it"
+    add("--pathology_odds", type=arguments.factor, metavar="FACTOR", help=text)
     text = "relabel pathology smaller than in any training case as the region around it"
     add("--drop_small", action="store_true", help=text)
     text = (
@@ -259,7 +266,10 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         metavar="DSC",
         help=text,
     )
-    text = "apply the bounds of the expected DSC from the cross-validation of these networks"
+    text = (
+        "apply the rule from the cross-validation of these networks: its factor of the odds, "
+        "--drop_small and bounds of the expected DSC"
+    )
     add("--case_decision", action="store_true", help=text)
 
 

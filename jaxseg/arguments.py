@@ -39,6 +39,17 @@ def share(text: str) -> float:
     return _fractions(text, 1)[0]
 
 
+def factor(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not (math.isfinite(found) and found > 0):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return found
+
+
 def center(text: str) -> tuple[float, ...]:
     """Two numbers from 0 to 1, separated by a comma."""
     return _fractions(text, 2)

@@ -13,6 +13,7 @@ from jaxseg.presence import (
     label_map,
     presence_bound,
     smallest_volumes,
+    with_odds,
 )
 
 PAIRS = EMIDEC.inclusions
@@ -82,6 +83,28 @@ def test_doubtful_pathology_gets_the_surrounding_label(labels, dsc, expected):
     for old, new in expected.items():
         wanted[labels == old] = new
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_odds_by_hand():
+    """Infarct of 0.4 has odds of 2/3, with a factor of 1/2 of 1/3; no-reflow is not multiplied."""
+    p = np.array([[0.3, 0.0, 0.1, 0.4, 0.2], [1, 0, 0, 0, 0], [0, 0, 0, 1, 0]], np.float32)
+    found = with_odds(p, PAIRS, 0.5)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0], [0.375, 0, 0.125, 0.25, 0.25], rtol=1e-6)
+    np.testing.assert_array_equal(found[1:], p[1:])  # certain voxels stay
+    np.testing.assert_allclose(with_odds(found, PAIRS, 2.0), p, atol=1e-6)
+    np.testing.assert_array_equal(with_odds(p, (), 2.0), p)
+
+
+def test_the_label_map_and_its_expected_dice_are_of_the_corrected_odds():
+    """The first voxel is no infarct any more; of the second, 0.8 becomes 2/3."""
+    p = np.zeros((2, 1, 1, 5), np.float32)
+    p[:, 0, 0] = [[0, 0, 0.4, 0.6, 0], [0, 0, 0.2, 0.8, 0]]
+    expected = 2 * (2 / 3) / (1 + 2 / 3 + 0.3 / 0.7)
+    for bound, wanted in [(expected - 1e-3, [2, 3]), (expected + 1e-3, [2, 2])]:
+        rule = PresenceRule(min_dice=(0.0, bound), odds=0.5)
+        assert label_map(p, SPACING, PAIRS, rule).ravel().tolist() == wanted
+    assert label_map(p, SPACING, PAIRS, PresenceRule()).ravel().tolist() == [3, 3]
 
 
 def test_bounds_need_an_expected_dice(labels):
@@ -185,4 +208,6 @@ def test_a_rule_is_described_with_its_limits():
     (sentence,) = PresenceRule(min_dice=(0.0, 0.25)).described(EMIDEC)
     assert "infarct below 0.25" in sentence
     assert "below 0," not in sentence
+    (sentence,) = PresenceRule(odds=0.57).described(EMIDEC)
+    assert "0.57" in sentence
     assert PresenceRule().described(EMIDEC) == ()

@@ -1,6 +1,7 @@
 """The pretrained network: complete, small, licensed and useful."""
 
 import hashlib
+import json
 import re
 
 import nibabel
@@ -65,6 +66,24 @@ def test_a_scan_is_segmented_without_a_run(scans, tmp_path):
         assert dice(found, expected, 1) > 0.85
         if path.name.startswith("Case_P"):
             assert dice(found, expected, (3, 4)) > 0.5
+
+
+def test_without_a_run_the_volumes_are_unbiased_and_small_pathology_is_dropped(scans, tmp_path):
+    image = next(scans.glob("Case_P*/Images/*.nii.gz"))
+    odds = json.loads((EMIDEC / "case_decision.json").read_text())["odds"]
+    assert 0.3 < odds < 0.9
+    flags = {
+        "default": [],
+        "same": ["--run=pretrained", "--mirror", "--drop_small", f"--pathology_odds={odds}"],
+        "more": ["--run=pretrained", "--mirror", "--drop_small"],
+    }
+    maps = {}
+    for name, own in flags.items():
+        main(["predict", str(image), f"--output={tmp_path / name}", *own])
+        (file,) = (tmp_path / name).glob("*.nii.gz")
+        maps[name] = np.asarray(nibabel.load(file).dataobj)
+    assert np.array_equal(maps["default"], maps["same"])
+    assert (maps["default"] >= 3).sum() < (maps["more"] >= 3).sum()
 
 
 def test_it_has_a_case_decision(scans, tmp_path):

@@ -31,6 +31,7 @@ def evaluate(
     drop_small: bool = False,
     min_dice: Sequence[float] = (),
     case_decision: bool = False,
+    pathology_odds: float = 1.0,
     output: Path | None = None,
 ) -> dict[Method, Evaluation]:
     """Score runs on cases that they were not trained on, and write the tables.
@@ -51,6 +52,7 @@ def evaluate(
       drop_small: as in `presence_rule`.
       min_dice: as in `presence_rule`.
       case_decision: as in `choose_rule`.
+      pathology_odds: as in `presence_rule`.
       output: folder for the files; by default `evaluation` within the folder of the only run, if it
         is no bundle.
 
@@ -82,6 +84,7 @@ def evaluate(
             drop_small=drop_small,
             min_dice=min_dice,
             case_decision=case_decision,
+            odds=pathology_odds,
         )
         for run in runs
     ]

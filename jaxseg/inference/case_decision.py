@@ -62,6 +62,7 @@ class CaseDecision:
       min_dice: bounds of the expected DSC by pair, fitted to all folds.
       smallest_mm3: smallest volume in the study's training cases, by pair; None where the
         region is present in no case.
+      odds: factor of the odds of pathology with which its total volume is that of the references.
       cost: effect of the rule, by pair.
     """
 
@@ -70,6 +71,7 @@ class CaseDecision:
     pairs: tuple[str, ...]
     min_dice: tuple[float, ...]
     smallest_mm3: tuple[float | None, ...]
+    odds: float
     cost: tuple[Cost, ...]
 
     def json(self) -> str:
@@ -83,7 +85,7 @@ class CaseDecision:
     @property
     def rule(self) -> PresenceRule:
         """The rule in the form in which it is applied."""
-        return PresenceRule(self.smallest_mm3, True, self.min_dice)
+        return PresenceRule(self.smallest_mm3, True, self.min_dice, self.odds)
 
     def described(self) -> str:
         """Return a sentence on the origin and the cost of the rule."""
@@ -106,6 +108,7 @@ def choose_rule(
     drop_small: bool,
     min_dice: Sequence[float],
     case_decision: bool,
+    odds: float = 1.0,
 ) -> tuple[PresenceRule, tuple[str, ...]]:
     """Select the rule of the runs' study, or the one given by the arguments.
 
@@ -115,6 +118,7 @@ def choose_rule(
       drop_small: as in `presence_rule`.
       min_dice: as in `presence_rule`.
       case_decision: whether to use the study's rule.
+      odds: as in `presence_rule`.
 
     Returns:
       The rule, and sentences that describe it.
@@ -122,23 +126,20 @@ def choose_rule(
     Raises:
       WorkdirError: if a run has no readable case decision, or if the runs belong to different
         studies; also as in `presence_rule`.
-      SettingsError: if no bound is above 0; if the bounds were fitted with another checkpoint or
-        mirroring; or if `case_decision` is combined with another rule; also as in `presence_rule`.
+      SettingsError: if the rule was fitted with another checkpoint or mirroring, or if
+        `case_decision` is combined with another rule; also as in `presence_rule`.
     """
     anatomy = runs[0].anatomy
     if not case_decision:
-        rule = presence_rule(runs, drop_small=drop_small, min_dice=min_dice)
+        rule = presence_rule(runs, drop_small=drop_small, min_dice=min_dice, odds=odds)
         return rule, rule.described(anatomy)
-    if drop_small or min_dice:
-        raise SettingsError("--case_decision: expected without --drop_small and --min_dice")
-    decision = _read(runs[0])
-    if not any(decision.min_dice):
+    if drop_small or min_dice or odds != 1:
         raise SettingsError(
-            f"--case_decision: every bound in {runs[0].folder / FILE} is 0, so that nothing is "
-            "gained; expected without"
+            "--case_decision: expected without --drop_small, --min_dice and --pathology_odds"
         )
+    decision = read(runs[0])
     for run in runs[1:]:
-        if (other := _read(run)).json() != decision.json():  # in JSON, nan equals nan
+        if (other := read(run)).json() != decision.json():  # in JSON, nan equals nan
             raise WorkdirError(
                 f"{run.folder / FILE}: of the study {other.study}; expected networks of one study, "
                 f"that of {runs[0].folder / FILE}, {decision.study}"
@@ -152,13 +153,18 @@ def choose_rule(
     return decision.rule, (*decision.rule.described(anatomy), decision.described())
 
 
-def _read(run: Trained) -> CaseDecision:
+def read(run: Trained) -> CaseDecision:
+    """Read the rule of a run's study.
+
+    Raises:
+      WorkdirError: there is none, or it is damaged or of an earlier version.
+    """
     path = run.folder / FILE
     content = read_json(path, missing="no rule for --case_decision")
-    if "min_confidence" in content:
+    if "odds" not in content:
         raise WorkdirError(
-            f"{path}: written by an earlier version, which decided by another criterion; expected "
-            "min_dice, which the cross-validation writes if it is repeated"
+            f"{path}: written by an earlier version, with another rule; expected the present one, "
+            "which the cross-validation writes if it is repeated"
         )
     try:
         decision = CaseDecision(
@@ -167,16 +173,17 @@ def _read(run: Trained) -> CaseDecision:
             pairs=tuple(content["pairs"]),
             min_dice=tuple(map(float, content["min_dice"])),
             smallest_mm3=tuple(None if v is None else float(v) for v in content["smallest_mm3"]),
+            odds=float(content["odds"]),
             cost=tuple(map(_cost, content["cost"])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkdirError(f"{path}: damaged ({error!r:.80})") from error
     pairs = pair_names(run.anatomy)
     found = {len(decision.pairs), len(decision.min_dice), len(decision.smallest_mm3)}
-    sound = all(0 <= bound <= 1 for bound in decision.min_dice)
+    sound = all(0 <= bound <= 1 for bound in decision.min_dice) and decision.odds > 0
     if decision.pairs != pairs or found != {len(pairs)} or not sound:
         raise WorkdirError(
-            f"{path}: expected a min_dice in 0..1 and a smallest_mm3 for each of "
+            f"{path}: expected odds above 0, and a min_dice in 0..1 and a smallest_mm3 for each of "
             f"{', '.join(pairs) or 'no inclusion pair'}"
         )
     return decision

@@ -86,6 +86,7 @@ def predict(
     drop_small: bool = False,
     min_dice: Sequence[float] = (),
     case_decision: bool = False,
+    pathology_odds: float = 1.0,
     probabilities: bool = False,
     orientation: str | None = None,
     series: str | None = None,
@@ -109,6 +110,7 @@ def predict(
       drop_small: as in `presence_rule`, for whole stacks; probabilities are not affected.
       min_dice: as in `presence_rule`, for whole stacks; probabilities are not affected.
       case_decision: as in `choose_rule`.
+      pathology_odds: as in `presence_rule`; probabilities are not affected.
       probabilities: whether to write probabilities/NAME.nii.gz, (X, Y, slices, labels) float32.
       orientation: as in `make_predictor`.
       series: the DICOM series to take, as in `dicom.find_series`.
@@ -128,6 +130,7 @@ def predict(
         drop_small=drop_small,
         min_dice=min_dice,
         case_decision=case_decision,
+        odds=pathology_odds,
     )
     segment = make_segmenter(runs, mirror=mirror, rule=rule, center=center, orientation=orientation)
     inputs, rejected = find_inputs(source, output, runs[0].setup.source.layout, series)

@@ -255,7 +255,11 @@ def _views(run: Trained) -> tuple[View, ...]:
 
 
 def presence_rule(
-    runs: Sequence[Trained], *, drop_small: bool = False, min_dice: Sequence[float] = ()
+    runs: Sequence[Trained],
+    *,
+    drop_small: bool = False,
+    min_dice: Sequence[float] = (),
+    odds: float = 1.0,
 ) -> PresenceRule:
     """Build the rule that pathology must satisfy to be kept, from the training cases of all runs.
 
@@ -264,18 +268,19 @@ def presence_rule(
       drop_small: whether to drop pathology that is smaller than in any training case.
       min_dice: bounds of `jaxseg.presence.expected_dice`, one for each inclusion pair or
         one for all; empty for no bounds.
+      odds: factor of the odds of pathology, as in `jaxseg.presence.with_odds`.
 
     Raises:
       WorkdirError: if a rule is requested and the runs have different inclusion pairs, or if small
         pathology is to be dropped and a run does not record the smallest that it was trained on.
       SettingsError: if the number of bounds is wrong, or the label set has no inclusion pairs.
     """
-    if not (drop_small or min_dice):
+    if not (drop_small or min_dice or odds != 1):
         return PresenceRule()
     anatomy = runs[0].anatomy
     count, bounds = len(anatomy.inclusions), tuple(min_dice)
     if not count:
-        flag = "--min_dice" if bounds else "--drop_small"
+        flag = "--min_dice" if bounds else "--drop_small" if drop_small else "--pathology_odds"
         raise SettingsError(f"{flag}: the label set has no inclusion pairs to decide on")
     for run in runs[1:]:
         if run.anatomy.inclusions != anatomy.inclusions:
@@ -291,7 +296,7 @@ def presence_rule(
     if len(bounds) == 1:
         bounds *= count
     smallest = _smallest_pathology(runs) if drop_small else ()
-    return PresenceRule(smallest, drop_small, bounds)
+    return PresenceRule(smallest, drop_small, bounds, odds)
 
 
 def _smallest_pathology(runs: Sequence[Trained]) -> tuple[float | None, ...]:

@@ -1,7 +1,6 @@
 """The segmentation generator: a 2D U-net with an attention branch in each block (paper, Fig. 2)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
@@ -64,7 +63,7 @@ class UNet(nn.Module):
       dense: whether blocks are densely connected (the ablation text's "dense U-net").
       context: whether the encoder's features of the third and coarser levels, or else of the
         bottleneck, are updated by those of the neighboring slices before the decoder uses them (not
-        part of the paper). No gradient flows to the neighbors.
+        part of the paper).
       groups: groups of the normalization; see `GroupNorm`.
       dtype: compute dtype, float32 or bfloat16; parameters and logits are float32.
       convolve: implementation of 3x3 convolutions: XLA, or on a CPU `jaxseg.native`.
@@ -122,29 +121,24 @@ class UNet(nn.Module):
                 name=name,
             )
 
-        blocks = [block(level, f"encoder{level}") for level in range(self.depth)]
-        blocks.append(block(self.depth, "bottleneck"))
-
-        def encode(x: Array) -> list[Array]:
-            features = [blocks[0](x)]
-            for each in blocks[1:]:
-                features.append(each(max_pool(features[-1])))
-            return features
+        def exchanged(level: int, x: Array) -> Array:
+            if not self.context:
+                return x
+            x, *others = jnp.split(x, channels)
+            if level < min(_FIRST_EXCHANGE, self.depth):
+                return x
+            exchange = Exchange(self.groups, self.dtype, name=f"{EXCHANGE}{level}")
+            return exchange(x, *(others or neighbors(x)))
 
         x = images.astype(self.dtype)
-        features = encode(x[..., :1] if self.context else x)
-        if self.context:
-            if channels == 1:
-                others = [neighbors(level) for level in features]
-            else:
-                passed = encode(jnp.concatenate([x[..., 1:2], x[..., 2:]]))
-                others = [jnp.split(level, 2) for level in passed]
-            # The gradient of neighbors takes a fifth of a step and gains nothing (study 037).
-            others = jax.lax.stop_gradient(others)
-            for level in range(min(_FIRST_EXCHANGE, self.depth), self.depth + 1):
-                exchange = Exchange(self.groups, self.dtype, name=f"{EXCHANGE}{level}")
-                features[level] = exchange(features[level], *others[level])
-        *skips, x = features
+        if self.context:  # the encoder takes neighbors as further slices
+            x = jnp.concatenate(jnp.split(x, channels, axis=-1))
+        skips = []
+        for level in range(self.depth):
+            x = block(level, f"encoder{level}")(x)
+            skips.append(exchanged(level, x))
+            x = max_pool(x)
+        x = exchanged(self.depth, block(self.depth, "bottleneck")(x))
         for level in reversed(range(self.depth)):
             x = Upsample(self.width * 2**level, self.dtype, name=f"up{level}")(x)
             x = jnp.concatenate([skips[level], x], axis=-1)

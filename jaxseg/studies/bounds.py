@@ -1,4 +1,4 @@
-"""Bounds of the expected DSC below which a pathology is dropped, fitted in a cross-validation."""
+"""Fit the rule on pathology: the factor of its odds, and bounds of its expected DSC."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,8 +11,44 @@ from jaxseg.evaluation.bootstrap import mean_interval
 from jaxseg.inference import case_decision
 from jaxseg.inference.case_decision import CaseDecision, Cost
 from jaxseg.metrics import dice, summarize
-from jaxseg.presence import Inclusions, believed, presence_bound
+from jaxseg.presence import Inclusions, believed, corrected_labels, pathology, presence_bound
 from jaxseg.studies.held_out import HeldOut
+
+_MOST = 10.0  # largest factor of the odds of pathology
+
+
+def fit_odds(found: Sequence[HeldOut]) -> float:
+    """Fit the factor of `with_odds` with which the total volume of pathology is the reference's.
+
+    Volumes are of the voxels whose most probable label is any pathology. Only cases whose reference
+    contains some count, since hearts without it are decided by the bounds.
+
+    Returns:
+      The factor, between 1/10 and 10; 1 if no case contains pathology.
+    """
+    ratios, volumes, total = [], [], 0.0
+    for p in found:
+        sick, every = pathology(p.inclusions), range(p.probabilities.shape[-1])
+        voxels = np.isin(p.reference, sick).sum()
+        if not voxels:
+            continue
+        corrected = corrected_labels(p.inclusions)
+        groups = [[k in corrected for k in every], [k not in sick for k in every]]
+        groups.append([k in sick and k not in corrected for k in every])
+        ours, theirs, fixed = (p.probabilities[..., g].max(-1, initial=0.0).ravel() for g in groups)
+        stays = fixed > theirs  # pathology, whatever the factor
+        possible = stays | (ours * _MOST > theirs)
+        needed = np.where(stays, 0.0, theirs / np.where(ours > 0, ours, 1.0))
+        ratios.append(needed[possible])
+        volumes.append(np.full(possible.sum(), np.prod(p.spacing)))
+        total += voxels * float(np.prod(p.spacing))
+    if not ratios:
+        return 1.0
+    needed = np.concatenate(ratios)  # a voxel becomes pathology if the factor exceeds this
+    order = np.argsort(needed)
+    reached = np.searchsorted(np.cumsum(np.concatenate(volumes)[order]), total)
+    factor = float(needed[order[reached]]) if reached < len(order) else _MOST
+    return min(max(factor, 1 / _MOST), _MOST)
 
 
 def fit_bounds(found: Sequence[HeldOut], inclusions: Inclusions) -> tuple[float, ...]:
@@ -47,6 +83,8 @@ def rule_for_others(
 ) -> CaseDecision:
     """Build the rule for other cases, with the effect of the decision on the study's own cases.
 
+    The factor of the odds and the bounds are fitted to all cases, the bounds with that factor.
+
     Args:
       study: name of the study.
       anatomy: label set of the study.
@@ -54,15 +92,17 @@ def rule_for_others(
       found: all cases of the study.
       final: their label maps after the decision, in the same order.
     """
+    odds = fit_odds(found)
     smallest = zip(*(p.rule.smallest_mm3 for p in found), strict=True)
     return CaseDecision(
         study=study,
         mirror=mirror,
         pairs=case_decision.pair_names(anatomy),
-        min_dice=fit_bounds(found, anatomy.inclusions),
+        min_dice=fit_bounds([replace(p, odds=odds) for p in found], anatomy.inclusions),
         smallest_mm3=tuple(
             min((v for v in own if v is not None), default=None) for own in smallest
         ),
+        odds=odds,
         cost=tuple(
             _cost(" + ".join(anatomy.labels[label] for label in inner), inner, found, final)
             for inner, _ in anatomy.inclusions

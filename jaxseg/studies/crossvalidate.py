@@ -7,7 +7,7 @@ bound depends on that case only through these networks and their smallest volume
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from jaxseg.runs.data_file import read_data
 from jaxseg.runs.files import WorkdirError, write_files
 from jaxseg.runs.trained import read_setup
 from jaxseg.studies import crossvalidation_files
-from jaxseg.studies.bounds import drop_doubtful, fit_bounds, rule_for_others
+from jaxseg.studies.bounds import drop_doubtful, fit_bounds, fit_odds, rule_for_others
 from jaxseg.studies.crossvalidation_files import Decision
 from jaxseg.studies.held_out import HeldOut, predict_fold
 from jaxseg.studies.networks import (
@@ -46,6 +46,10 @@ from jaxseg.studies.work import complete
 
 _LOG = logging.getLogger(__name__)
 
+_UNBIASED = (
+    "The odds of pathology were multiplied by a factor, fitted to the other folds, with which its "
+    "total volume is that of the references."
+)
 _SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology with an expected DSC below the bound of its fold (last section)."
 
@@ -179,30 +183,42 @@ def _held_out(runs: Sequence[Run], cohort: Cohort) -> dict[int, set[str]]:
 
 
 def _write(study: _Study, folder: Path) -> None:
-    found = list(_predict(study))
+    plain = list(_predict(study))
     inclusions = study.setup.anatomy.inclusions
+    # Each fold is decided by what is fitted to the others.
+    others = {fold: [p for p in plain if p.fold != fold] for fold in study.folds}
+    odds = {fold: fit_odds(cases) for fold, cases in others.items()}
+    found = [replace(p, odds=odds[p.fold]) for p in plain]
     bounds = {
-        fold: fit_bounds([p for p in found if p.fold != fold], inclusions)
-        for fold in {p.fold for p in found}
+        fold: fit_bounds([replace(p, odds=odds[fold]) for p in cases], inclusions)
+        for fold, cases in others.items()
     }
     steps: dict[str, tuple[list[NDArray[np.uint8]], tuple[str, ...]]] = {
-        "as predicted": ([p.labels for p in found], ()),
+        "as predicted": ([p.labels for p in plain], ()),
     }
     if inclusions:  # otherwise there is nothing to decide
         steps |= {
-            "smaller than in training dropped": ([p.large_only for p in found], (_SMALL,)),
+            "pathology with unbiased volume": ([p.labels for p in found], (_UNBIASED,)),
+            "smaller than in training dropped": (
+                [p.large_only for p in found],
+                (_UNBIASED, _SMALL),
+            ),
             "and doubtful dropped": (
                 [drop_doubtful(p, inclusions, bounds[p.fold]) for p in found],
-                (_SMALL, _DOUBTFUL),
+                (_UNBIASED, _SMALL, _DOUBTFUL),
             ),
         }
     notes = study.notes() + heart_notes({p.name: p.heart for p in found})
     evaluations = {
         step: _evaluation(study, found, maps, notes + more) for step, (maps, more) in steps.items()
     }
-    decisions = [Decision(p.name, p.fold, tuple(p.expected_dice), bounds[p.fold]) for p in found]
+    decisions = [
+        Decision(p.name, p.fold, tuple(p.expected_dice), bounds[p.fold], odds[p.fold])
+        for p in found
+    ]
     final = list(steps.values())[-1][0]
-    rule = rule_for_others(folder.resolve().name, study.setup.anatomy, study.mirror, found, final)
+    name = folder.resolve().name
+    rule = rule_for_others(name, study.setup.anatomy, study.mirror, plain, final)
     texts = crossvalidation_files.files(evaluations, decisions, rule, averaged=bool(study.others))
     texts |= _store_rule(study, folder, rule)
     write_files(folder, texts | figures(list(evaluations.values())[-1]))
@@ -213,7 +229,7 @@ def _store_rule(study: _Study, folder: Path, rule: CaseDecision) -> dict[str, st
     """Write the rule into the run folders if it gains anything; return the study's own file."""
     if study.others:  # bounds for averaged studies fit none of them
         return {}
-    if any(rule.min_dice):
+    if any(rule.min_dice) or rule.odds != 1:
         file = {case_decision.FILE: rule.json()}
         for run in study.runs:
             write_files(run.folder, file)

@@ -21,12 +21,14 @@ class Decision:
       fold: fold that holds it out.
       expected_dice: by pair, from `jaxseg.presence.expected_dice`.
       bounds: bounds by pair, fitted to the other folds.
+      odds: factor of the odds of pathology, fitted to the other folds.
     """
 
     case: str
     fold: int
     expected_dice: tuple[float, ...]
     bounds: tuple[float, ...]
+    odds: float
 
 
 def files(
@@ -78,6 +80,10 @@ def _presence(
     steps = {step: case_statistics(evaluation) for step, evaluation in evaluations.items()}
     return {
         "pairs": [pair_name(anatomy, pair) for pair in anatomy.inclusions],
+        "odds": {
+            "without_fold": {d.fold: d.odds for d in sorted(decisions, key=_fold)},
+            "for_other_cases": rule.odds,
+        },
         "min_dice": {
             "without_fold": {d.fold: list(d.bounds) for d in sorted(decisions, key=_fold)},
             "for_other_cases": list(rule.min_dice),
@@ -104,19 +110,24 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
         [step, *(_both(found["all"][r], found["holding"][r]) for r in regions)]
         for step, found in dsc.items()
     ]
-    chosen = {f"all but fold {fold}": own for fold, own in bounds["without_fold"].items()}
-    chosen["all folds, for other cases"] = bounds["for_other_cases"]
+    odds = presence["odds"]
+    chosen = {
+        f"all but fold {fold}": (odds["without_fold"][fold], *own)
+        for fold, own in bounds["without_fold"].items()
+    }
+    chosen["all folds, for other cases"] = (odds["for_other_cases"], *bounds["for_other_cases"])
     return (
         "\n## Presence of each pathology\n\n"
         "The tables above are of the last step. DSC in 3D: all cases by the challenge's rule /\n"
         "the cases with the region.\n\n"
         + tables.markdown(["step", *regions], rows)
-        + "\nAn inner region is doubtful if its DSC expected from the probabilities is below a\n"
-        "bound, which is fitted to the other folds. Above it, keeping the region is expected to\n"
-        "score higher:\n\n"
+        + "\nThe odds of pathology are multiplied by a factor with which its total volume is that\n"
+        "of the references. An inner region is doubtful if its DSC expected from the\n"
+        "probabilities is below a bound. Above it, keeping the region is expected to score\n"
+        "higher. Factor and bounds are fitted to the other folds:\n\n"
         + tables.markdown(
-            ["chosen on", *presence["pairs"]],
-            [[name, *(f"{bound:.3f}" for bound in own)] for name, own in chosen.items()],
+            ["chosen on", "factor of the odds", *presence["pairs"]],
+            [[name, *(f"{number:.3f}" for number in own)] for name, own in chosen.items()],
         )
         + _cost_markdown(rule.cost)
         + _recommended(rule, averaged=averaged)
@@ -148,7 +159,7 @@ def _cost_markdown(costs: Sequence[Cost]) -> str:
         for c in costs
     ]
     return (
-        "\nWhat both steps do together, every case decided by the bounds of the other folds: true\n"
+        "\nWhat all steps do together, every case decided by what the other folds give: true\n"
         "pathologies that are lost, the mean DSC over the cases that hold the region, and false\n"
         "ones that are removed. The interval is a bootstrap over cases; networks of the other\n"
         "folds were trained on the case that is decided, so that new cases may cost more.\n\n"
@@ -157,12 +168,12 @@ def _cost_markdown(costs: Sequence[Cost]) -> str:
 
 
 def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
-    if not any(rule.min_dice):
+    if not any(rule.min_dice) and rule.odds == 1:
         return "\nNo bound is above 0: nothing is gained, and none is recommended.\n"
     flags = "--case_decision"
     if averaged:
         bounds = (f"--min_dice={bound:.5f}" for bound in rule.min_dice)
-        flags = f"--drop_small {' '.join(bounds)}"
+        flags = f"--pathology_odds={rule.odds:.5f} --drop_small {' '.join(bounds)}"
     return (
         "\nFor other cases, use `python -m jaxseg predict` with all networks of one fold, each as\n"
         f"`--run`, and `--checkpoint=last{' --mirror' if rule.mirror else ''} {flags}`.\n"

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from jaxseg.config import run_data
 from jaxseg.config.reader import reader
 from jaxseg.config.setup import Setup
 from jaxseg.data import DataError, most_probable
 from jaxseg.inference.predictor import Prediction, make_predictor, presence_rule
-from jaxseg.presence import PresenceRule, believed, expected_dice
+from jaxseg.presence import Inclusions, PresenceRule, believed, expected_dice, with_odds
 from jaxseg.runs.trained import Trained
 
 
@@ -24,22 +26,44 @@ class HeldOut:
       fold: fold that holds it out.
       spacing: voxel size in mm.
       reference: reference label map.
-      labels: the most probable label of every voxel.
-      large_only: `labels` without pathology that is smaller than in any training case.
-      expected_dice: (pairs,), as computed by `jaxseg.presence.expected_dice`.
+      probabilities: label probabilities in a box, outside of which everything is background.
+      box: the box, slices of the first three axes.
+      inclusions: inclusion pairs of the anatomy.
       rule: rule that removes pathology below the smallest training volume; without bounds.
       heart: position of the heart, without probabilities.
+      odds: factor of the odds of pathology, by default 1.
     """
 
     name: str
     fold: int
     spacing: tuple[float, float, float]
     reference: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    large_only: NDArray[np.uint8]
-    expected_dice: NDArray[np.float64]
+    probabilities: NDArray[np.float32]
+    box: tuple[slice, ...]
+    inclusions: Inclusions
     rule: PresenceRule
     heart: Prediction
+    odds: float = 1.0
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """The most probable label of every voxel."""
+        labels = np.zeros_like(self.reference)
+        labels[self.box] = most_probable(self._with_odds())
+        return labels
+
+    @cached_property
+    def large_only(self) -> NDArray[np.uint8]:
+        """`labels` without pathology that is smaller than in any training case."""
+        return believed(self.labels, None, self.spacing, self.inclusions, self.rule)
+
+    @cached_property
+    def expected_dice(self) -> NDArray[np.float64]:
+        """(pairs,), as computed by `jaxseg.presence.expected_dice`."""
+        return expected_dice(self._with_odds(), self.inclusions)
+
+    def _with_odds(self) -> NDArray[np.floating]:
+        return with_odds(self.probabilities, self.inclusions, self.odds)
 
 
 def predict_fold(
@@ -67,16 +91,21 @@ def predict_fold(
             raise DataError(f"{name}: a case of the study that is no longer where its cases lie")
         case, reference = read.load_reference(folders[name])
         prediction = predict(case)
-        probabilities = prediction.probabilities
-        labels = most_probable(probabilities)
+        box = _box(prediction.probabilities[..., 0] < 1)
         yield HeldOut(
             name=name,
             fold=fold,
             spacing=case.spacing,
             reference=reference,
-            labels=labels,
-            large_only=believed(labels, None, case.spacing, inclusions, rule),
-            expected_dice=expected_dice(probabilities, inclusions),
+            probabilities=prediction.probabilities[box].copy(),
+            box=box,
+            inclusions=inclusions,
             rule=rule,
             heart=prediction.heart(),
         )
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """The smallest box that contains a mask."""
+    (box,) = find_objects(mask.astype(np.uint8)) or [(slice(0),) * mask.ndim]
+    return box

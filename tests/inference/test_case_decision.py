@@ -1,6 +1,5 @@
 """The case decision of a study, which is stored with its networks."""
 
-import dataclasses
 import json
 import math
 import shutil
@@ -20,7 +19,7 @@ from jaxseg.runs.trained import load_run
 
 NAN = math.nan
 DECISION = CaseDecision(
-    "folds-best", True, pair_names(EMIDEC), (0.25, 1.0), (400.0, None),
+    "folds-best", True, pair_names(EMIDEC), (0.25, 1.0), (400.0, None), 0.5,
     (Cost("no-reflow", 0, 0, NAN, NAN, NAN, NAN, NAN, 2, 1),
      Cost("infarct", 13, 3, 0.64, 0.555, -0.085, -0.2, 0.0, 4, 3)),
 )  # fmt: skip
@@ -34,10 +33,12 @@ def folder(random_run, tmp_path) -> Path:
     return run
 
 
-def choose(*runs, mirror=True, drop_small=False, min_dice=(), checkpoint: str | None = "last"):
+def choose(
+    *runs, mirror=True, drop_small=False, min_dice=(), odds=1.0, checkpoint: str | None = "last"
+):
     return choose_rule(
         [load_run(run, checkpoint=checkpoint) for run in runs],
-        mirror=mirror, drop_small=drop_small, min_dice=min_dice, case_decision=True,
+        mirror=mirror, drop_small=drop_small, min_dice=min_dice, odds=odds, case_decision=True,
     )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_the_rule_is_read_from_the_study(folder, tmp_path):
     json.loads((folder / FILE).read_text(), parse_constant=pytest.fail)
     other = shutil.copytree(folder, tmp_path / "other")
     rule, sentences = choose(folder, other)
-    assert rule == PresenceRule((400.0, None), True, (0.25, 1.0))
+    assert rule == PresenceRule((400.0, None), True, (0.25, 1.0), 0.5)
     assert sentences[:-1] == rule.described(EMIDEC)
     assert all(part in sentences[-1] for part in ("folds-best", "0.640", "0.555", "13"))
 
@@ -82,12 +83,6 @@ def test_networks_of_different_studies_are_refused(folder, random_run, tmp_path)
         choose(folder, other)
 
 
-def test_a_rule_without_bounds_is_refused(folder):
-    (folder / FILE).write_text(dataclasses.replace(DECISION, min_dice=(0.0, 0.0)).json())
-    with pytest.raises(SettingsError, match=f"--case_decision: .*{folder / FILE}"):
-        choose(folder)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -95,6 +90,7 @@ def test_a_rule_without_bounds_is_refused(folder):
         {"checkpoint": "best"},
         {"drop_small": True},
         {"min_dice": (0.5,)},
+        {"odds": 2.0},
     ],
 )
 def test_options_that_do_not_fit_the_rule_are_refused(folder, options):
@@ -102,8 +98,8 @@ def test_options_that_do_not_fit_the_rule_are_refused(folder, options):
         choose(folder, **options)
 
 
-def test_bounds_of_the_earlier_criterion_are_refused(folder):
-    (folder / FILE).write_text(DECISION.json().replace("min_dice", "min_confidence"))
+def test_rules_of_earlier_versions_are_refused(folder):
+    (folder / FILE).write_text(DECISION.json().replace("odds", "min_confidence"))
     with pytest.raises(WorkdirError, match=rf"run/{FILE}: .*earlier.*repeated"):
         choose(folder)
 
@@ -113,7 +109,7 @@ def test_bounds_of_the_earlier_criterion_are_refused(folder):
     [
         {"min_dice": [0.5]}, {"min_dice": [0.5, 1.5]}, {"min_dice": [0.5, "x"]},
         {"smallest_mm3": None}, {"pairs": ["a in b", "c in d"]}, {"cost": [{"region": "x"}]},
-        {"cost": [1]},
+        {"cost": [1]}, {"odds": 0.0}, {"odds": "x"},
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_named(folder, changes):

@@ -17,8 +17,8 @@ from jaxseg.studies.crossvalidation_files import Decision, files
 NAN = math.nan
 PAIRS = pair_names(EMIDEC)
 DECISIONS = [
-    Decision("P2", 1, (0.25, 0.5), (0.25, 0.75)),
-    Decision("N1", 0, (0.0, 0.5), (0.0, 0.5)),
+    Decision("P2", 1, (0.25, 0.5), (0.25, 0.75), 0.5),
+    Decision("N1", 0, (0.0, 0.5), (0.0, 0.5), 0.75),
 ]
 
 
@@ -28,8 +28,8 @@ COSTS = (
 )
 
 
-def rule(*bounds, mirror=False, costs=COSTS):
-    return CaseDecision("folds", mirror, PAIRS, bounds, (400.0, 2000.0), costs)
+def rule(*bounds, mirror=False, odds=0.625, costs=COSTS):
+    return CaseDecision("folds", mirror, PAIRS, bounds, (400.0, 2000.0), odds, costs)
 
 
 def evaluated(prediction, anatomy=EMIDEC):
@@ -77,9 +77,9 @@ def test_scores_after_each_step(texts):
 
 def test_bounds_by_fold_and_for_other_cases(texts):
     text = texts["summary.md"]
-    assert cells(text, "all but fold 0") == ["0.000", "0.500"]
-    assert cells(text, "all but fold 1") == ["0.250", "0.750"]
-    assert cells(text, "all folds, for other cases") == ["0.100", "0.625"]
+    assert cells(text, "all but fold 0") == ["0.750", "0.000", "0.500"]
+    assert cells(text, "all but fold 1") == ["0.500", "0.250", "0.750"]
+    assert cells(text, "all folds, for other cases") == ["0.625", "0.100", "0.625"]
     assert "--checkpoint=last --case_decision" in text
 
 
@@ -91,13 +91,13 @@ def steps():
 
 def test_bounds_with_networks_of_other_studies_are_given_by_hand(steps):
     text = files(steps, DECISIONS, rule(0.1, 0.625, mirror=True), averaged=True)["summary.md"]
-    flags = "--drop_small --min_dice=0.10000 --min_dice=0.625"
+    flags = "--pathology_odds=0.62500 --drop_small --min_dice=0.10000 --min_dice=0.625"
     assert f"--checkpoint=last --mirror {flags}" in text
 
 
 def test_bounds_of_0_are_not_recommended(steps):
     for averaged in (False, True):
-        text = files(steps, DECISIONS, rule(0.0, 0.0), averaged=averaged)["summary.md"]
+        text = files(steps, DECISIONS, rule(0.0, 0.0, odds=1.0), averaged=averaged)["summary.md"]
         assert not re.search("--min_dice|--case_decision|--checkpoint", text)
 
 
@@ -112,6 +112,7 @@ def test_the_cost_of_the_decision(texts):
 def test_summary_json(texts):
     found = json.loads(texts["summary.json"])["presence"]
     assert found["pairs"][0] == "no-reflow in no-reflow + infarct"
+    assert found["odds"] == {"without_fold": {"0": 0.75, "1": 0.5}, "for_other_cases": 0.625}
     assert found["min_dice"] == {
         "without_fold": {"0": [0.0, 0.5], "1": [0.25, 0.75]},
         "for_other_cases": [0.1, 0.625],
@@ -128,7 +129,7 @@ def test_summary_json(texts):
 def test_without_a_prior_nothing_is_decided():
     anatomy = type(EMIDEC)(EMIDEC.labels, (), EMIDEC.slice_regions, EMIDEC.case_regions)
     same = {"N1": [2, 2, 2, 2], "P2": [3, 3, 2, 2]}
-    decisions = [Decision(name, 0, (), ()) for name in same]
-    nothing = CaseDecision("folds", False, (), (), (), ())
+    decisions = [Decision(name, 0, (), (), 1.0) for name in same]
+    nothing = CaseDecision("folds", False, (), (), (), 1.0, ())
     texts = files({"as predicted": evaluated(same, anatomy)}, decisions, nothing)
     assert texts["presence.csv"] == "case,fold,pair,expected_dice,bound,reached\n"
