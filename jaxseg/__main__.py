@@ -115,7 +115,8 @@ def _add_predict(commands: Any) -> None:
     add("source", type=arguments.path, metavar="STACK", help=text)
     text = (
         "run folder or bundle; with several --run, their probabilities are averaged. "
-        "Default: the bundled network, trained on EMIDEC, with --mirror and --drop_small"
+        "Default: the bundled network, trained on EMIDEC, with --mirror, --drop_small and the "
+        "--pathology_odds of its cross-validation"
     )
     add("--run", type=arguments.run, default=[], action="append", metavar="RUN", help=text)
     add(
@@ -250,7 +251,10 @@ def _add_inference(parser: argparse.ArgumentParser) -> None:
         "was trained with them"
     )
     add("--mirror", action="store_true", help=text)
-    text = "multiply the odds of pathology by this factor, to predict more or less of it"
+    text = (
+        "multiply the odds of pathology by this factor, to predict more or less of it (EMIDEC: of "
+        "infarct other than no-reflow)"
+    )
     add("--pathology_odds", type=arguments.factor, metavar="FACTOR", help=text)
     text = "relabel pathology smaller than in any training case as the region around it"
     add("--drop_small", action="store_true", help=text)

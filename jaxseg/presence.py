@@ -40,7 +40,7 @@ class PresenceRule:
       drop_small: whether to drop a region of a smaller volume.
       min_dice: for each pair, the `expected_dice` below which the region is dropped; empty
         for no such bound.
-      odds: factor of the odds of pathology, as in `with_odds`.
+      odds: factor of the odds of pathology, applied first, as in `with_odds`.
     """
 
     smallest_mm3: tuple[float | None, ...] = ()
@@ -53,7 +53,8 @@ class PresenceRule:
         names = [_name(anatomy, inner) for inner, _ in anatomy.inclusions]
         sentences = []
         if self.odds != 1:
-            sentences.append(f"The odds of pathology were multiplied by {self.odds:.3g}.")
+            corrected = _name(anatomy, corrected_labels(anatomy.inclusions))
+            sentences.append(f"The odds of {corrected} were multiplied by {self.odds:.3g}.")
         if self.drop_small:
             parts = [
                 f"{name} below {smallest / 1000:.2f} ml"

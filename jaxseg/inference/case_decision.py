@@ -1,6 +1,6 @@
-"""The rule that decides whether a case contains a pathology, as fitted by a cross-validation.
+"""The rule on pathology as fitted by a cross-validation: how much is predicted, and when any.
 
-Its bounds are valid only for the networks that they were fitted with. A cross-validation
+Its factor and bounds are valid only for the networks that they were fitted with. A cross-validation
 therefore stores them in each of its run folders, and an export copies them into the bundle.
 """
 
@@ -62,7 +62,7 @@ class CaseDecision:
       min_dice: bounds of the expected DSC by pair, fitted to all folds.
       smallest_mm3: smallest volume in the study's training cases, by pair; None where the
         region is present in no case.
-      odds: factor of the odds of pathology with which its total volume is that of the references.
+      odds: factor of the odds of pathology, fitted to all folds by `fit_odds`.
       cost: effect of the rule, by pair.
     """
 

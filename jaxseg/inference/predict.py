@@ -153,7 +153,7 @@ def predict(
             _LOG.info(f"{output}: measures and pictures of all cases in {measure_files.REPORT}")
         for remark in remarks:
             _LOG.warning(remark)
-        if case_decision:
+        if sentences:
             _LOG.info(" ".join(sentences))
     failures = rejected + failures
     if failures and (source.is_file() or any(stack.series for stack in inputs.values())):

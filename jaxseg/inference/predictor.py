@@ -24,7 +24,7 @@ from jaxseg.inference.orientation import grid_back, turned_case, view_to_trainin
 from jaxseg.machine import memory
 from jaxseg.models import UNet
 from jaxseg.models.segment import Segmenter, make_probabilities
-from jaxseg.presence import PresenceRule
+from jaxseg.presence import PresenceRule, corrected_labels
 from jaxseg.runs.data_file import DATA
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import Trained
@@ -261,7 +261,7 @@ def presence_rule(
     min_dice: Sequence[float] = (),
     odds: float = 1.0,
 ) -> PresenceRule:
-    """Build the rule that pathology must satisfy to be kept, from the training cases of all runs.
+    """Build the rule on pathology, from arguments and the training cases of all runs.
 
     Args:
       runs: one or more runs of one label set.
@@ -281,12 +281,14 @@ def presence_rule(
     count, bounds = len(anatomy.inclusions), tuple(min_dice)
     if not count:
         flag = "--min_dice" if bounds else "--drop_small" if drop_small else "--pathology_odds"
-        raise SettingsError(f"{flag}: the label set has no inclusion pairs to decide on")
+        raise SettingsError(f"{flag}: the label set has no inclusion pairs, so no pathology")
+    if odds != 1 and not corrected_labels(anatomy.inclusions):
+        raise SettingsError("--pathology_odds: expected a label in exactly one inner region")
     for run in runs[1:]:
         if run.anatomy.inclusions != anatomy.inclusions:
             raise WorkdirError(
                 f"{run.folder}: of other inclusion pairs than {runs[0].folder}; expected the same, "
-                "to decide which pathology is small or doubtful"
+                "for one rule on pathology"
             )
     if len(bounds) not in (0, 1, count):
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""From a case to its label map: check it, predict it, and drop pathology by a rule."""
+"""From a case to its label map: check it, predict it, and apply the rule on pathology."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def make_segmenter(
     """Create a function that segments a case; the other arguments are as in `make_predictor`.
 
     Args:
-      rule: conditions under which pathology stays in the label map.
+      rule: how much pathology is predicted, and when it stays in the label map.
 
     Returns:
       A function of a case and the path that its errors name, which returns the label map

@@ -20,19 +20,20 @@ _MOST = 10.0  # largest factor of the odds of pathology
 def fit_odds(found: Sequence[HeldOut]) -> float:
     """Fit the factor of `with_odds` with which the total volume of pathology is the reference's.
 
-    Volumes are of the voxels whose most probable label is any pathology. Only cases whose reference
-    contains some count, since hearts without it are decided by the bounds.
+    Volumes are of the voxels whose most probable label is any pathology, before any is dropped.
+    Only cases whose reference contains some count, since the others are decided by the bounds.
 
     Returns:
-      The factor, between 1/10 and 10; 1 if no case contains pathology.
+      The factor, between 1/10 and 10; 1 if no case contains pathology, or if `corrected_labels` is
+      empty.
     """
     ratios, volumes, total = [], [], 0.0
     for p in found:
         sick, every = pathology(p.inclusions), range(p.probabilities.shape[-1])
         voxels = np.isin(p.reference, sick).sum()
-        if not voxels:
-            continue
         corrected = corrected_labels(p.inclusions)
+        if not (voxels and corrected):
+            continue
         groups = [[k in corrected for k in every], [k not in sick for k in every]]
         groups.append([k in sick and k not in corrected for k in every])
         ours, theirs, fixed = (p.probabilities[..., g].max(-1, initial=0.0).ravel() for g in groups)

@@ -1,8 +1,9 @@
 """Cross-validation of a config: train every fold, average its networks and score all cases.
 
-The module `jaxseg.presence` decides whether a case contains a pathology, with bounds fitted to the
-cases of the other folds. The networks of those folds were trained on the case to be decided, so a
-bound depends on that case only through these networks and their smallest volumes.
+The module `jaxseg.presence` corrects the odds of pathology and decides whether a case contains any,
+with a factor and bounds fitted to the cases of the other folds. The networks of those folds were
+trained on the case to be decided, so factor and bounds depend on that case only through these
+networks and their smallest volumes.
 """
 
 import logging
@@ -47,8 +48,8 @@ from jaxseg.studies.work import complete
 _LOG = logging.getLogger(__name__)
 
 _UNBIASED = (
-    "The odds of pathology were multiplied by a factor, fitted to the other folds, with which its "
-    "total volume is that of the references."
+    "The odds of pathology were multiplied by a factor with which, in the other folds, its total "
+    "volume is that of the references that hold some."
 )
 _SMALL = f"{SMALL_DROPPED}."
 _DOUBTFUL = "So was pathology with an expected DSC below the bound of its fold (last section)."

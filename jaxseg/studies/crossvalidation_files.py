@@ -122,9 +122,10 @@ def _presence_markdown(presence: Mapping[str, Any], rule: CaseDecision, *, avera
         "the cases with the region.\n\n"
         + tables.markdown(["step", *regions], rows)
         + "\nThe odds of pathology are multiplied by a factor with which its total volume is that\n"
-        "of the references. An inner region is doubtful if its DSC expected from the\n"
-        "probabilities is below a bound. Above it, keeping the region is expected to score\n"
-        "higher. Factor and bounds are fitted to the other folds:\n\n"
+        "of the references, over the cases that hold some and before any is dropped. An inner\n"
+        "region is doubtful if its DSC expected from the probabilities is below a bound. Above\n"
+        "it, keeping the region is expected to score higher. Factor and bounds are fitted to\n"
+        "the other folds:\n\n"
         + tables.markdown(
             ["chosen on", "factor of the odds", *presence["pairs"]],
             [[name, *(f"{number:.3f}" for number in own)] for name, own in chosen.items()],
@@ -169,7 +170,7 @@ def _cost_markdown(costs: Sequence[Cost]) -> str:
 
 def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
     if not any(rule.min_dice) and rule.odds == 1:
-        return "\nNo bound is above 0: nothing is gained, and none is recommended.\n"
+        return "\nThe factor is 1 and no bound is above 0, so that no rule is recommended.\n"
     flags = "--case_decision"
     if averaged:
         bounds = (f"--min_dice={bound:.5f}" for bound in rule.min_dice)
@@ -177,8 +178,8 @@ def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
     return (
         "\nFor other cases, use `python -m jaxseg predict` with all networks of one fold, each as\n"
         f"`--run`, and `--checkpoint=last{' --mirror' if rule.mirror else ''} {flags}`.\n"
-        "The bounds belong to these networks. If networks of several folds are averaged, the\n"
-        "expected DSC is lower, and the bounds are approximate.\n"
+        "Factor and bounds belong to these networks. If networks of several folds are averaged,\n"
+        "the expected DSC is lower, and the bounds are approximate.\n"
     )
 
 

@@ -47,7 +47,7 @@ class HeldOut:
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
-        """The most probable label of every voxel."""
+        """The most probable label of every voxel, with `odds`."""
         labels = np.zeros_like(self.reference)
         labels[self.box] = most_probable(self._with_odds())
         return labels

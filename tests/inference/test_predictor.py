@@ -216,6 +216,15 @@ def test_min_dice_is_given_for_each_pair_or_for_all(run):
             presence_rule([without], **{flag: asked})
 
 
+def test_odds_need_a_label_in_one_inner_region_alone(run):
+    assert presence_rule([run], odds=0.5) == PresenceRule(odds=0.5)
+    twice = (((3, 4), (2, 3, 4)), ((3, 4), (1, 2, 3, 4)))
+    for pairs in ((), twice):
+        other = with_anatomy(run, dataclasses.replace(run.anatomy, inclusions=pairs))
+        with pytest.raises(SettingsError, match="--pathology_odds: "):
+            presence_rule([other], odds=0.5)
+
+
 def test_runs_of_different_pairs_have_no_common_rule(run):
     turned = dataclasses.replace(run.anatomy, inclusions=run.anatomy.inclusions[::-1])
     other = with_anatomy(run, turned)

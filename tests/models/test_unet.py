@@ -221,6 +221,14 @@ def test_context_takes_slices_alone_or_with_two_neighbors():
         CONTEXT.init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)))
 
 
+def test_neighbors_change_a_slice_and_its_gradient():
+    variables, x = filled(CONTEXT), images(9, 2, 16, 16, 3)
+    apply = jax.jit(CONTEXT.apply)
+    assert abs(apply(variables, x.at[..., 1:].set(0)) - apply(variables, x)).max() > 1e-2
+    slope = jax.jit(jax.grad(lambda x: (CONTEXT.apply(variables, x) ** 2).sum()))(x)
+    assert all(slope[..., k].any() for k in range(3))
+
+
 def test_bfloat16_keeps_parameters_and_logits_in_float32():
     network, half = UNet(**TINY), UNet(**TINY, dtype=jnp.bfloat16)
     variables = filled(network)

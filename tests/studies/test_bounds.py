@@ -53,6 +53,11 @@ def test_labels_with_the_factor():
     assert found.expected_dice[0] == pytest.approx(no_reflow, rel=1e-5)
 
 
+def test_without_a_label_in_one_inner_region_alone_the_factor_is_1():
+    twice = (((3, 4), (2, 3, 4)), ((3, 4), (1, 2, 3, 4)))
+    assert fit_odds([HeldOut(**{**vars(case(0, 40)), "inclusions": twice})]) == 1
+
+
 def test_limits_of_the_factor():
     assert fit_odds([]) == fit_odds([case(2, 0)]) == 1
     assert fit_odds([case(0, 360)]) == 10

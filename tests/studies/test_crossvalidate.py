@@ -278,6 +278,17 @@ def test_the_decision_is_stored_with_every_network(study, config, tmp_path):
     assert ours == theirs
 
 
+def test_each_fold_is_decided_by_what_the_others_give(study, config, tmp_path, monkeypatch):
+    copy = shutil.copytree(study, tmp_path / "study")
+    for place in ("crossvalidate", "bounds"):
+        monkeypatch.setattr(
+            f"jaxseg.studies.{place}.fit_odds", lambda found: 1 + sum({p.fold for p in found})
+        )
+    crossvalidate(config, copy, folds=FOLDS, seeds=len(SEEDS), mirror=True)
+    found = json.loads((copy / "summary.json").read_text())["presence"]["odds"]
+    assert found == {"without_fold": {"0": 4, "1": 3, "2": 2}, "for_other_cases": 4}
+
+
 def test_a_rule_that_changes_nothing_is_not_stored(study, config, tmp_path, monkeypatch):
     copy = shutil.copytree(study, tmp_path / "study")
     for place in ("crossvalidate", "bounds"):
