@@ -60,6 +60,11 @@ class Checkpoints(AbstractContextManager):
         self._folder = folder = (workdir / "checkpoints").resolve()
         self._trash = None if read_only or not hosts.is_writer() else folder / _TRASH
         self._empty_trash()
+        if self._trash is not None:
+            # Orbax would remove them in the background, and does not wait for this in `close`, so
+            # that it may remove what the next manager of this folder has begun to write.
+            for unfinished in folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
         # Read before Orbax reads the notes, whose own messages on damage are less clear.
         check_notes(folder)
         options = manager_options(read_only=read_only, trash=_TRASH)

@@ -29,7 +29,6 @@ def manager_options(*, read_only: bool, trash: str) -> ocp.CheckpointManagerOpti
         ),
         read_only=read_only,
         create=not read_only,
-        cleanup_tmp_directories=not read_only,
         enable_async_checkpointing=not read_only,
         # The timeout follows the wall clock, so a clock set forward or a suspended laptop
         # would cost a checkpoint.

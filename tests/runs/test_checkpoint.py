@@ -165,6 +165,14 @@ def test_an_unfinished_checkpoint_is_ignored(tmp_path):
     assert kept(tmp_path) == {"5"}
 
 
+def test_opening_removes_unfinished_checkpoints_before_it_returns(tmp_path):
+    """Later, the removal could hit what another manager of the folder has begun to write."""
+    unfinished = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp"
+    (unfinished / "network").mkdir(parents=True)
+    with Checkpoints(tmp_path):
+        assert not unfinished.exists()
+
+
 def test_a_write_is_complete_after_wait(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(new_state(3), 0.25)
