@@ -94,6 +94,11 @@ class Anatomy:
         return [self.labels[value] for value in values]
 
 
+def inner_labels(inclusions: Iterable[tuple[LabelSet, LabelSet]]) -> LabelSet:
+    """Labels of all inner regions of inclusion pairs, ascending: the pathology."""
+    return tuple(sorted({label for inner, _ in inclusions for label in inner}))
+
+
 def _is_name(value: Any) -> bool:
     # A line break would break tables and messages; a lone surrogate cannot be encoded.
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()

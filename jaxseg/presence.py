@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from jaxseg.anatomy import Anatomy, LabelSet
+from jaxseg.anatomy import Anatomy, LabelSet, inner_labels
 from jaxseg.metrics import volume
 from jaxseg.metrics.maps import most_probable
 
@@ -75,11 +75,6 @@ class PresenceRule:
         return tuple(sentences)
 
 
-def pathology(inclusions: Inclusions) -> LabelSet:
-    """Labels of all inner regions."""
-    return tuple(sorted({label for inner, _ in inclusions for label in inner}))
-
-
 def corrected_labels(inclusions: Inclusions) -> LabelSet:
     """Labels whose odds `with_odds` multiplies: those in exactly one inner region.
 
@@ -87,7 +82,7 @@ def corrected_labels(inclusions: Inclusions) -> LabelSet:
     often.
     """
     found = [label for inner, _ in inclusions for label in inner]
-    return tuple(label for label in pathology(inclusions) if found.count(label) == 1)
+    return tuple(label for label in inner_labels(inclusions) if found.count(label) == 1)
 
 
 def with_odds(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from jaxseg.anatomy import LabelSet
+from jaxseg.anatomy import LabelSet, inner_labels
 from jaxseg.augment import sample
 
 _DIRECTIONS = 72
@@ -40,9 +40,9 @@ class Wall:
     @classmethod
     def of(cls, inclusions: tuple[tuple[LabelSet, LabelSet], ...]) -> "Wall":
         """The wall of an anatomy: pathology is each inner region of its inclusion pairs."""
-        inner = {label for pair in inclusions for label in pair[0]}
+        inner = inner_labels(inclusions)
         outer = {label for pair in inclusions for label in pair[1]}
-        return cls(tuple(sorted(inner)), tuple(sorted(outer - inner)))
+        return cls(inner, tuple(sorted(outer.difference(inner))))
 
 
 def transplant(

@@ -87,6 +87,11 @@ class CaseDecision:
         """The rule in the form in which it is applied."""
         return PresenceRule(self.smallest_mm3, True, self.min_dice, self.odds)
 
+    @property
+    def changes_anything(self) -> bool:
+        """Whether the factor is not 1 or a bound is above 0, so that the rule is of use."""
+        return any(self.min_dice) or self.odds != 1
+
     def described(self) -> str:
         """Return a sentence on the origin and the cost of the rule."""
         costs = (

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxseg.anatomy import Anatomy, LabelSet
+from jaxseg.anatomy import Anatomy, LabelSet, inner_labels
 from jaxseg.evaluation.bootstrap import mean_interval
 from jaxseg.inference import case_decision
 from jaxseg.inference.case_decision import CaseDecision, Cost
 from jaxseg.metrics import dice, summarize
-from jaxseg.presence import Inclusions, believed, corrected_labels, pathology, presence_bound
+from jaxseg.presence import Inclusions, believed, corrected_labels, presence_bound
 from jaxseg.studies.held_out import HeldOut
 
 _MOST = 10.0  # largest factor of the odds of pathology
@@ -29,7 +29,7 @@ def fit_odds(found: Sequence[HeldOut]) -> float:
     """
     ratios, volumes, total = [], [], 0.0
     for p in found:
-        sick, every = pathology(p.inclusions), range(p.probabilities.shape[-1])
+        sick, every = inner_labels(p.inclusions), range(p.probabilities.shape[-1])
         voxels = np.isin(p.reference, sick).sum()
         corrected = corrected_labels(p.inclusions)
         if not (voxels and corrected):
@@ -67,12 +67,10 @@ def fit_bounds(found: Sequence[HeldOut], inclusions: Inclusions) -> tuple[float,
     return tuple(bounds)
 
 
-def drop_doubtful(
-    p: HeldOut, inclusions: Inclusions, bounds: tuple[float, ...]
-) -> NDArray[np.uint8]:
+def drop_doubtful(p: HeldOut, bounds: tuple[float, ...]) -> NDArray[np.uint8]:
     """Return the label map of a case without small and without doubtful pathology."""
     rule = replace(p.rule, min_dice=bounds)
-    return believed(p.labels, p.expected_dice, p.spacing, inclusions, rule)
+    return believed(p.labels, p.expected_dice, p.spacing, p.inclusions, rule)
 
 
 def rule_for_others(

@@ -205,7 +205,7 @@ def _write(study: _Study, folder: Path) -> None:
                 (_UNBIASED, _SMALL),
             ),
             "and doubtful dropped": (
-                [drop_doubtful(p, inclusions, bounds[p.fold]) for p in found],
+                [drop_doubtful(p, bounds[p.fold]) for p in found],
                 (_UNBIASED, _SMALL, _DOUBTFUL),
             ),
         }
@@ -230,7 +230,7 @@ def _store_rule(study: _Study, folder: Path, rule: CaseDecision) -> dict[str, st
     """Write the rule into the run folders if it gains anything; return the study's own file."""
     if study.others:  # bounds for averaged studies fit none of them
         return {}
-    if any(rule.min_dice) or rule.odds != 1:
+    if rule.changes_anything:
         file = {case_decision.FILE: rule.json()}
         for run in study.runs:
             write_files(run.folder, file)

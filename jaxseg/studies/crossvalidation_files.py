@@ -169,7 +169,7 @@ def _cost_markdown(costs: Sequence[Cost]) -> str:
 
 
 def _recommended(rule: CaseDecision, *, averaged: bool) -> str:
-    if not any(rule.min_dice) and rule.odds == 1:
+    if not rule.changes_anything:
         return "\nThe factor is 1 and no bound is above 0, so that no rule is recommended.\n"
     flags = "--case_decision"
     if averaged:

@@ -394,6 +394,7 @@ def test_the_command_trains_and_scores_once(command_line, finished_run, tmp_path
         assert written[-1] in output
     assert written[0] == written[1]
     summary = json.loads((tmp_path / "study" / "summary.json").read_text())
-    rule = summary["presence"]["min_dice"]["for_other_cases"]
-    kept = [file for file in FILES if any(rule) or file != "case_decision.json"]
+    bounds, odds = (summary["presence"][k]["for_other_cases"] for k in ("min_dice", "odds"))
+    stored = any(bounds) or odds != 1
+    kept = [file for file in FILES if stored or file != "case_decision.json"]
     assert names(tmp_path / "study") == kept

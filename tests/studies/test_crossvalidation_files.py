@@ -91,7 +91,7 @@ def steps():
 
 def test_bounds_with_networks_of_other_studies_are_given_by_hand(steps):
     text = files(steps, DECISIONS, rule(0.1, 0.625, mirror=True), averaged=True)["summary.md"]
-    flags = "--pathology_odds=0.62500 --drop_small --min_dice=0.10000 --min_dice=0.625"
+    flags = "--pathology_odds=0.62500 --drop_small --min_dice=0.10000 --min_dice=0.62500`"
     assert f"--checkpoint=last --mirror {flags}" in text
 
 
