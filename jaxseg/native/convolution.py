@@ -18,6 +18,8 @@ def convolve_native(images: Array, kernel: Array, stride: int) -> Array:
 
         y[i, j] = sum_ab images[i + a - 1, j + b - 1] kernel[a, b].
 
+    Shapes that suit are computed by Winograd's algorithm in tiles of 4x4 pixels (arXiv:1509.09308).
+    An infinity or NaN among the images then reaches other pixels of its neighbors' tiles as well.
     The order of summation depends on the shapes alone, not on the number of threads. Forward-mode
     differentiation is not supported.
 

@@ -2,6 +2,8 @@
 
 #include "convolve.h"
 #include "kernel_gradient.h"
+#include "winograd.h"
+#include "winograd_gradient.h"
 
 namespace ffi = xla::ffi;
 using Floats = ffi::Buffer<ffi::F32, 4>;
@@ -29,15 +31,18 @@ ffi::Error guarded(Work work) {
 ffi::Error convolve(ffi::ThreadPool pool, Floats images, Floats kernel, bool turned,
                     Result result) {
   return guarded([&] {
-    jaxseg::convolve(pool, images.typed_data(), kernel.typed_data(), result->typed_data(),
-                     shape(images, result->dimensions()[3]), turned);
+    const jaxseg::Shape s = shape(images, result->dimensions()[3]);
+    const auto run = jaxseg::suits_winograd(s) ? jaxseg::winograd : jaxseg::convolve;
+    run(pool, images.typed_data(), kernel.typed_data(), result->typed_data(), s, turned);
   });
 }
 
 ffi::Error kernel_gradient(ffi::ThreadPool pool, Floats images, Floats cotangents, Result result) {
   return guarded([&] {
-    jaxseg::kernel_gradient(pool, images.typed_data(), cotangents.typed_data(),
-                            result->typed_data(), shape(images, result->dimensions()[3]));
+    const jaxseg::Shape s = shape(images, result->dimensions()[3]);
+    const auto run = jaxseg::suits_winograd(s) ? jaxseg::winograd_kernel_gradient
+                                               : jaxseg::kernel_gradient;
+    run(pool, images.typed_data(), cotangents.typed_data(), result->typed_data(), s);
   });
 }
 

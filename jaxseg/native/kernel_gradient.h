@@ -72,6 +72,19 @@ inline void pad_rows(const float* image, float* to, int64_t y, int64_t rows, int
   }
 }
 
+// Adds up `groups` gradients of `size` numbers.
+inline void add_groups(xla::ffi::ThreadPool& pool, const float* sums, float* result,
+                       int64_t groups, int64_t size) {
+  constexpr int64_t kShares = 8;
+  share(pool, kShares, [&](int64_t part) {
+    for (int64_t i = size * part / kShares; i < size * (part + 1) / kShares; ++i) {
+      float total = sums[i];
+      for (int64_t group = 1; group < groups; ++group) total += sums[group * size + i];
+      result[i] = total;
+    }
+  });
+}
+
 // Computes the gradient (3, 3, in, out) of sum(convolve(images, kernel) * cotangents) with respect to
 // the kernel. The order of summation depends on the shape alone, so that any number of threads gives
 // the same bits.
@@ -108,15 +121,7 @@ inline void kernel_gradient(xla::ffi::ThreadPool& pool, const float* images,
                      to + dy * 3 * s.in * s.out + k, count, in, s);
       }
   });
-  if (groups == 1) return;
-  constexpr int64_t kShares = 8;
-  share(pool, kShares, [&](int64_t part) {
-    for (int64_t i = size * part / kShares; i < size * (part + 1) / kShares; ++i) {
-      float total = sums[i];
-      for (int64_t group = 1; group < groups; ++group) total += sums[group * size + i];
-      result[i] = total;
-    }
-  });
+  if (groups > 1) add_groups(pool, sums, result, groups, size);
 }
 
 }  // namespace jaxseg

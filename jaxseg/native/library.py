@@ -20,7 +20,10 @@ from jaxseg.home import HomeError, expanded
 
 TARGETS = ("jaxseg_convolve", "jaxseg_kernel_gradient")
 """Names of the library's functions for `jax.ffi.ffi_call`."""
-_SOURCES = ("handlers.cc", "convolve.h", "kernel_gradient.h", "threads.h")
+_SOURCES = (
+    "handlers.cc", "convolve.h", "kernel_gradient.h", "threads.h", "winograd.h",
+    "winograd_gradient.h",
+)  # fmt: skip
 _SECONDS = 300  # time limit of the compiler
 
 

@@ -17,13 +17,14 @@ from jaxseg.native import convolve_native
 
 ROOT = Path(__file__).parents[2]
 # Sizes, then channels in and out: those of the networks, one and many rows, odd sides, groups of
-# channels that are not full.
+# channels that are not full, images that 4 x 4 tiles do not fill, several groups of tiles.
 SHAPES = [
     (2, 96, 96, 1, 16), (2, 96, 96, 16, 16), (1, 96, 96, 32, 16), (3, 48, 48, 16, 32),
     (2, 24, 24, 64, 64), (2, 12, 12, 128, 128), (2, 6, 6, 128, 256), (5, 4, 4, 64, 64),
     (2, 64, 64, 8, 8), (2, 64, 64, 16, 8), (2, 32, 32, 8, 16), (1, 11, 23, 24, 40),
     (2, 1, 1, 8, 8), (1, 1, 37, 8, 16), (1, 37, 1, 16, 8), (4, 7, 5, 3, 24), (1, 130, 200, 8, 48),
-    (17, 8, 8, 40, 72), (1, 5, 1000, 8, 32), (2, 2, 2, 512, 8),
+    (17, 8, 8, 40, 72), (1, 5, 1000, 8, 32), (2, 2, 2, 512, 8), (1, 4, 4, 16, 16),
+    (2, 5, 11, 16, 48), (3, 7, 130, 32, 32), (1, 3, 40, 32, 16), (1, 9, 6, 80, 96),
 ]  # fmt: skip
 
 
@@ -114,12 +115,25 @@ def test_shapes_that_do_not_fit_are_refused(images, kernel):
         convolve_native(jnp.zeros(images), jnp.zeros(kernel), 1)
 
 
-def test_nan_only_reaches_its_neighbors():
-    images = jnp.zeros((1, 9, 9, 8)).at[0, 4, 4, 3].set(jnp.nan)
-    result = convolve_native(images, jnp.ones((3, 3, 8, 8)), 1)
-    there = np.isnan(result[0]).all(-1)
-    assert there[3:6, 3:6].all()
-    assert there.sum() == 9
+@pytest.mark.parametrize("channels", [3, 32], ids=["direct", "by tiles"])
+def test_nan_reaches_its_neighbors_and_at_most_their_tiles(channels):
+    images = jnp.zeros((2, 24, 24, channels)).at[0, 4, 4, 2].set(jnp.nan)
+    result = np.array(convolve_native(images, jnp.ones((3, 3, channels, 32)), 1))
+    assert np.isnan(result[0, 3:6, 3:6]).all()
+    result[0, :8, :8] = 0.0
+    assert np.isfinite(result).all()
+
+
+def test_rounding_errors_are_those_of_float32():
+    """Mean error of a sum of 576 products, which has a standard deviation of 24."""
+    images, kernel = random(1, 24, 24, 64), random(3, 3, 64, 64, seed=1)
+    wanted = in_float64(np.asarray(images), np.asarray(kernel))
+    assert np.abs(convolve_native(images, kernel, 1) - wanted).mean() < 24 * 1e-6
+    cotangents = random(1, 24, 24, 64, seed=2)
+    _, pullback = jax.vjp(lambda k: convolve_native(images, k, 1), kernel)
+    shifted = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))[:, :24, 2:]
+    by_kernel = np.einsum("bhwi,bhwo->io", shifted, np.asarray(cotangents, np.float64))
+    assert np.abs(pullback(cotangents)[0][0, 2] - by_kernel).mean() < 24 * 1e-6
 
 
 THREADS = """
@@ -155,6 +169,10 @@ def test_results_do_not_depend_on_the_number_of_threads(tmp_path):
 
 def check_every_tile() -> None:
     """Rows as wide as each tile can be, on each number of vectors that tiles have."""
+    for size, channels, features in (((2, 9, 13), 16, 16), ((2, 20, 8), 32, 64)):
+        images, kernel = random(*size, channels), random(3, 3, channels, features, seed=1)
+        wanted = in_float64(np.asarray(images), np.asarray(kernel))
+        close(convolve_native(images, kernel, 1), wanted, terms=9 * channels)
     for width in (*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 29):
         for features in (8, 16, 32, 64):
             images, kernel = random(1, 2, width, 8), random(3, 3, 8, features, seed=1)
