@@ -150,8 +150,8 @@ inline void convolve(xla::ffi::ThreadPool& pool, const float* images, const floa
                      float* result, const Shape& s, bool turned) {
   const Tiling tiles = tiling(s);
   const int64_t blocks = s.out / tiles.block, packed_size = 9 * s.in * tiles.block;
-  thread_local Scratch packed_scratch;
-  float* packed = packed_scratch.floats(blocks * packed_size);
+  Borrowed scratch;
+  float* packed = scratch.floats(blocks * packed_size);
   share(pool, blocks, [&](int64_t block) {
     pack(kernel, packed + block * packed_size, s, tiles.block, block * tiles.block, turned);
   });

@@ -100,8 +100,8 @@ inline void kernel_gradient(xla::ffi::ThreadPool& pool, const float* images,
   const int64_t ins = (s.in + kIn - 1) / kIn, outs = (s.out + kOut - 1) / kOut;
   const int64_t groups = std::clamp<int64_t>(kPieces / (ins * outs), 1, s.batch);
   const int64_t rows = std::clamp<int64_t>(192 / s.width, 1, s.height);
-  thread_local Scratch sums_scratch;
-  float* sums = groups == 1 ? result : sums_scratch.floats(groups * size);
+  Borrowed scratch;
+  float* sums = groups == 1 ? result : scratch.floats(groups * size);
   share(pool, ins * outs * groups, [&](int64_t piece) {
     const int64_t c = piece % ins * kIn, in = std::min(kIn, s.in - c);
     const int64_t o = piece / ins % outs * kOut, out = std::min(kOut, s.out - o);

@@ -8,8 +8,11 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -75,6 +78,37 @@ class Scratch {
  private:
   float* data_ = nullptr;
   int64_t count_ = 0;
+};
+
+// Memory of one call, which later calls use again. Calls run on any thread, and the transformed
+// kernels of one layer can take tens of megabytes, so each thread does not keep its own.
+class Borrowed {
+ public:
+  Borrowed() {
+    const std::lock_guard<std::mutex> guard(mutex());
+    if (unused().empty()) {
+      scratch_ = std::make_unique<Scratch>();
+    } else {
+      scratch_ = std::move(unused().back());
+      unused().pop_back();
+    }
+  }
+  ~Borrowed() {
+    const std::lock_guard<std::mutex> guard(mutex());
+    unused().push_back(std::move(scratch_));
+  }
+  float* floats(int64_t count) { return scratch_->floats(count); }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex mutex;
+    return mutex;
+  }
+  static std::vector<std::unique_ptr<Scratch>>& unused() {
+    static std::vector<std::unique_ptr<Scratch>> unused;
+    return unused;
+  }
+  std::unique_ptr<Scratch> scratch_;
 };
 
 // Runs work(0) to work(count - 1), in any order, on this thread and on free threads of the pool.

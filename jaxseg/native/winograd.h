@@ -230,9 +230,9 @@ void winograd_blocks(xla::ffi::ThreadPool& pool, const float* images, const floa
   const int64_t vectors = s.in / kLanes, blocks = s.out / (Q * kLanes);
   // Odd multiples of a vector apart, planes and rows do not fall into the same sets of the cache.
   const int64_t plane = (s.in * Q + 1) * kLanes, packed_size = kPositions * plane;
-  thread_local Scratch packed_scratch, outside_scratch;
-  float* packed = packed_scratch.floats(blocks * packed_size);
-  float* outside = outside_scratch.floats(s.in);
+  Borrowed scratch;
+  float* packed = scratch.floats(blocks * packed_size + s.in);
+  float* outside = packed + blocks * packed_size;
   std::fill_n(outside, s.in, 0.0f);
   share(pool, blocks * vectors, [&](int64_t piece) {
     const int64_t block = piece / vectors, c = piece % vectors * kLanes;

@@ -93,8 +93,8 @@ inline void winograd_kernel_gradient(xla::ffi::ThreadPool& pool, const float* im
   const int64_t groups =
       std::clamp<int64_t>(std::min(kPieces / (ins * outs), tiles.count / kGroup), 1, tiles.count);
   const int64_t size = 9 * s.in * s.out;
-  thread_local Scratch sums_scratch;
-  float* sums = groups == 1 ? result : sums_scratch.floats(groups * size);
+  Borrowed scratch;
+  float* sums = groups == 1 ? result : scratch.floats(groups * size);
   share(pool, ins * outs * groups, [&](int64_t piece) {
     const int64_t c = piece % ins * kIn, o = piece / ins % outs * kOut, group = piece / ins / outs;
     run(images + c * kLanes, cotangents + o * kLanes,
