@@ -165,7 +165,8 @@ def _set_training(config: ConfigDict) -> None:
     train.validate_every = 5  # epochs between validations, each with a checkpoint
     # Fine-tuning: run folder (its last checkpoint) or bundle from whose parameters this run starts,
     # or "pretrained" for the bundled network; also --init_from=RUN. None: random parameters. The
-    # optimizer and the schedule start anew. See docs/how-to/own-data.md#fine-tuning.
+    # optimizer and the schedule start anew. See docs/how-to/own-data.md#fine-tuning. A study may
+    # start from another one: each run from that of the same stage, seed and fold.
     train.init_from = placeholder(str)
 
     config.run = run = ConfigDict()  # may differ in a resumed run

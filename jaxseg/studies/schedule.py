@@ -14,6 +14,7 @@ from jaxseg.config.setup import Setup, build
 _EVALUATION = "evaluation-last"
 # An evaluation writes this file last, so its presence marks a complete one.
 _DONE = "summary.md"
+_RUNS = "runs"  # folder of the runs within that of a study
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,9 @@ def plan_runs(
     folds: int = 0,
 ) -> tuple[Run, ...]:
     """List all runs, seed by seed, so that an interrupted study leaves complete comparisons.
+
+    If `train.init_from` is the folder of a study, each run starts from the run of the same stage,
+    seed and fold there, which has held out the same cases.
 
     Args:
       config: the shared config, with the fields of `configs/default.py`; its seed is the first.
@@ -119,4 +123,7 @@ def _run(stage: str, own: Mapping[str, Any], folder: Path) -> Run:
     setup = build(own)
     folds, fold = setup.split.folds, setup.split.fold
     name = f"{stage}-seed-{setup.seed}" + (f"-fold-{fold}-of-{folds}" if folds else "")
-    return Run(stage, setup.seed, fold if folds else None, folder / "runs" / name, own)
+    source = setup.course.init_from
+    if source is not None and (source / _RUNS).is_dir():
+        own = settings.replace(own, {"train.init_from": str(source / _RUNS / name)})
+    return Run(stage, setup.seed, fold if folds else None, folder / _RUNS / name, own)

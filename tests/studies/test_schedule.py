@@ -54,6 +54,17 @@ def test_the_fold_of_the_config_is_kept(config):
     assert runs[0].folder.name == "plain-seed-0-fold-3-of-5"
 
 
+def test_runs_start_from_those_of_another_study(config, tmp_path):
+    shared = replace(config, {"train.init_from": str(tmp_path)})
+    runs = plan_runs(shared, CHANGES, Path("study"), seeds=2, folds=3)
+    assert {run.setup.course.init_from for run in runs} == {tmp_path}  # a run or bundle
+    (tmp_path / "runs").mkdir()
+    runs = plan_runs(shared, CHANGES, Path("study"), seeds=2, folds=3)
+    for run in runs:
+        assert run.setup.course.init_from == tmp_path / "runs" / run.folder.name
+    assert len({run.setup.course.init_from for run in runs}) == 2 * 3 * 2
+
+
 def test_a_study_needs_held_out_cases(config):
     nothing = replace(config, {"data.validation_fraction": 0.0})
     with pytest.raises(SettingsError, match=r"data\.validation_fraction"):
