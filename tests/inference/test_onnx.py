@@ -57,7 +57,7 @@ def test_the_lines_of_the_model_card(bundle, monkeypatch):
     monkeypatch.chdir(bundle)
     names = {}
     exec(python_of(Path("MODEL_CARD.md").read_text()), names)
-    assert names["probabilities"].shape == (3, 64, 64, 5)
+    assert names["probabilities"].shape == (3, 80, 80, 5)
 
 
 def test_card_and_license_are_those_of_the_network_in_the_box(bundle):
