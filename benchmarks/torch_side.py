@@ -20,7 +20,6 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
-from jaxseg.config import setup
 from jaxseg.data import preprocess_case, probabilities_to_native
 
 _RATE = 1e-3
@@ -223,7 +222,7 @@ def _loader_epoch(workload: Workload, device: torch.device) -> Task:
 
 
 def _predict(workload: Workload, device: torch.device) -> Task:
-    trainer, settings = Trainer(workload, device), workload.settings()
+    trainer = Trainer(workload, device)
     network = trainer.stage.network.eval()
     run = compiled(network, device) if trainer.compiled else network
 
@@ -238,7 +237,7 @@ def _predict(workload: Workload, device: torch.device) -> Task:
     if workload.task == "predict":
         images = read_slices(workload).images
         return Task(lambda: segment(images), device)
-    case, how = read_cases(Path(workload.data))[0], setup.build(settings).preprocessing
+    case, how = read_cases(Path(workload.data))[0], workload.preprocessing()
 
     def predict() -> None:
         images, _ = preprocess_case(case, how)

@@ -1,6 +1,8 @@
 """Fresh processes of both sides: every task runs, and one that fails says why."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from benchmarks.plan import Plan
 from benchmarks.process import Process, compare, sides
 from benchmarks.run import SECTIONS, arguments
 from benchmarks.workload import CHANNELS_LAST, JAXSEG, Workload, read_slices, write_data
+from jaxseg.config.setup import build
+
+ROOT = Path(__file__).parents[2]
 
 with_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
@@ -43,6 +48,20 @@ def test_slices_repeat_until_there_are_enough(data: Path):
     assert many.images.shape == many.labels.shape == (300, 32, 32)
     assert (many.images[:4] == few.images).all()
     assert (many.labels > 0).any((1, 2)).mean() > 0.8, "the heart must be in the images"
+
+
+def test_the_preprocessing_is_that_of_the_config():
+    for stage in ("attention", "awce_penalty"):
+        of_stage = Workload(JAXSEG, "step", stage=stage)
+        assert of_stage.preprocessing() == build(of_stage.settings()).preprocessing
+
+
+def test_jax_is_no_part_of_the_other_side():
+    script = "import sys, benchmarks.worker; print('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_workloads_are_serialized(data: Path):
