@@ -20,6 +20,7 @@ from benchmarks.workload import (
     read_cases,
     read_slices,
 )
+from jaxseg.config.preprocessing import preprocessing  # `setup` would import JAX
 from jaxseg.data import preprocess_case, probabilities_to_native
 
 _RATE = 1e-3
@@ -237,7 +238,7 @@ def _predict(workload: Workload, device: torch.device) -> Task:
     if workload.task == "predict":
         images = read_slices(workload).images
         return Task(lambda: segment(images), device)
-    case, how = read_cases(Path(workload.data))[0], workload.preprocessing()
+    case, how = read_cases(Path(workload.data))[0], preprocessing(workload.settings())
 
     def predict() -> None:
         images, _ = preprocess_case(case, how)

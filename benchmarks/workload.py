@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from configs import attention, awce_penalty
-from jaxseg.data import Case, Grid, Preprocessing, build_cohort
+from jaxseg.config.preprocessing import preprocessing  # `setup` would import JAX
+from jaxseg.data import Case, Grid, build_cohort
 from jaxseg.data.phantom.write import phantom_case
 
 JAXSEG, EAGER, CHANNELS_LAST, COMPILED = (
@@ -116,21 +117,6 @@ class Workload:
         )
         return config.to_dict()
 
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing of `settings`.
-
-        `jaxseg.config.setup` would import JAX, which the processes of PyTorch must not pay for.
-        """
-        settings = self.settings()
-        grid, intensity = settings["grid"], settings["intensity"]
-        return Preprocessing(
-            grid=Grid(grid["size"], spacing=grid["spacing"], center=grid["center"]),
-            num_labels=len(settings["anatomy"]["labels"]),
-            normalization=intensity["method"],
-            percentiles=(intensity["low"], intensity["high"]),
-            bias_field=intensity["bias_field"],
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Slices:
@@ -169,7 +155,7 @@ def read_slices(workload: Workload) -> Slices:
     """The cohort on the network grid, with the slices of the phantom repeated as needed."""
     # The field of view is that of 96 pixels at any size, so that every image contains the heart.
     grid = Grid((workload.size, workload.size), spacing=1.4 * 96 / workload.size)
-    how = replace(workload.preprocessing(), grid=grid)
+    how = replace(preprocessing(workload.settings()), grid=grid)
     cohort = build_cohort(read_cases(Path(workload.data)), how, allow_outside=True)
     order = np.resize(np.arange(len(cohort)), workload.slices)
     taken = cohort.take(order)

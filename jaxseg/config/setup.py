@@ -17,6 +17,7 @@ from jaxseg.augment import Augmentation
 from jaxseg.batch import Mixup
 from jaxseg.batch_schedule import Plan
 from jaxseg.config.optimization import Optimization
+from jaxseg.config.preprocessing import preprocessing
 from jaxseg.config.sections import Architecture, Course, DataSource, RunOptions, Split
 from jaxseg.config.settings import SettingsError
 from jaxseg.data import Grid, Preprocessing
@@ -153,18 +154,18 @@ def build(settings: Mapping[str, Any]) -> Setup:
         `jaxseg.config.settings.check`.
     """
     anatomy = Anatomy.from_dict(settings["anatomy"])
-    grid = _grid(settings["grid"])
+    steps = preprocessing(settings)
     return Setup(
         name=settings["name"],
         seed=settings["seed"],
         anatomy=anatomy,
         source=_source(settings["data"], anatomy),
         split=_split(settings["data"]),
-        preprocessing=_preprocessing(settings["intensity"], grid, anatomy),
+        preprocessing=steps,
         allow_outside=settings["grid"]["allow_outside"],
         soft_labels=settings["grid"]["soft_labels"],
         mixup=Mixup(**settings["mixup"], inclusions=anatomy.inclusions),
-        augmentation=_augmentation(settings["augment"], grid),
+        augmentation=_augmentation(settings["augment"], steps.grid),
         architecture=Architecture(
             **settings["model"],
             weighted=settings["loss"]["weighted"],
@@ -174,14 +175,6 @@ def build(settings: Mapping[str, Any]) -> Setup:
         optimization=Optimization(**settings["optimizer"]),
         course=_course(settings["train"]),
         options=RunOptions(**settings["run"]),
-    )
-
-
-def _grid(fields: Mapping[str, Any]) -> Grid:
-    return Grid(
-        size=tuple(fields["size"]),
-        spacing=fields["spacing"] or None,
-        center=tuple(fields["center"]) if fields["center"] is not None else None,
     )
 
 
@@ -206,16 +199,6 @@ def _split(fields: Mapping[str, Any]) -> Split:
         seed=fields["split_seed"],
         patients=fields["patients"] or None,
         file=fields["splits"] or None,
-    )
-
-
-def _preprocessing(fields: Mapping[str, Any], grid: Grid, anatomy: Anatomy) -> Preprocessing:
-    return Preprocessing(
-        grid=grid,
-        num_labels=anatomy.num_labels,
-        normalization=fields["method"],
-        percentiles=(fields["low"], fields["high"]),
-        bias_field=fields["bias_field"],
     )
 
 

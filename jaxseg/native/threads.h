@@ -85,29 +85,23 @@ class Scratch {
 class Borrowed {
  public:
   Borrowed() {
-    const std::lock_guard<std::mutex> guard(mutex());
-    if (unused().empty()) {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    if (unused_.empty()) {
       scratch_ = std::make_unique<Scratch>();
     } else {
-      scratch_ = std::move(unused().back());
-      unused().pop_back();
+      scratch_ = std::move(unused_.back());
+      unused_.pop_back();
     }
   }
   ~Borrowed() {
-    const std::lock_guard<std::mutex> guard(mutex());
-    unused().push_back(std::move(scratch_));
+    const std::lock_guard<std::mutex> guard(mutex_);
+    unused_.push_back(std::move(scratch_));
   }
   float* floats(int64_t count) { return scratch_->floats(count); }
 
  private:
-  static std::mutex& mutex() {
-    static std::mutex mutex;
-    return mutex;
-  }
-  static std::vector<std::unique_ptr<Scratch>>& unused() {
-    static std::vector<std::unique_ptr<Scratch>> unused;
-    return unused;
-  }
+  inline static std::mutex mutex_;
+  inline static std::vector<std::unique_ptr<Scratch>> unused_;
   std::unique_ptr<Scratch> scratch_;
 };
 

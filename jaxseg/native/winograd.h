@@ -21,15 +21,20 @@ constexpr int kTile = 4, kSide = 6, kPositions = 36;
 // Tiles that are computed together, as many as a core has sums, and the distance of their channels.
 constexpr int kGroup = kSums, kPitch = kGroup + 1;
 
+// Values of a polynomial at +-a and +-b, from its even and odd parts there.
+inline void evaluate(Lanes even_a, Lanes odd_a, Lanes even_b, Lanes odd_b, Lanes* to) {
+  to[1] = even_a + odd_a;
+  to[2] = even_a - odd_a;
+  to[3] = even_b + odd_b;
+  to[4] = even_b - odd_b;
+}
+
 // B^T d.
 inline void transform_pixels(const Lanes* d, Lanes* to) {
   const Lanes even_a = d[4] - 2.0f * d[2], odd_a = d[3] - 2.0f * d[1];
   const Lanes even_b = d[4] - 0.5f * d[2], odd_b = d[3] - 0.5f * d[1];
   to[0] = d[0] - 2.5f * d[2] + d[4];
-  to[1] = even_a + kA * odd_a;
-  to[2] = even_a - kA * odd_a;
-  to[3] = even_b + kB * odd_b;
-  to[4] = even_b - kB * odd_b;
+  evaluate(even_a, kA * odd_a, even_b, kB * odd_b, to);
   to[5] = d[1] - 2.5f * d[3] + d[5];
 }
 
@@ -48,10 +53,7 @@ inline void transform_kernel(const Lanes* k, Lanes* to) {
   const Lanes even_a = (k[0] + 0.5f * k[2]) * (-2.0f / 3), odd_a = k[1] * (-2.0f / 3 * kA);
   const Lanes even_b = (k[0] + 2.0f * k[2]) * (1.0f / 6), odd_b = k[1] * (1.0f / 6 * kB);
   to[0] = k[0];
-  to[1] = even_a + odd_a;
-  to[2] = even_a - odd_a;
-  to[3] = even_b + odd_b;
-  to[4] = even_b - odd_b;
+  evaluate(even_a, odd_a, even_b, odd_b, to);
   to[5] = k[2];
 }
 
@@ -60,10 +62,7 @@ inline void transform_cotangents(const Lanes* y, Lanes* to) {
   const Lanes even_a = y[0] + 0.5f * y[2], odd_a = kA * (y[1] + 0.5f * y[3]);
   const Lanes even_b = y[0] + 2.0f * y[2], odd_b = kB * (y[1] + 2.0f * y[3]);
   to[0] = y[0];
-  to[1] = even_a + odd_a;
-  to[2] = even_a - odd_a;
-  to[3] = even_b + odd_b;
-  to[4] = even_b - odd_b;
+  evaluate(even_a, odd_a, even_b, odd_b, to);
   to[5] = y[3];
 }
 

@@ -91,7 +91,7 @@ inline void winograd_kernel_gradient(xla::ffi::ThreadPool& pool, const float* im
   const int64_t vectors_in = s.in / kLanes, vectors_out = s.out / kLanes;
   const int64_t ins = (vectors_in + kIn - 1) / kIn, outs = (vectors_out + kOut - 1) / kOut;
   const int64_t groups =
-      std::clamp<int64_t>(std::min(kPieces / (ins * outs), tiles.count / kGroup), 1, tiles.count);
+      std::max<int64_t>(std::min(kPieces / (ins * outs), tiles.count / kGroup), 1);
   const int64_t size = 9 * s.in * s.out;
   Borrowed scratch;
   float* sums = groups == 1 ? result : scratch.floats(groups * size);

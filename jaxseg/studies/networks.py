@@ -9,7 +9,7 @@ from jaxseg.inference.predictor import presence_rule
 from jaxseg.runs.config_file import SETTINGS
 from jaxseg.runs.files import WorkdirError
 from jaxseg.runs.trained import Trained, check_data, load_run, read_setup
-from jaxseg.studies.schedule import is_done
+from jaxseg.studies.schedule import RUNS, is_done
 
 Folds = Mapping[int, Sequence[Path]]
 """Run folders of finished runs by held-out fold, the same number for each fold."""
@@ -31,7 +31,7 @@ def finished_runs(study: Path, number: int) -> Folds:
         raise WorkdirError(f"{study}: no such folder; expected a study of --mode=crossvalidate")
     by_fold: dict[int, list[Path]] = {fold: [] for fold in range(number)}
     names = set()
-    for path in sorted((study / "runs").glob(f"*/{SETTINGS}")):
+    for path in sorted((study / RUNS).glob(f"*/{SETTINGS}")):
         setup = read_setup(path.parent)
         if (setup.split.kind, setup.split.folds) == ("case", number):
             by_fold[setup.split.fold].append(path.parent)

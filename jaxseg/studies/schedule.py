@@ -14,7 +14,8 @@ from jaxseg.config.setup import Setup, build
 _EVALUATION = "evaluation-last"
 # An evaluation writes this file last, so its presence marks a complete one.
 _DONE = "summary.md"
-_RUNS = "runs"  # folder of the runs within that of a study
+RUNS = "runs"
+"""Folder of the runs within that of a study."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,6 @@ def _run(stage: str, own: Mapping[str, Any], folder: Path) -> Run:
     folds, fold = setup.split.folds, setup.split.fold
     name = f"{stage}-seed-{setup.seed}" + (f"-fold-{fold}-of-{folds}" if folds else "")
     source = setup.course.init_from
-    if source is not None and (source / _RUNS).is_dir():
-        own = settings.replace(own, {"train.init_from": str(source / _RUNS / name)})
-    return Run(stage, setup.seed, fold if folds else None, folder / _RUNS / name, own)
+    if source is not None and (source / RUNS).is_dir():
+        own = settings.replace(own, {"train.init_from": str(source / RUNS / name)})
+    return Run(stage, setup.seed, fold if folds else None, folder / RUNS / name, own)

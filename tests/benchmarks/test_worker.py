@@ -13,7 +13,6 @@ from benchmarks.plan import Plan
 from benchmarks.process import Process, compare, sides
 from benchmarks.run import SECTIONS, arguments
 from benchmarks.workload import CHANNELS_LAST, JAXSEG, Workload, read_slices, write_data
-from jaxseg.config.setup import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,12 +47,6 @@ def test_slices_repeat_until_there_are_enough(data: Path):
     assert many.images.shape == many.labels.shape == (300, 32, 32)
     assert (many.images[:4] == few.images).all()
     assert (many.labels > 0).any((1, 2)).mean() > 0.8, "the heart must be in the images"
-
-
-def test_the_preprocessing_is_that_of_the_config():
-    for stage in ("attention", "awce_penalty"):
-        of_stage = Workload(JAXSEG, "step", stage=stage)
-        assert of_stage.preprocessing() == build(of_stage.settings()).preprocessing
 
 
 def test_jax_is_no_part_of_the_other_side():
