@@ -27,7 +27,7 @@ from jaxseg.batch import DeviceCohort, mixed_batch
 from jaxseg.batch_schedule import Plan
 from jaxseg.config import setup
 from jaxseg.inference.predictor import make_predictor
-from jaxseg.machine.host_memory import keep_freed_memory, use_one_heap
+from jaxseg.machine.host_memory import keep_freed_memory, lower_peak_memory
 from jaxseg.models import initialize
 from jaxseg.models.segment import make_probabilities
 from jaxseg.objective import loss_and_logs
@@ -58,6 +58,7 @@ class Task:
                 jax.block_until_ready(previous)
             previous = started
         jax.block_until_ready(previous)
+        keep_freed_memory()
 
     def report(self) -> dict[str, Any]:
         """Number of devices and, on a GPU, peak memory of the first one in bytes."""
@@ -69,8 +70,7 @@ class Task:
 
 def build(workload: Workload) -> Task:
     """Build the workload without running it."""
-    use_one_heap()
-    keep_freed_memory()
+    lower_peak_memory()
     if workload.devices > 1:  # must precede the first use of JAX
         jax.config.update("jax_num_cpu_devices", workload.devices)
     match workload.task:

@@ -1,22 +1,37 @@
-"""Keep freed host memory in the process, which speeds up training on a CPU."""
+"""Use of the host's memory: a low peak, and no page faults in the steps of a training run."""
 
 import ctypes
 import sys
 from collections.abc import Mapping
+from functools import cache
+
+import jax
 
 # Constants of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # also sent if a cache has the program
 
 
-def use_one_heap() -> bool:
-    """Let all threads share one heap, so that `keep_freed_memory` holds for all of them.
+def lower_peak_memory() -> bool:
+    """Lower the peak memory of this process on a CPU. Call this before JAX uses a device.
 
-    Call this before JAX uses a device: a thread that already has its own heap keeps it.
+    - JAX runs a computation in the thread that calls it. In threads of its own, the next step would
+      start while the memory of the last one is not yet freed.
+    - Memory that a compilation frees in small blocks returns to the system. glibc would keep it,
+      though a step's activations do not fit between what is left.
+    - All threads share one heap, so that `keep_freed_memory` holds for all of them. A thread that
+      already has its own heap keeps it.
 
     Returns:
-      Whether the C library supports this option; otherwise the call has no effect.
+      Whether the C library supports this; otherwise only the first point holds.
     """
-    return _set({_M_ARENA_MAX: 1})
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    library = _glibc()
+    if library is None:
+        return False
+
+    _release_after_compilations()
+    return _set(library, {_M_ARENA_MAX: 1})
 
 
 def keep_freed_memory() -> bool:
@@ -24,22 +39,35 @@ def keep_freed_memory() -> bool:
 
     On a CPU, XLA allocates the activations anew in each step. By default glibc returns freed blocks
     of that size to the system and then faults in each page again, which takes about 8 % of a step.
-    After this call the process keeps its peak memory, also on the host of a GPU, so call it after
-    the data have been read. Results do not change.
+    After this call the process keeps its peak memory, also on the host of a GPU. Call it after the
+    first step, when the memory of reading and compiling is freed. Results do not change.
 
     Returns:
       Whether the C library supports these options; otherwise the call has no effect.
     """
     # Use no mmap, whose blocks are returned at once. A trim threshold of -1 keeps the end of the
     # heap from being returned.
-    return _set({_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1})
+    library = _glibc()
+    return library is not None and _set(library, {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1})
 
 
-def _set(options: Mapping[int, int]) -> bool:
+@cache  # the listener stays for the life of the process
+def _release_after_compilations() -> None:
+    trim = ctypes.CDLL(None).malloc_trim
+
+    def release(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == _COMPILED:
+            trim(0)
+
+    jax.monitoring.register_event_duration_secs_listener(release)
+
+
+def _set(library: ctypes.CDLL, options: Mapping[int, int]) -> bool:
+    return all(library.mallopt(option, value) for option, value in options.items())
+
+
+def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # for example musl
-        return False
-    return all(mallopt(option, value) for option, value in options.items())
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None

@@ -18,6 +18,7 @@ from jaxseg.batch import DeviceCohort
 from jaxseg.batch_schedule import Plan
 from jaxseg.config.setup import Setup
 from jaxseg.errors import UserError
+from jaxseg.machine.host_memory import keep_freed_memory
 from jaxseg.metrics import Summary
 from jaxseg.reports import pictures, tables
 from jaxseg.runs import hosts, provenance, unseen
@@ -94,6 +95,7 @@ def run_steps(
             pending.append(logs)
             if step == first:  # exclude the compilation from the estimate of the remaining time
                 jax.block_until_ready(logs)
+                keep_freed_memory()
                 start = time.monotonic()
                 bar.unpause()
             done = step + 1

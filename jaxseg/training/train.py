@@ -15,7 +15,7 @@ from jaxseg.config.setup import Setup, build
 from jaxseg.data import Cohort
 from jaxseg.machine import memory
 from jaxseg.machine.devices import describe, describe_networks
-from jaxseg.machine.host_memory import keep_freed_memory, use_one_heap
+from jaxseg.machine.host_memory import lower_peak_memory
 from jaxseg.runs import hosts, provenance, unseen
 from jaxseg.runs.checkpoint import Checkpoints
 from jaxseg.runs.config_file import SETTINGS, check_settings
@@ -66,7 +66,7 @@ def train(config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = No
         settings.check(config)
         config = run_data.resolved(config)
         setup = build(config)
-        use_one_heap()
+        lower_peak_memory()
         here = describe()
         devices = count_devices(setup)
         convolution = setup.convolve.__name__
@@ -87,7 +87,6 @@ def train(config: Mapping[str, Any], folder: Path, *, cohort: Cohort | None = No
         with hosts.exit_at_once(unless=_COMMON):
             run, state = build_run(setup, folder, cohort, parts, devices)
             del cohort  # of which the device and the validation have copies
-            keep_freed_memory()
             if origin is not None:
                 state, fresh = origin.apply(state, placement(devices))
                 at_random = f"; at random: {', '.join(fresh)}" if fresh else ""

@@ -1,4 +1,4 @@
-"""Freed memory that a process keeps: counted in page faults, in processes of their own."""
+"""Memory and page faults of processes of their own."""
 
 import platform
 import subprocess
@@ -9,45 +9,88 @@ import pytest
 
 from jaxseg.machine import host_memory
 
-SCRIPT = """
+FAULTS = """
 import resource, sys
 import numpy as np
-from jaxseg.machine.host_memory import keep_freed_memory, use_one_heap
+from jaxseg.machine.host_memory import keep_freed_memory, lower_peak_memory
 if sys.argv[1] == "keep":
-    assert use_one_heap() and keep_freed_memory()
-counts = []
+    assert lower_peak_memory() and keep_freed_memory()
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = np.empty(2**26, np.uint8)
     block[::4096] = 1
     del block
-    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(*counts)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+DISPATCH = """
+import sys
+import jax, jax.numpy as jnp
+from jaxseg.machine.host_memory import lower_peak_memory
+if sys.argv[1] == "lower":
+    lower_peak_memory()
+step = jax.jit(lambda x: jnp.tanh(x @ x) @ x)
+x = jax.block_until_ready(step(jnp.ones((2000, 2000))))
+print(*(int(step(x).is_ready()) for _ in range(3)))
+"""
+
+COMPILATION = """
+import re
+from pathlib import Path
+import jax, numpy as np
+from jaxseg.machine.host_memory import lower_peak_memory
+def resident():
+    return int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+assert lower_peak_memory()
+blocks = [np.ones(8192) for _ in range(4000)]  # 64 KiB each, 250 MiB in all
+last = np.ones(8192)  # which keeps the end of the heap from being returned
+print(resident())
+blocks.clear()
+jax.jit(lambda x: x + 1)(1.0)
+print(resident())
 """
 
 
-def faults(how: str) -> list[int]:
-    """Page faults of five blocks of 64 MiB, each freed before the next."""
+def printed(script: str, *arguments: str) -> list[int]:
+    """Numbers that a script prints in a process of its own, a line each."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, how], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [int(count) for count in done.stdout.split()]
+    return [int(number) for number in done.stdout.split()]
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+with_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+
+
+@with_glibc
 def test_freed_memory_is_reused():
-    kept = faults("keep")
+    kept = printed(FAULTS, "keep")
     assert kept[0] > 0
     # The same pages: no more than a few faults for all that follow.
     assert max(kept[1:]) < 100
     assert kept[0] > 10 * max(kept[1:])
 
 
+def test_a_step_has_ended_and_freed_its_memory_when_its_call_returns():
+    assert printed(DISPATCH, "lower") == [1, 1, 1]
+    assert printed(DISPATCH, "default") == [0, 0, 0]  # so that the test can fail
+
+
+@with_glibc
+def test_a_compilation_returns_freed_memory():
+    before, after = printed(COMPILATION)
+    assert after < before - 200
+
+
 def test_other_systems_are_not_changed(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert host_memory.use_one_heap() is False
+    assert host_memory.lower_peak_memory() is False
     assert host_memory.keep_freed_memory() is False
 
     class Musl:
@@ -55,5 +98,5 @@ def test_other_systems_are_not_changed(monkeypatch):
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(host_memory.ctypes, "CDLL", Musl)
-    assert host_memory.use_one_heap() is False
+    assert host_memory.lower_peak_memory() is False
     assert host_memory.keep_freed_memory() is False
