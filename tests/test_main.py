@@ -186,6 +186,11 @@ def test_a_missing_config_is_one_line_and_status_2(command_line):
     refused((process.returncode, errors), 2, "--config: ")
 
 
+def test_fields_may_come_before_their_config_file(call):
+    refused(call("--config.data.root=nope", EMIDEC), 1, "nope: ")
+    refused(call("--mode=ablate", "--config.data.root=nope", EMIDEC[1:]), 1, "nope: ")
+
+
 def test_the_last_of_repeated_fields_counts(call, tmp_path):
     """Tuples are not joined to one of four: only the folder is missing."""
     sizes = [f"--config.grid.size={size}" for size in ("48,48", "64,64")]

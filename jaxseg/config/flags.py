@@ -18,12 +18,13 @@ _STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EBADF)
 def parse(argv: Sequence[str]) -> list[str]:
     """Parse the flags, for `absl.app.run`.
 
-    If a field of the config is given twice, the last value counts.
+    Fields may come before --config=FILE. If a field is given twice, the last value counts.
 
     Raises:
       SystemExit: if a flag or the config file cannot be used.
     """
     open_missing_streams()
+    argv = sys.argv = _config_first(argv)  # ml_collections looks for fields in sys.argv
     try:
         with flushed():  # of --help
             program, *rest = flags.FLAGS(_with_home(_without_repeats(argv)))
@@ -60,6 +61,12 @@ def _without_repeats(argv: Sequence[str]) -> list[str]:
     names = [found and found[1] for found in map(re.compile(r"--?(config\..*?)=").match, argv)]
     last = {name: place for place, name in enumerate(names)}
     return [argv[k] for k, name in enumerate(names) if name is None or last[name] == k]
+
+
+def _config_first(argv: Sequence[str]) -> list[str]:
+    """Put --config=FILE before its fields, which ml_collections refuses elsewhere."""
+    program, *rest = argv
+    return [program, *sorted(rest, key=lambda flag: not re.match("--?config=", flag))]
 
 
 def _with_home(argv: Sequence[str]) -> list[str]:
