@@ -147,16 +147,26 @@ def predict(
     measurer = _make_measurer(runs[0], output, septum, overwrite)
     remarks, failures = _predict_files(_Pipeline(runs, segment, measurer, outputs), inputs)
     if done := len(inputs) - len(failures):
-        _LOG.info(f"{output}: {done} label maps, their volumes in {volumes_file.FILE}")
-        if measurer:
-            measure_files.write_study(output)
-            _LOG.info(f"{output}: measures and pictures of all cases in {measure_files.REPORT}")
-        for remark in remarks:
-            _LOG.warning(remark)
+        _finish(output, done, measurer is not None, remarks)
         if sentences:
             _LOG.info(" ".join(sentences))
-    failures = rejected + failures
-    if failures and (source.is_file() or any(stack.series for stack in inputs.values())):
+    single = source.is_file() or any(stack.series for stack in inputs.values())
+    _raise_failures(rejected + failures, done, single)
+
+
+def _finish(output: Path, done: int, measured: bool, remarks: Sequence[str]) -> None:
+    """Write the report of all cases in the folder, and log what was done."""
+    _LOG.info(f"{output}: {done} label maps, their volumes in {volumes_file.FILE}")
+    if measured:
+        measure_files.write_study(output)
+        _LOG.info(f"{output}: measures and pictures of all cases in {measure_files.REPORT}")
+    for remark in remarks:
+        _LOG.warning(remark)
+
+
+def _raise_failures(failures: Sequence[str], done: int, single: bool) -> None:
+    """Raise for files that were not predicted; `single` if there is only one input."""
+    if failures and single:
         raise DataError(failures[0])
     if failures:
         lines = "\n".join(f"  {failure}" for failure in failures)

@@ -149,26 +149,31 @@ def make_predictor(
             with memory.advised(memory.inference_advice(_BATCH_SIZE, size=size, width=width)):
                 one = _predict_one(run, case, turned, segmenters, mirror, center, orientation)
                 found.append(one)
-        # Runs that find no heart are left out of the average.
-        found = [one for one in found if one.heart_found] or found[:1]
-        total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
-        mean = np.asarray(total / np.float32(len(found)))
-        labeled = bool((most_probable(mean) > 0).any())
-        return replace(
-            found[0],
-            probabilities=mean,
-            center=found[0].center if labeled else None,
-            heart_found=labeled,
-            at_border=any(one.at_border for one in found),
-            off_center_mm=max(one.off_center_mm for one in found),
-            unusual=(
-                *unusual_shape(runs, case),
-                *([remark] if remark else []),
-                *(unusual_size(runs, mean, case.spacing) if labeled else ()),
-            ),
-        )
+        unusual = (*unusual_shape(runs, case), *([remark] if remark else []))
+        return _mean(runs, found, case, unusual)
 
     return predict
+
+
+def _mean(
+    runs: Sequence[Trained], found: Sequence[Prediction], case: Case, unusual: tuple[str, ...]
+) -> Prediction:
+    """Average the predictions of a case by several runs, without runs that find no heart."""
+    found = [one for one in found if one.heart_found] or found[:1]
+    total = np.sum([one.probabilities for one in found], axis=0, dtype=np.float32)
+    mean = np.asarray(total / np.float32(len(found)))
+    labeled = bool((most_probable(mean) > 0).any())
+    if labeled:
+        unusual += unusual_size(runs, mean, case.spacing)
+    return replace(
+        found[0],
+        probabilities=mean,
+        center=found[0].center if labeled else None,
+        heart_found=labeled,
+        at_border=any(one.at_border for one in found),
+        off_center_mm=max(one.off_center_mm for one in found),
+        unusual=unusual,
+    )
 
 
 def _check_runs(runs: Sequence[Trained]) -> None:

@@ -40,7 +40,9 @@ def is_spent(error: BaseException) -> bool:
     )
 
 
-def training_advice(*, batch_size: int, size: tuple[int, int], width: int, depth: int) -> str:
+def training_advice(
+    *, batch_size: int, size: tuple[int, int], width: int, depth: int, context: bool
+) -> str:
     """Advice on how to reduce the memory of a training run, with the current values.
 
     Args:
@@ -48,11 +50,14 @@ def training_advice(*, batch_size: int, size: tuple[int, int], width: int, depth
       size: network grid (H, W) in pixels.
       width: channels of the network's finest level.
       depth: number of poolings.
+      context: whether the network sees neighboring slices.
     """
+    changes = "model.context=False or " if context else ""
     return (
         f"to need less, reduce train.batch_size (now {batch_size}), grid.size "
         f"({size[0]}x{size[1]}), model.width ({width}) or model.depth ({depth}), set "
-        "model.precision=bfloat16, or use more devices; a changed config needs another --workdir"
+        f"{changes}model.precision=bfloat16, or use more devices; a changed config needs another "
+        "--workdir"
     )
 
 

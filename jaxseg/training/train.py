@@ -139,6 +139,7 @@ def _errors_in_one_line(folder: Path, setup: Setup) -> Iterator[None]:
         size=setup.grid.size,
         width=setup.architecture.width,
         depth=setup.architecture.depth,
+        context=setup.architecture.context,
     )
     kept = "; saved files are kept, and repeating the command resumes"
     with writing(folder, kept), memory.advised(advice):

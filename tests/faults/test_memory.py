@@ -97,7 +97,10 @@ def test_out_of_memory_errors_are_recognized():
 
 
 def test_advice_has_the_current_values():
-    text = training_advice(batch_size=16, size=(128, 96), width=32, depth=4)
+    values = {"batch_size": 16, "size": (128, 96), "width": 32, "depth": 4}
+    text = training_advice(**values, context=False)
     for words in ("batch_size (now 16)", "grid.size (128x96)", "width (32)", "depth (4)"):
         assert words in text
+    assert "model.context" not in text
+    assert "model.context=False" in training_advice(**values, context=True)
     assert "8 slices of 128x96 pixels" in inference_advice(8, size=(128, 96), width=32)
