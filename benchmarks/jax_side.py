@@ -50,7 +50,7 @@ class Task:
         self._extra = {} if extra is None else extra  # filled while the task runs
 
     def run(self, times: int) -> None:
-        """Start each run while the previous one is in progress, as the training loop does."""
+        """Start runs and keep freed memory as the training loop does."""
         previous = None
         for _ in range(times):
             started = self._start()

@@ -29,7 +29,6 @@ def lower_peak_memory() -> bool:
     library = _glibc()
     if library is None:
         return False
-
     _release_after_compilations()
     return _set(library, {_M_ARENA_MAX: 1})
 
@@ -39,8 +38,9 @@ def keep_freed_memory() -> bool:
 
     On a CPU, XLA allocates the activations anew in each step. By default glibc returns freed blocks
     of that size to the system and then faults in each page again, which takes about 8 % of a step.
-    After this call the process keeps its peak memory, also on the host of a GPU. Call it after the
-    first step, when the memory of reading and compiling is freed. Results do not change.
+    After this call the process keeps its memory until a compilation returns what is free, also on
+    the host of a GPU. Call it after the first step, when reading and compiling have freed theirs.
+    Results do not change.
 
     Returns:
       Whether the C library supports these options; otherwise the call has no effect.

@@ -90,7 +90,7 @@ def run_steps(
                 raise Interrupted(signum, step)
             state, logs = run.step(state, run.cohort, jnp.asarray(plan.indices(step)))
             if pending:
-                # One step in flight keeps the device busy; more would only delay a stop request.
+                # One step in flight keeps a GPU busy; more would only delay a stop request.
                 jax.block_until_ready(pending[-1])
             pending.append(logs)
             if step == first:  # exclude the compilation from the estimate of the remaining time

@@ -1,5 +1,6 @@
 """Memory and page faults of processes of their own."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -52,11 +53,12 @@ print(resident())
 
 
 def printed(script: str, *arguments: str) -> list[int]:
-    """Numbers that a script prints in a process of its own, a line each."""
+    """Numbers that a script prints in a process of its own, on the CPU."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=root,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,
